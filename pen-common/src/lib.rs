@@ -1,0 +1,27 @@
+//! What pen's XDP programs and its controller agree on, bit for bit, and the pure decisions that
+//! both make: the kernel to forward, the controller to explain and to test.
+//!
+//! Rules of this crate:
+//!
+//! * It imports `core` only (aya's `Pod` marker behind the feature `user`) and allocates nothing.
+//! * Whatever crosses between kernel and userspace is in [`abi`]: `repr(C)`, fixed-width integers
+//!   and byte arrays, padding named and zero, sizes asserted at compile time. No `bool`, `enum` or
+//!   `Option` crosses.
+//! * Whatever is decided about a packet is decided in [`forward`]; it sees maps only through
+//!   [`forward::Lookup`].
+//! * Any change of a map's layout raises [`ABI_VERSION`], and with it the folder of the pins, so
+//!   that an old program never reads a new map.
+#![no_std]
+
+pub mod abi;
+pub mod csum;
+pub mod forward;
+pub mod hash;
+pub mod moment;
+pub mod net;
+#[cfg(feature = "user")]
+mod pod;
+pub mod verdict;
+
+/// Version of the layout of all maps together; the pins live in a folder of this name.
+pub const ABI_VERSION: u32 = 1;

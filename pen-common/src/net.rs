@@ -1,0 +1,387 @@
+//! Addresses, ports and header layouts as they stand in a frame. All types have alignment 1, so
+//! that a reference to them may point anywhere into a packet.
+
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// A 16-bit number in network byte order.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Be16(pub [u8; 2]);
+
+impl Be16 {
+    /// From a number in host order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(value: u16) -> Self {
+        Self(value.to_be_bytes())
+    }
+
+    /// To host order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn value(self) -> u16 {
+        u16::from_be_bytes(self.0)
+    }
+}
+
+impl fmt::Debug for Be16 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.value())
+    }
+}
+
+/// An Ethernet address.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// No address: a neighbour that is not resolved.
+    pub const NONE: Self = Self([0; 6]);
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An IP address in 16 bytes; IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2).
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Addr(pub [u8; 16]);
+
+impl Addr {
+    /// From the four bytes of an IPv4 header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(bytes: [u8; 4]) -> Self {
+        let [a, b, c, d] = bytes;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// True for an IPv4 address.
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        self.0[..12] == Self::v4([0; 4]).0[..12]
+    }
+
+    /// The two halves as big-endian numbers, for hashing.
+    #[must_use]
+    #[inline(always)]
+    pub const fn halves(&self) -> (u64, u64) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
+        (
+            u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        )
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::v4(v4.octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<Addr> for IpAddr {
+    fn from(addr: Addr) -> Self {
+        let v6 = Ipv6Addr::from(addr.0);
+        if addr.is_v4() {
+            let [.., a, b, c, d] = addr.0;
+            Self::V4(Ipv4Addr::new(a, b, c, d))
+        } else {
+            Self::V6(v6)
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        IpAddr::from(*self).fmt(f)
+    }
+}
+
+impl fmt::Debug for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// EtherTypes (IEEE 802 numbers).
+pub mod ethertype {
+    use super::Be16;
+
+    /// IPv4.
+    pub const IPV4: Be16 = Be16::new(0x0800);
+    /// ARP.
+    pub const ARP: Be16 = Be16::new(0x0806);
+    /// IPv6.
+    pub const IPV6: Be16 = Be16::new(0x86dd);
+}
+
+/// IP protocol numbers.
+pub mod protocol {
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Ethernet II header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct EthHeader {
+    /// Destination.
+    pub destination: MacAddr,
+    /// Source.
+    pub source: MacAddr,
+    /// EtherType of the payload.
+    pub ethertype: Be16,
+}
+const _: () = assert!(size_of::<EthHeader>() == 14);
+
+/// IPv4 header without options (RFC 791 section 3.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Ipv4Header {
+    /// Version (4) and header length in 32-bit words.
+    pub version_ihl: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// Length of header and payload in bytes.
+    pub total_length: Be16,
+    /// Identification of fragments.
+    pub identification: Be16,
+    /// Flags (3 bits) and fragment offset (13 bits, in units of 8 bytes).
+    pub fragment: Be16,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Header checksum.
+    pub checksum: Be16,
+    /// Source address.
+    pub source: [u8; 4],
+    /// Destination address.
+    pub destination: [u8; 4],
+}
+const _: () = assert!(size_of::<Ipv4Header>() == 20);
+
+impl Ipv4Header {
+    /// True for any part of a fragmented datagram: "more fragments" is set or the offset is not 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment.value() & 0x3fff != 0
+    }
+}
+
+/// IPv6 header (RFC 8200 section 3).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Ipv6Header {
+    /// Version (6), traffic class and flow label.
+    pub version_class_flow: [u8; 4],
+    /// Length of what follows this header, in bytes.
+    pub payload_length: Be16,
+    /// Protocol of what follows.
+    pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+}
+const _: () = assert!(size_of::<Ipv6Header>() == 40);
+
+/// TCP header without options (RFC 9293 section 3.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TcpHeader {
+    /// Source port.
+    pub source: Be16,
+    /// Destination port.
+    pub destination: Be16,
+    /// Sequence number.
+    pub sequence: [u8; 4],
+    /// Acknowledgement number.
+    pub acknowledgement: [u8; 4],
+    /// Data offset in 32-bit words (high 4 bits).
+    pub offset: u8,
+    /// Flags CWR..FIN.
+    pub flags: u8,
+    /// Window.
+    pub window: Be16,
+    /// Checksum.
+    pub checksum: Be16,
+    /// Urgent pointer.
+    pub urgent: Be16,
+}
+const _: () = assert!(size_of::<TcpHeader>() == 20);
+
+/// UDP header (RFC 768).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct UdpHeader {
+    /// Source port.
+    pub source: Be16,
+    /// Destination port.
+    pub destination: Be16,
+    /// Length of header and payload in bytes.
+    pub length: Be16,
+    /// Checksum; 0 means none (IPv4).
+    pub checksum: Be16,
+}
+const _: () = assert!(size_of::<UdpHeader>() == 8);
+
+/// ARP for IPv4 over Ethernet (RFC 826).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ArpPacket {
+    /// Hardware type, 1 for Ethernet.
+    pub hardware: Be16,
+    /// Protocol type, an EtherType.
+    pub protocol: Be16,
+    /// Length of a hardware address, 6.
+    pub hardware_length: u8,
+    /// Length of a protocol address, 4.
+    pub protocol_length: u8,
+    /// [`ArpPacket::REQUEST`] or [`ArpPacket::REPLY`].
+    pub operation: Be16,
+    /// Hardware address of the sender.
+    pub sender_mac: MacAddr,
+    /// Protocol address of the sender; 0.0.0.0 in a probe (RFC 5227).
+    pub sender_ip: [u8; 4],
+    /// Hardware address of the target.
+    pub target_mac: MacAddr,
+    /// Protocol address that is asked for.
+    pub target_ip: [u8; 4],
+}
+const _: () = assert!(size_of::<ArpPacket>() == 28);
+
+impl ArpPacket {
+    /// Who has this address?
+    pub const REQUEST: Be16 = Be16::new(1);
+    /// I have it.
+    pub const REPLY: Be16 = Be16::new(2);
+
+    /// True if the fixed fields say "IPv4 over Ethernet".
+    #[must_use]
+    #[inline(always)]
+    pub fn is_ipv4_over_ethernet(&self) -> bool {
+        self.hardware.value() == 1
+            && self.protocol == ethertype::IPV4
+            && self.hardware_length == 6
+            && self.protocol_length == 4
+    }
+}
+
+/// Neighbour solicitation or advertisement without options (RFC 4861 sections 4.3 and 4.4).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NdMessage {
+    /// ICMPv6 type: [`NdMessage::SOLICITATION`] or [`NdMessage::ADVERTISEMENT`].
+    pub kind: u8,
+    /// ICMPv6 code, 0.
+    pub code: u8,
+    /// ICMPv6 checksum over pseudo-header and message.
+    pub checksum: Be16,
+    /// Flags of an advertisement, reserved in a solicitation.
+    pub flags: [u8; 4],
+    /// Address that is asked for.
+    pub target: Addr,
+}
+const _: () = assert!(size_of::<NdMessage>() == 24);
+
+impl NdMessage {
+    /// ICMPv6 type of a neighbour solicitation.
+    pub const SOLICITATION: u8 = 135;
+    /// ICMPv6 type of a neighbour advertisement.
+    pub const ADVERTISEMENT: u8 = 136;
+    /// Flag of an advertisement: answers a solicitation.
+    pub const SOLICITED: u8 = 0x40;
+    /// Flag of an advertisement: replaces a cached link-layer address.
+    pub const OVERRIDE: u8 = 0x20;
+}
+
+/// The option "target link-layer address" of an advertisement (RFC 4861 section 4.6.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NdLinkLayerOption {
+    /// Type, 2 for the target's address.
+    pub kind: u8,
+    /// Length in units of 8 bytes, 1.
+    pub length: u8,
+    /// The address.
+    pub mac: MacAddr,
+}
+const _: () = assert!(size_of::<NdLinkLayerOption>() == 8);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn ipv4_is_mapped_and_comes_back() {
+        let v4: IpAddr = "192.0.2.10".parse().expect("literal");
+        let addr = Addr::from(v4);
+        assert!(addr.is_v4());
+        assert_eq!(IpAddr::from(addr), v4);
+        assert_eq!(addr.to_string(), "192.0.2.10");
+        assert_eq!(addr.halves(), (0, 0x0000_ffff_c000_020a));
+    }
+
+    #[test]
+    fn ipv6_stays_as_it_is() {
+        let v6: IpAddr = "2001:db8::1".parse().expect("literal");
+        let addr = Addr::from(v6);
+        assert!(!addr.is_v4());
+        assert_eq!(IpAddr::from(addr), v6);
+        assert_eq!(addr.halves(), (0x2001_0db8_0000_0000, 1));
+    }
+
+    #[test]
+    fn a_mac_address_reads_as_usual() {
+        assert_eq!(MacAddr([0, 1, 2, 0xa, 0xb, 0xff]).to_string(), "00:01:02:0a:0b:ff");
+    }
+
+    #[test]
+    fn dont_fragment_alone_is_no_fragment() {
+        let mut header = Ipv4Header {
+            version_ihl: 0x45,
+            tos: 0,
+            total_length: Be16::new(20),
+            identification: Be16::default(),
+            fragment: Be16::new(0x4000),
+            ttl: 64,
+            protocol: protocol::UDP,
+            checksum: Be16::default(),
+            source: [0; 4],
+            destination: [0; 4],
+        };
+        assert!(!header.is_fragment());
+        for fragment in [0x2000, 0x0001, 0x1fff, 0x6001] {
+            header.fragment = Be16::new(fragment);
+            assert!(header.is_fragment(), "{fragment:#x}");
+        }
+    }
+}

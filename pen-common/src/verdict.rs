@@ -1,0 +1,163 @@
+//! What happens to a frame, and the counter that says so. Each frame ends in exactly one counter.
+
+use crate::abi::Backend;
+
+/// The end of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Left to the kernel, unchanged.
+    Pass(PassReason),
+    /// Dropped.
+    Drop(DropReason),
+    /// Sent to a backend.
+    Forward(Forward),
+}
+
+impl Verdict {
+    /// The counter of this end; what is forwarded counts as transmitted on the same or on another
+    /// interface, which only the caller can tell.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reason(&self) -> Option<Counter> {
+        match self {
+            Self::Pass(reason) => Some(reason.counter()),
+            Self::Drop(reason) => Some(reason.counter()),
+            Self::Forward(_) => None,
+        }
+    }
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Id of the service.
+    pub service: u32,
+    /// Slot of its table that the flow hashes to.
+    pub slot: u32,
+    /// Id of the backend.
+    pub id: u32,
+    /// The backend.
+    pub backend: Backend,
+}
+
+macro_rules! counters {
+    (
+        pass { $($(#[$pass_doc:meta])* $pass:ident = $pass_name:literal,)+ }
+        drop { $($(#[$drop_doc:meta])* $drop:ident = $drop_name:literal,)+ }
+        done { $($(#[$done_doc:meta])* $done:ident = $done_name:literal,)+ }
+    ) => {
+        /// Why a frame is left to the kernel.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum PassReason { $($(#[$pass_doc])* $pass,)+ }
+
+        impl PassReason {
+            /// Its counter.
+            #[must_use]
+            #[inline(always)]
+            pub const fn counter(self) -> Counter {
+                match self { $(Self::$pass => Counter::$pass,)+ }
+            }
+        }
+
+        /// Why a frame is dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DropReason { $($(#[$drop_doc])* $drop,)+ }
+
+        impl DropReason {
+            /// Its counter.
+            #[must_use]
+            #[inline(always)]
+            pub const fn counter(self) -> Counter {
+                match self { $(Self::$drop => Counter::$drop,)+ }
+            }
+        }
+
+        /// Index into the per-CPU array `COUNTERS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[$pass_doc])* $pass,)+
+            $($(#[$drop_doc])* $drop,)+
+            $($(#[$done_doc])* $done,)+
+        }
+
+        impl Counter {
+            /// All counters, in the order of their indexes.
+            pub const ALL: &[Self] =
+                &[$(Self::$pass,)+ $(Self::$drop,)+ $(Self::$done,)+];
+
+            /// The name that the operator sees.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$pass => $pass_name,)+
+                    $(Self::$drop => $drop_name,)+
+                    $(Self::$done => $done_name,)+
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    pass {
+        /// Neither IPv4 nor IPv6 nor ARP (VLAN tags included).
+        PassEthertype = "pass-ethertype",
+        /// The destination is no virtual address of ours.
+        PassNotOurs = "pass-not-ours",
+        /// The destination is ours, but another node of its CARP group is master now.
+        PassNotMaster = "pass-not-master",
+        /// The frame is addressed to another station (a switch flooded it).
+        PassOtherStation = "pass-other-station",
+        /// The destination is ours, but the frame is shorter than its headers say.
+        PassTruncated = "pass-truncated",
+        /// The destination is ours, and the datagram is a fragment.
+        PassFragment = "pass-fragment",
+        /// The destination is ours, and the header has IPv4 options.
+        PassOptions = "pass-options",
+        /// The destination is ours, and the payload is neither TCP nor UDP.
+        PassProtocol = "pass-protocol",
+        /// The destination is ours, but there is no service on this port.
+        PassNoService = "pass-no-service",
+        /// ARP or neighbour discovery that we do not answer.
+        PassNeighbour = "pass-neighbour",
+    }
+    drop {
+        /// No backend of the service is usable.
+        DropNoBackend = "drop-no-backend",
+        /// The service has no table, or the table names a backend that does not exist.
+        DropNoTable = "drop-no-table",
+        /// The frame could not be rewritten or redirected.
+        DropRewrite = "drop-rewrite",
+    }
+    done {
+        /// Sent to a backend on the interface that the frame came from.
+        Transmit = "transmit",
+        /// Sent to a backend on another interface.
+        Redirect = "redirect",
+        /// ARP request answered.
+        ArpReply = "arp-reply",
+        /// Neighbour solicitation answered.
+        NdReply = "nd-reply",
+    }
+}
+
+/// Size of the array `COUNTERS`, with room so that a new counter does not change the layout.
+pub const MAX_COUNTERS: u32 = 64;
+const _: () = assert!(Counter::ALL.len() <= MAX_COUNTERS as usize);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn counters_are_dense_and_named_once() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+        }
+        let names: BTreeSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        assert_eq!(names.len(), Counter::ALL.len());
+    }
+}

@@ -1,0 +1,156 @@
+//! What the operator wrote. [`Config`] can only hold values that make sense: everything that reads
+//! it may rely on the rules checked by [`load`] (every service listens on a VIP, names are unique,
+//! families match, ...), and nobody after it sees text.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub node: Node,
+    /// Interfaces that XDP is attached to.
+    pub interfaces: Vec<Interface>,
+    /// How `penctl` reaches the daemon.
+    pub control: Control,
+    /// Virtual addresses.
+    pub vips: Vec<Vip>,
+    /// Services.
+    pub services: Vec<Service>,
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Key of the flow hash; `None` if the configuration names no secret file: the daemon then
+    /// makes one at random.
+    pub secret: Option<[u64; 2]>,
+}
+
+/// An interface that XDP is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Name, as `ip link` shows it.
+    pub name: String,
+    /// How to attach.
+    pub xdp: XdpMode,
+}
+
+/// How to attach to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native if the driver can, otherwise generic with a warning.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the network stack: works everywhere, slower.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+/// How `penctl` reaches the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Unix socket.
+    pub socket: PathBuf,
+}
+
+/// A virtual address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// Name of the interface on whose network it lives; one of [`Config::interfaces`].
+    pub interface: String,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique name.
+    pub name: String,
+    /// Address that it listens on; one of [`Config::vips`].
+    pub vip: IpAddr,
+    /// Port that it listens on; 0 is every port that has no service of its own.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// How packets reach the backend.
+    pub mode: Mode,
+    /// What keeps to one backend.
+    pub affinity: Affinity,
+    /// At least one; names and (address, port) are unique within the service.
+    pub backends: Vec<Backend>,
+    /// How backends are probed.
+    pub check: Check,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How packets reach the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Destination MAC rewritten; the answer goes straight to the client.
+    Dsr,
+}
+
+/// What keeps to one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// All flows of a client's address.
+    Client,
+    /// Each flow for itself.
+    Flow,
+}
+
+/// A real server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Name; its address if the operator gave none.
+    pub name: String,
+    /// Address, of the same family as the VIP of a `dsr` service.
+    pub address: IpAddr,
+    /// Port; that of the service in mode `dsr`.
+    pub port: u16,
+    /// Share of new flows relative to the other backends, 0..=256; 0 takes none.
+    pub weight: u32,
+}
+
+/// How backends are probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The probe.
+    pub kind: CheckKind,
+    /// From the start of one probe to the start of the next.
+    pub interval: Duration,
+    /// A probe that takes longer has failed. Not above the interval.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// A probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// None: a backend is up as long as its Ethernet address is known.
+    None,
+    /// A TCP connection to this port is accepted.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+}
