@@ -10,7 +10,12 @@ impl Checksum {
     /// Starts with the pseudo-header of IPv6 (RFC 8200 section 8.1).
     #[must_use]
     #[inline(always)]
-    pub fn ipv6_pseudo_header(source: &Addr, destination: &Addr, length: u16, protocol: u8) -> Self {
+    pub fn ipv6_pseudo_header(
+        source: &Addr,
+        destination: &Addr,
+        length: u16,
+        protocol: u8,
+    ) -> Self {
         Self::default()
             .add_addr(source)
             .add_addr(destination)
@@ -97,8 +102,7 @@ mod tests {
     fn a_neighbour_solicitation_as_the_kernel_sends_it() {
         // fe80::1 -> ff02::1:ff00:2, asks for fe80::2, with the source link-layer option.
         let source = Addr::from(std::net::IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1_u16]));
-        let group =
-            Addr::from(std::net::IpAddr::from([0xff02, 0, 0, 0, 0, 1, 0xff00, 2_u16]));
+        let group = Addr::from(std::net::IpAddr::from([0xff02, 0, 0, 0, 0, 1, 0xff00, 2_u16]));
         let sum = Checksum::ipv6_pseudo_header(&source, &group, 32, 58)
             .add_bytes([135, 0, 0, 0])
             .add_addr(&Addr::from(std::net::IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 2_u16])))

@@ -252,10 +252,7 @@ mod tests {
 
     #[test]
     fn another_port_or_protocol_passes() {
-        assert_eq!(
-            decide_for(&maps(), NIC, flow(81)),
-            Verdict::Pass(PassReason::PassNoService)
-        );
+        assert_eq!(decide_for(&maps(), NIC, flow(81)), Verdict::Pass(PassReason::PassNoService));
         let udp = Flow { protocol: protocol::UDP, ..flow(80) };
         assert_eq!(decide_for(&maps(), NIC, udp), Verdict::Pass(PassReason::PassNoService));
     }
@@ -297,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_the_parser_refuses_passes_with_its_reason() {
-        for reason in [PassReason::PassFragment, PassReason::PassTruncated] {
+        for reason in [PassReason::PassFragment, PassReason::PassMalformed] {
             let verdict = decide(&maps(), &NIC, &addr("192.0.2.10"), || Err(reason));
             assert_eq!(verdict, Verdict::Pass(reason));
         }
@@ -324,15 +321,9 @@ mod tests {
     fn without_a_usable_backend_the_packet_is_dropped() {
         let mut maps = maps();
         maps.backends = vec![backend(0), backend(Backend::DOWN), backend(Backend::DOWN)];
-        assert_eq!(
-            decide_for(&maps, NIC, flow(80)),
-            Verdict::Drop(DropReason::DropNoBackend)
-        );
+        assert_eq!(decide_for(&maps, NIC, flow(80)), Verdict::Drop(DropReason::DropNoBackend));
         maps.slots = vec![Slot::default(); 7];
-        assert_eq!(
-            decide_for(&maps, NIC, flow(80)),
-            Verdict::Drop(DropReason::DropNoBackend)
-        );
+        assert_eq!(decide_for(&maps, NIC, flow(80)), Verdict::Drop(DropReason::DropNoBackend));
     }
 
     #[test]

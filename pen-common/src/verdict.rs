@@ -109,8 +109,8 @@ counters! {
         PassNotMaster = "pass-not-master",
         /// The frame is addressed to another station (a switch flooded it).
         PassOtherStation = "pass-other-station",
-        /// The destination is ours, but the frame is shorter than its headers say.
-        PassTruncated = "pass-truncated",
+        /// The destination is ours, but the frame is cut short, or its headers contradict themselves.
+        PassMalformed = "pass-malformed",
         /// The destination is ours, and the datagram is a fragment.
         PassFragment = "pass-fragment",
         /// The destination is ours, and the header has IPv4 options.

@@ -1,2 +1,80 @@
-//! placeholder
-fn main() {}
+//! pen's XDP program: the entry point. It touches packets and maps; every decision is taken by
+//! `pen_common::forward`, which the controller runs as well.
+//!
+//! Each frame ends in exactly one [`Counter`], and the counter determines the XDP action, so that
+//! what is counted is what happened. ARP and neighbour discovery are functions of their own (not
+//! inlined), so that the hot path keeps its registers and its 512 bytes of stack. They are
+//! functions rather than tail calls because a program array is emptied when its last user space
+//! reference goes, and because stages of two versions of the program could mix.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, unreachable_pub, reason = "the macro `xdp` makes a public function")]
+
+mod arp;
+mod ip;
+mod maps;
+mod nd;
+mod packet;
+mod rewrite;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use pen_common::net::{EthHeader, ethertype};
+use pen_common::verdict::Counter;
+
+use crate::packet::Frame;
+
+/// Balances what is addressed to a virtual address and passes everything else untouched.
+#[xdp]
+pub fn pen(ctx: XdpContext) -> u32 {
+    let length = Frame::of(ctx.ctx).length();
+    let counter = handle(&ctx);
+    maps::count(counter, length);
+    action(counter)
+}
+
+#[inline(always)]
+fn handle(ctx: &XdpContext) -> Counter {
+    let frame = Frame::of(ctx.ctx);
+    let Some(eth) = frame.at::<EthHeader>(0) else { return Counter::PassEthertype };
+    match eth.ethertype {
+        ethertype::IPV4 => ip::ipv4(ctx, &frame, eth),
+        ethertype::IPV6 => ip::ipv6(ctx, &frame, eth),
+        ethertype::ARP => arp::answer(ctx.ctx),
+        _ => Counter::PassEthertype,
+    }
+}
+
+#[inline(always)]
+fn action(counter: Counter) -> u32 {
+    match counter {
+        Counter::PassEthertype
+        | Counter::PassNotOurs
+        | Counter::PassNotMaster
+        | Counter::PassOtherStation
+        | Counter::PassMalformed
+        | Counter::PassFragment
+        | Counter::PassOptions
+        | Counter::PassProtocol
+        | Counter::PassNoService
+        | Counter::PassNeighbour => xdp_action::XDP_PASS,
+        Counter::DropNoBackend | Counter::DropNoTable | Counter::DropRewrite => {
+            xdp_action::XDP_DROP
+        }
+        Counter::Transmit | Counter::ArpReply | Counter::NdReply => xdp_action::XDP_TX,
+        Counter::Redirect => xdp_action::XDP_REDIRECT,
+    }
+}
+
+/// The licence that the kernel asks for before it lends its helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the section's name is part of the kernel's interface")]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: nothing here indexes, divides or unwraps. The verifier refuses a program that
+    // could loop, so a panic that slips in is found when the program is loaded.
+    loop {}
+}

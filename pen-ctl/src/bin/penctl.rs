@@ -1,2 +1,268 @@
-//! placeholder
-fn main() {}
+//! The command line: one question or wish to the daemon, answered as text or JSON.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a binary speaks to its operator")]
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use pen_ctl::api::{Admin, Event, Explain, Request, SetAdmin, SetWeight};
+use pen_ctl::config::{self, Protocol};
+use pen_ctl::io::control::client::{Client, ClientError};
+use pen_ctl::show::{self, Style};
+use serde::de::DeserializeOwned;
+
+/// Looks into pend and changes what it does.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  penctl backends                                  who is usable, and why not
+  penctl drain web/b1                              no new flows to b1
+  penctl explain 198.51.100.7:5000 192.0.2.10:80   where would this packet go, and why
+  penctl --json counters | jq .                    for machines
+  penctl events --follow                           what happens, as it happens
+
+Exit status: 0 done, 1 refused, 2 usage or bad configuration, 3 daemon unreachable."
+)]
+struct Args {
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", global = true, default_value = "/run/pen/pend.sock")]
+    socket: PathBuf,
+    /// JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The node at a glance: interfaces, XDP mode, how many backends are usable
+    Status,
+    /// Services: where they listen, how many backends are usable, traffic
+    Services,
+    /// Backends: state, share, traffic, and why one is not usable
+    Backends,
+    /// Virtual addresses
+    Vips,
+    /// Counters of the data plane: the end of every frame
+    Counters,
+    /// What happened lately
+    Events {
+        /// Go on and print what happens
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Where a packet would go, and why
+    Explain {
+        /// Source, e.g. 198.51.100.7:5000
+        source: SocketAddr,
+        /// Destination, e.g. 192.0.2.10:80
+        destination: SocketAddr,
+        /// tcp or udp
+        #[arg(default_value = "tcp", value_parser = protocol)]
+        protocol: Protocol,
+    },
+    /// No new flows to a backend
+    Drain(Wish),
+    /// No packets at all to a backend, and no checks of it
+    Maint(Wish),
+    /// Back into service
+    Ready(Wish),
+    /// Set a backend's weight
+    Weight {
+        /// SERVICE/BACKEND, e.g. web/b1
+        #[arg(value_parser = target)]
+        target: Target,
+        /// 0 to 256; 0 takes no new flows
+        weight: u32,
+        /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check a configuration, without a daemon
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Wish {
+    /// SERVICE/BACKEND, e.g. web/b1
+    #[arg(value_parser = target)]
+    target: Target,
+    /// Only say what would happen
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone)]
+struct Target {
+    service: String,
+    backend: String,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    match text.split_once('/') {
+        Some((service, backend)) if !service.is_empty() && !backend.is_empty() => {
+            Ok(Target { service: service.to_owned(), backend: backend.to_owned() })
+        }
+        _ => Err("expected SERVICE/BACKEND, e.g. web/b1".to_owned()),
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        _ => Err("expected tcp or udp".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Verb::Check { file } = &args.verb {
+        return check(file, args.json);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("penctl: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penctl: {error}");
+            ExitCode::from(match error {
+                ClientError::Refused(_) => 1,
+                ClientError::Unreachable { .. } | ClientError::Broken(_) => 3,
+            })
+        }
+    }
+}
+
+fn check(file: &std::path::Path, json: bool) -> ExitCode {
+    match config::load(file, &config::RealSystem) {
+        Ok(_) if json => println!("[]"),
+        Ok(_) => println!("{}: good", file.display()),
+        Err(errors) => {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            if json {
+                println!("{}", serde_json::Value::from(lines));
+            } else {
+                for line in lines {
+                    eprintln!("{line}");
+                }
+            }
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn run(args: &Args) -> Result<(), ClientError> {
+    let mut client = Client::connect(&args.socket).await?;
+    let request = match &args.verb {
+        Verb::Status => Request::Status,
+        Verb::Services => Request::Services,
+        Verb::Backends => Request::Backends,
+        Verb::Vips => Request::Vips,
+        Verb::Counters => Request::Counters,
+        Verb::Events { .. } => Request::Events { since: 0 },
+        Verb::Explain { source, destination, protocol } => Request::Explain(Explain {
+            source: *source,
+            destination: *destination,
+            protocol: *protocol,
+        }),
+        Verb::Drain(wish) => admin(wish, Admin::Drain),
+        Verb::Maint(wish) => admin(wish, Admin::Maint),
+        Verb::Ready(wish) => admin(wish, Admin::Ready),
+        Verb::Weight { target, weight, dry_run } => Request::SetWeight(SetWeight {
+            service: target.service.clone(),
+            backend: target.backend.clone(),
+            weight: *weight,
+            dry_run: *dry_run,
+        }),
+        Verb::Check { .. } => unreachable!("needs no daemon"),
+    };
+    let answer = client.ask(&request).await?;
+    print(args, &answer)?;
+    if let Verb::Events { follow: true } = &args.verb {
+        follow(args, client, &answer).await?;
+    }
+    Ok(())
+}
+
+fn admin(wish: &Wish, admin: Admin) -> Request {
+    Request::SetAdmin(SetAdmin {
+        service: wish.target.service.clone(),
+        backend: wish.target.backend.clone(),
+        admin,
+        dry_run: wish.dry_run,
+    })
+}
+
+/// Asks again each half second for what is new, on a new connection when the old one ended.
+async fn follow(args: &Args, mut client: Client, first: &[u8]) -> Result<(), ClientError> {
+    let mut since = last(&parse::<Vec<Event>>(first)?, 0);
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let request = Request::Events { since };
+        let answer = match client.ask(&request).await {
+            Err(ClientError::Broken(_)) => {
+                client = Client::connect(&args.socket).await?;
+                client.ask(&request).await?
+            }
+            answer => answer?,
+        };
+        let events = parse::<Vec<Event>>(&answer)?;
+        if !events.is_empty() {
+            since = last(&events, since);
+            print(args, &answer)?;
+        }
+    }
+}
+
+fn last(events: &[Event], since: u64) -> u64 {
+    events.last().map_or(since, |event| event.sequence)
+}
+
+fn print(args: &Args, answer: &[u8]) -> Result<(), ClientError> {
+    let text = if args.json {
+        String::from_utf8_lossy(answer).into_owned()
+    } else {
+        let terminal = std::io::stdout().is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        render(&args.verb, answer, Style { aligned: terminal, colour })?
+    };
+    // A reader that closed the pipe has seen enough.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientError> {
+    Ok(match verb {
+        Verb::Status => show::status(&parse(answer)?, style),
+        Verb::Services => show::services(&parse::<Vec<_>>(answer)?, style),
+        Verb::Backends => show::backends(&parse::<Vec<_>>(answer)?, style),
+        Verb::Vips => show::vips(&parse::<Vec<_>>(answer)?, style),
+        Verb::Counters => show::counters(&parse::<Vec<_>>(answer)?, style),
+        Verb::Events { .. } => show::events(&parse::<Vec<_>>(answer)?, style),
+        Verb::Explain { .. } => show::explanation(&parse(answer)?, style),
+        Verb::Drain(_) | Verb::Maint(_) | Verb::Ready(_) | Verb::Weight { .. } => {
+            show::change(&parse(answer)?)
+        }
+        Verb::Check { .. } => unreachable!("needs no daemon"),
+    })
+}
+
+fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(answer).map_err(|error| ClientError::Broken(error.to_string()))
+}

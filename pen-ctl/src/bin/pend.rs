@@ -1,2 +1,93 @@
-//! placeholder
-fn main() {}
+//! The daemon: reads its configuration, then runs `pen_ctl::daemon` until a signal.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a binary speaks to its operator")]
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use pen_ctl::config;
+use pen_ctl::daemon::{self, Places};
+use tracing_subscriber::EnvFilter;
+
+/// Balances TCP and UDP in the kernel with XDP, and keeps the tables right.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  pend --config /etc/pen/pen.toml            run
+  pend --config /etc/pen/pen.toml --check    only check the configuration
+
+SIGTERM and SIGINT detach from all interfaces. A daemon that is killed leaves the kernel forwarding;
+the next one takes over without a gap.
+
+Exit status: 0 ended by a signal, or the configuration is good; 1 cannot run; 2 bad configuration or
+arguments."
+)]
+struct Args {
+    /// Configuration; files in conf.d beside it are read as well
+    #[arg(long, value_name = "FILE", default_value = "/etc/pen/pen.toml")]
+    config: PathBuf,
+    /// Check the configuration and touch nothing
+    #[arg(long)]
+    check: bool,
+    /// Stay in the foreground (pend always does; service managers want to hear it)
+    #[arg(long)]
+    foreground: bool,
+    /// Object file of the XDP program [default: pen.bpf.o beside pend, or in /usr/lib/pen]
+    #[arg(long, value_name = "FILE")]
+    object: Option<PathBuf>,
+    /// Folder on a bpffs in which maps and links are pinned
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/pen")]
+    pins: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .with_env_filter(
+            EnvFilter::try_from_env("PEN_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let config = match config::load(&args.config, &config::RealSystem) {
+        Ok(config) => config,
+        Err(errors) => {
+            for error in &errors {
+                eprintln!("{error}");
+            }
+            let plural = if errors.len() == 1 { "error" } else { "errors" };
+            eprintln!("pend: {} {plural} in the configuration; nothing was touched", errors.len());
+            return ExitCode::from(2);
+        }
+    };
+    if args.check {
+        println!("{}: good", args.config.display());
+        return ExitCode::SUCCESS;
+    }
+    let object = args.object.unwrap_or_else(|| object_beside(std::env::current_exe().ok()));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("pend: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(daemon::run(config, Places { object, pins: args.pins })) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pend: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn object_beside(program: Option<PathBuf>) -> PathBuf {
+    let beside = program.as_deref().and_then(Path::parent).map(|folder| folder.join("pen.bpf.o"));
+    beside
+        .filter(|object| object.exists())
+        .unwrap_or_else(|| PathBuf::from("/usr/lib/pen/pen.bpf.o"))
+}

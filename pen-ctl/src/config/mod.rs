@@ -2,9 +2,30 @@
 //! it may rely on the rules checked by [`load`] (every service listens on a VIP, names are unique,
 //! families match, ...), and nobody after it sees text.
 
+mod backend;
+mod error;
+mod load;
+mod node;
+mod not_built;
+mod probe;
+mod raw;
+mod service;
+mod system;
+#[cfg(test)]
+mod tests;
+mod vip;
+mod words;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use error::{ConfigError, ErrorKind, Position};
+pub use load::{Source, load, parse};
+#[cfg(feature = "io")]
+pub use system::RealSystem;
+pub use system::{SecretFile, System};
+pub use words::UnknownWord;
 
 /// A whole valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,14 +105,18 @@ pub struct Service {
     pub mode: Mode,
     /// What keeps to one backend.
     pub affinity: Affinity,
-    /// At least one; names and (address, port) are unique within the service.
+    /// At least one; names and (address, port) are unique within the service, in mode `dsr` even
+    /// addresses; not all weights are 0; none is a VIP.
     pub backends: Vec<Backend>,
     /// How backends are probed.
     pub check: Check,
 }
 
 /// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -118,11 +143,11 @@ pub enum Affinity {
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Name; its address if the operator gave none.
+    /// Name without `/`; the address as it was written if the operator gave none.
     pub name: String,
     /// Address, of the same family as the VIP of a `dsr` service.
     pub address: IpAddr,
-    /// Port; that of the service in mode `dsr`.
+    /// Port; that of the service in mode `dsr`. If the service is any port: as written, or 0.
     pub port: u16,
     /// Share of new flows relative to the other backends, 0..=256; 0 takes none.
     pub weight: u32,

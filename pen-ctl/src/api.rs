@@ -1,0 +1,342 @@
+//! What `penctl` and the daemon say to each other, in JSON over HTTP on a Unix socket. These types
+//! are a public interface: fields may be added, none is renamed or removed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Protocol;
+
+/// What is asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `GET /v1/status`: [`Status`].
+    Status,
+    /// `GET /v1/services`: a list of [`Service`].
+    Services,
+    /// `GET /v1/backends`: a list of [`Backend`].
+    Backends,
+    /// `GET /v1/vips`: a list of [`Vip`].
+    Vips,
+    /// `GET /v1/counters`: a list of [`Counter`].
+    Counters,
+    /// `GET /v1/events?since=N`: a list of [`Event`] with a number above N.
+    Events {
+        /// The last number already seen.
+        since: u64,
+    },
+    /// `POST /v1/explain`: [`Explanation`].
+    Explain(Explain),
+    /// `POST /v1/admin`: [`Change`].
+    SetAdmin(SetAdmin),
+    /// `POST /v1/weight`: [`Change`].
+    SetWeight(SetWeight),
+}
+
+/// Operator's wish for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Admin {
+    /// In service.
+    Ready,
+    /// No new flows.
+    Drain,
+    /// No packets at all.
+    Maint,
+}
+
+impl std::fmt::Display for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        })
+    }
+}
+
+/// What probes say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// The service has no check.
+    Unchecked,
+    /// The first check has not ended.
+    Checking,
+    /// Up.
+    Up,
+    /// Down.
+    Down,
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unchecked => "unchecked",
+            Self::Checking => "checking",
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// The node at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the node.
+    pub node: String,
+    /// Version of pen.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// Process of the daemon.
+    pub pid: u32,
+    /// Interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Number of services.
+    pub services: usize,
+    /// Number of backends of all services.
+    pub backends: usize,
+    /// Those that take new flows.
+    pub backends_usable: usize,
+    /// Names of services of which no backend is usable.
+    pub services_down: Vec<String>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// How XDP is attached: `native`, `generic` or `off`.
+    pub xdp: String,
+    /// How it was wished: `auto`, `native`, `generic` or `off`.
+    pub wanted: String,
+    /// It exists, is up and has a carrier.
+    pub up: bool,
+    /// What the operator should know.
+    pub note: Option<String>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Name.
+    pub name: String,
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Mode of forwarding.
+    pub mode: String,
+    /// What keeps to a backend.
+    pub affinity: String,
+    /// Backends that take new flows.
+    pub usable: usize,
+    /// All backends.
+    pub total: usize,
+    /// Frames forwarded since the counters were made.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the backend.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Weight in force.
+    pub weight: u32,
+    /// Slots of the service's table that it has, in percent.
+    pub share: f64,
+    /// Operator's wish.
+    pub admin: Admin,
+    /// What probes say.
+    pub health: Health,
+    /// It takes new flows.
+    pub usable: bool,
+    /// Why not.
+    pub why: Option<String>,
+    /// Ethernet address that frames are sent to.
+    pub mac: Option<String>,
+    /// Interface that frames are sent on.
+    pub interface: Option<String>,
+    /// Frames forwarded since the counters were made.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Milliseconds since `usable` changed.
+    pub since_ms: u64,
+}
+
+/// A virtual address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// Its interface.
+    pub interface: String,
+    /// `master`, or `inactive` while the interface is missing.
+    pub role: String,
+    /// Ethernet address that neighbours are told.
+    pub mac: Option<String>,
+    /// Names of the services that listen on it.
+    pub services: Vec<String>,
+}
+
+/// A counter of the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Name, e.g. `drop-no-backend`.
+    pub name: String,
+    /// Frames.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Number, from 1, without gaps.
+    pub sequence: u64,
+    /// Milliseconds since the daemon started.
+    pub at_ms: u64,
+    /// Kind, e.g. `backend-down`.
+    pub kind: String,
+    /// What it is about, e.g. `web/b1`.
+    pub subject: String,
+    /// The whole story in a sentence.
+    pub text: String,
+}
+
+/// Asks what would happen to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// Source.
+    pub source: SocketAddr,
+    /// Destination.
+    pub destination: SocketAddr,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// What would happen to a packet, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `forward`, `pass` or `drop`.
+    pub verdict: String,
+    /// The counter that the packet would end in.
+    pub counter: String,
+    /// The service that it belongs to.
+    pub service: Option<String>,
+    /// Slot of the service's table.
+    pub slot: Option<u32>,
+    /// The backend that it would reach.
+    pub backend: Option<String>,
+    /// Address of that backend.
+    pub address: Option<IpAddr>,
+    /// The reasons, in order, for a person.
+    pub steps: Vec<String>,
+}
+
+/// Sets the operator's wish for a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetAdmin {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// The wish.
+    pub admin: Admin,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Sets a backend's weight, until the configuration is read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetWeight {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// The weight, 0..=256.
+    pub weight: u32,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a change did, or would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// What it is about, e.g. `web/b1`.
+    pub subject: String,
+    /// Value before.
+    pub was: String,
+    /// Value after.
+    pub now: String,
+    /// Slots of the table that change their backend, in percent.
+    pub moved: f64,
+    /// Nothing was done.
+    pub dry_run: bool,
+}
+
+/// The daemon's answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Services`].
+    Services(Vec<Service>),
+    /// To [`Request::Backends`].
+    Backends(Vec<Backend>),
+    /// To [`Request::Vips`].
+    Vips(Vec<Vip>),
+    /// To [`Request::Counters`].
+    Counters(Vec<Counter>),
+    /// To [`Request::Events`].
+    Events(Vec<Event>),
+    /// To [`Request::Explain`].
+    Explanation(Explanation),
+    /// To [`Request::SetAdmin`] and [`Request::SetWeight`].
+    Change(Change),
+}
+
+/// Why the daemon does not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What is wrong.
+    pub error: String,
+    /// What to do about it.
+    pub cure: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.error, self.cure)
+    }
+}
+
+/// Counts of the data plane, read from the maps when a request needs them.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// By [`pen_common::verdict::Counter`].
+    pub verdicts: Vec<pen_common::abi::Count>,
+    /// By service id.
+    pub services: std::collections::BTreeMap<u32, pen_common::abi::Count>,
+    /// By backend id.
+    pub backends: std::collections::BTreeMap<u32, pen_common::abi::Count>,
+}

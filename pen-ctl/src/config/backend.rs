@@ -1,0 +1,251 @@
+//! Reads `backends`. A list may belong to a pool and so to several services: [`RawBackend`] is what
+//! was written, [`Binder::bind`] makes it the backends of one service, where names become addresses
+//! and the rules of the service's mode apply.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use toml::de::DeValue;
+
+use crate::config::error::ErrorKind;
+use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
+use crate::config::system::System;
+use crate::config::vip::{socket_address, usable};
+use crate::config::{Backend, Mode};
+
+const BACKEND: Spec =
+    Spec { name: "backend", title: "a backend", keys: &["address", "name", "weight"] };
+
+/// Most backends of one service: a Maglev table of default size still shares fairly among them.
+const MAX_PER_SERVICE: usize = 1000;
+
+const EXPECTED: &str = "a backend, written \"10.0.0.11:80\" or `{ address = \"10.0.0.11:80\" }`";
+
+/// A backend as written.
+#[derive(Clone, Debug)]
+pub(super) struct RawBackend {
+    place: Place,
+    name: At<String>,
+    host: Host,
+    port: Option<u16>,
+    weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Address(IpAddr),
+    Name(String),
+}
+
+/// Reads the key `backends` of a service or pool.
+///
+/// What is wrong with one does not keep the others from being checked.
+pub(super) fn list(
+    owner: &Table<'_>,
+    report: &mut Report<'_>,
+) -> Read<Option<Vec<Read<RawBackend>>>> {
+    let Some(At { place, value: elements }) = owner.array("backends", report)? else {
+        return Ok(None);
+    };
+    if elements.is_empty() {
+        return Err(report.add(place, ErrorKind::NoBackends));
+    }
+    if let Some(element) = elements.get(MAX_PER_SERVICE) {
+        let kind = ErrorKind::TooMany { what: "backends in one list", max: MAX_PER_SERVICE };
+        report.add(element.place, kind);
+    }
+    let backends: Vec<_> = elements.into_iter().map(|element| backend(element, report)).collect();
+    let rests = |backend: &Read<RawBackend>| matches!(backend, Ok(RawBackend { weight: 0, .. }));
+    if backends.iter().all(rests) {
+        return Err(report.add(place, ErrorKind::AllWeightsZero));
+    }
+    Ok(Some(backends))
+}
+
+fn backend(At { place, value }: At<&DeValue<'_>>, report: &mut Report<'_>) -> Read<RawBackend> {
+    match value {
+        DeValue::Table(entries) => detailed(&Table::open(&BACKEND, place, entries, report), report),
+        _ => {
+            let text = raw::text(At { place, value }, EXPECTED, report)?;
+            let (host, port) = endpoint(text, report)?;
+            Ok(RawBackend {
+                place,
+                name: default_name(text, &host, report)?,
+                host,
+                port,
+                weight: 1,
+            })
+        }
+    }
+}
+
+fn detailed(table: &Table<'_>, report: &mut Report<'_>) -> Read<RawBackend> {
+    let weight = table.integer("weight", 0..=256, report);
+    let name = table
+        .text("name", report)
+        .and_then(|name| name.map(|name| raw::name(name, report)).transpose());
+    let text = table.required_text("address", "\"10.0.0.11:80\"", report)?;
+    let (host, port) = endpoint(text, report)?;
+    let name = match name? {
+        Some(name) => name,
+        None => default_name(text, &host, report)?,
+    };
+    Ok(RawBackend { place: text.place, name, host, port, weight: weight?.unwrap_or(1) })
+}
+
+/// A backend without a name is called by its address as written.
+fn default_name(text: At<&str>, host: &Host, report: &mut Report<'_>) -> Read<At<String>> {
+    match host {
+        Host::Address(_) => Ok(At { place: text.place, value: text.value.to_owned() }),
+        Host::Name(_) => raw::name(text, report),
+    }
+}
+
+fn endpoint(
+    At { place, value: text }: At<&str>,
+    report: &mut Report<'_>,
+) -> Read<(Host, Option<u16>)> {
+    let Some((host, port)) = parse_endpoint(text) else {
+        return Err(report.add(place, ErrorKind::InvalidBackend { text: text.to_owned() }));
+    };
+    match host {
+        Host::Address(address) => Ok((Host::Address(usable(place, address, report)?), port)),
+        Host::Name(_) => Ok((host, port)),
+    }
+}
+
+/// `ADDRESS`, `ADDRESS:PORT`, `HOST` or `HOST:PORT`, an IPv6 address with a port in brackets.
+fn parse_endpoint(text: &str) -> Option<(Host, Option<u16>)> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse() {
+        return Some((Host::Address(address), None));
+    }
+    if let Some(address) = socket_address(text) {
+        return Some((Host::Address(address.ip()), Some(address.port())));
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok()?)),
+        None => (text, None),
+    };
+    is_host_name(host).then(|| (Host::Name(host.to_owned()), port))
+}
+
+/// As RFC 1123 has it, with the underscore that some networks use.
+fn is_host_name(host: &str) -> bool {
+    let valid = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    // No top-level domain is a number: `10.0.0.300` is an address with an error, not a host.
+    let last = host.rsplit('.').next().unwrap_or_default();
+    host.len() <= 253
+        && host.split('.').all(valid)
+        && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+// === Binder ===
+
+/// Makes lists of backends those of services.
+pub(super) struct Binder<'a> {
+    vips: &'a Names<IpAddr>,
+    system: &'a dyn System,
+    /// Hosts that have been asked for: a pool's are needed once for each service.
+    resolved: HashMap<String, Result<Vec<IpAddr>, String>>,
+}
+
+impl<'a> Binder<'a> {
+    pub(super) fn new(vips: &'a Names<IpAddr>, system: &'a dyn System) -> Self {
+        Self { vips, system, resolved: HashMap::new() }
+    }
+
+    /// The backends of the service that listens on `listen`.
+    pub(super) fn bind(
+        &mut self,
+        list: &[Read<RawBackend>],
+        listen: SocketAddr,
+        mode: Mode,
+        report: &mut Report<'_>,
+    ) -> Read<Vec<Backend>> {
+        let mut names = Names::new("backend name");
+        let mut addresses = Names::new("backend");
+        let backends: Vec<_> = list
+            .iter()
+            .map(|raw| {
+                let raw = raw.as_ref().map_err(|reported| *reported)?;
+                let backend = self.backend(raw, listen, mode, report)?;
+                match mode {
+                    // The port decides nothing: the same address is the same server.
+                    Mode::Dsr => {
+                        let address = At { place: raw.place, value: backend.address };
+                        addresses.claim(Ok(address), report)?;
+                    }
+                }
+                names.claim(Ok(raw.name.clone()), report)?;
+                Ok(backend)
+            })
+            .collect();
+        backends.into_iter().collect()
+    }
+
+    fn backend(
+        &mut self,
+        raw: &RawBackend,
+        listen: SocketAddr,
+        mode: Mode,
+        report: &mut Report<'_>,
+    ) -> Read<Backend> {
+        let (vip, place) = (listen.ip(), raw.place);
+        let address = match &raw.host {
+            Host::Address(address) => *address,
+            Host::Name(host) => self.resolve(host, vip, place, report)?,
+        };
+        if let Some(declared) = self.vips.find(&address) {
+            let kind = ErrorKind::BackendIsVip { address, vip: report.position(declared) };
+            return Err(report.add(place, kind));
+        }
+        match mode {
+            Mode::Dsr => {
+                if address.is_ipv4() != vip.is_ipv4() {
+                    let kind = ErrorKind::FamilyMismatch { backend: address, vip };
+                    return Err(report.add(place, kind));
+                }
+                if let Some(port) = raw.port
+                    && listen.port() != 0
+                    && port != listen.port()
+                {
+                    return Err(report.add(place, ErrorKind::PortMismatch { port, listen }));
+                }
+            }
+        }
+        let port = raw.port.unwrap_or_else(|| listen.port());
+        Ok(Backend { name: raw.name.value.clone(), address, port, weight: raw.weight })
+    }
+
+    /// The first address of a host that has the family of the VIP.
+    fn resolve(
+        &mut self,
+        host: &str,
+        vip: IpAddr,
+        place: Place,
+        report: &mut Report<'_>,
+    ) -> Read<IpAddr> {
+        let ask = || self.system.resolve(host).map_err(|error| error.to_string());
+        let answer = self.resolved.entry(host.to_owned()).or_insert_with(ask);
+        let host = host.to_owned();
+        let addresses = match answer {
+            Ok(addresses) => addresses,
+            Err(reason) => {
+                let kind = ErrorKind::UnresolvableName { host, reason: reason.clone() };
+                return Err(report.add(place, kind));
+            }
+        };
+        let mut addresses = addresses.iter().map(IpAddr::to_canonical);
+        match addresses.find(|address| address.is_ipv4() == vip.is_ipv4()) {
+            Some(address) => usable(place, address, report),
+            None => Err(report.add(place, ErrorKind::NoAddressOfFamily { host, vip })),
+        }
+    }
+}

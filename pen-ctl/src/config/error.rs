@@ -1,0 +1,332 @@
+//! What can be wrong with a configuration. One variant per check, so that tests can name it; its
+//! text says what is wrong and how to cure it, because it is read by someone at a terminal who has
+//! no source code at hand.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An error and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where.
+    pub at: Position,
+    /// What.
+    pub kind: ErrorKind,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.kind)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A place in a file. An error of a whole file is at its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The file.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+}
+
+impl Position {
+    /// Line and column of an offset in a file's text.
+    pub(super) fn find(file: &Path, text: &str, offset: usize) -> Self {
+        // The parser may report the end of the text, never inside of a character; if it ever did,
+        // a wrong column is better than a panic.
+        let before = text.get(..offset).unwrap_or(text);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Self {
+            file: file.to_owned(),
+            line: before.matches('\n').count() + 1,
+            // No editor counts the byte order mark.
+            column: line.chars().filter(|c| *c != '\u{feff}').count() + 1,
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it, and `Display` says it to the operator")]
+pub enum ErrorKind {
+    // The file.
+    Unreadable { reason: String },
+    NotUtf8,
+    Syntax { message: String },
+    DuplicateKey { key: String },
+
+    // Tables, keys and the types of values.
+    GivenTwice { table: &'static str, first: Position },
+    UnknownKey { key: String, table: &'static str, near: Option<String>, valid: Vec<&'static str> },
+    NotBuiltIn { what: String, instead: &'static str },
+    MissingKey { table: &'static str, key: &'static str, example: &'static str },
+    WrongType { expected: String, found: &'static str },
+    UnknownWord { key: &'static str, found: String, near: Option<String>, valid: Vec<&'static str> },
+    OutOfRange { key: &'static str, found: String, min: String, max: String },
+    TooMany { what: &'static str, max: usize },
+
+    // Names and references.
+    InvalidName { name: String },
+    HostNameUnknown { reason: String },
+    Duplicate { what: &'static str, name: String, first: Position },
+    UndeclaredInterface { name: String, near: Option<String> },
+    UndeclaredVip { address: IpAddr, declared: Vec<IpAddr> },
+    UndeclaredPool { name: String, near: Option<String> },
+
+    // The node: its secret, its socket, its interfaces.
+    SecretUnreadable { file: PathBuf, reason: String },
+    SecretNotRegular { file: PathBuf },
+    SecretPermissions { file: PathBuf, mode: u32 },
+    SecretMalformed { file: PathBuf },
+    SocketNotAbsolute { path: String },
+    SocketTooLong { length: usize, max: usize },
+    InvalidInterfaceName { name: String },
+    AbsentInterface { name: String, near: Option<String>, existing: Vec<String> },
+
+    // Addresses.
+    InvalidAddress { text: String },
+    InvalidListen { text: String },
+    InvalidBackend { text: String },
+    UnusableAddress { address: IpAddr, why: &'static str },
+    UnresolvableName { host: String, reason: String },
+    NoAddressOfFamily { host: String, vip: IpAddr },
+
+    // Services and their backends.
+    BackendsAndPool,
+    NeitherBackendsNorPool,
+    NoBackends,
+    AllWeightsZero,
+    FamilyMismatch { backend: IpAddr, vip: IpAddr },
+    PortMismatch { port: u16, listen: SocketAddr },
+    BackendIsVip { address: IpAddr, vip: Position },
+
+    // Checks.
+    InvalidDuration { key: &'static str, found: String },
+    DurationWithoutUnit { key: &'static str, found: String },
+    TimeoutAboveInterval { timeout: Duration, interval: Duration },
+    CheckWithoutPort,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { reason } => {
+                write!(f, "cannot be read ({reason}); check the path and the permissions")
+            }
+            Self::NotUtf8 => write!(f, "not UTF-8 text; save the file as UTF-8"),
+            Self::Syntax { message } => write!(f, "not valid TOML; {message}"),
+            Self::DuplicateKey { key } => {
+                write!(f, "`{key}` is given twice in this file; keep one of the two")
+            }
+
+            Self::GivenTwice { table, first } => {
+                write!(f, "`{table}` is given twice, also at {first}; merge the two")
+            }
+            Self::UnknownKey { key, table, near, valid } => {
+                write!(f, "unknown key `{key}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None => write!(f, "valid keys of {table}: {}", valid.join(", ")),
+                }
+            }
+            Self::NotBuiltIn { what, instead } => {
+                write!(f, "`{what}` is not built into this version of pen; {instead}")
+            }
+            Self::MissingKey { table, key, example } => {
+                write!(f, "{table} lacks `{key}`; add `{key} = {example}`")
+            }
+            Self::WrongType { expected, found } => {
+                write!(f, "expected {expected}, found {found}")
+            }
+            Self::UnknownWord { key, found, near, valid } => {
+                write!(f, "unknown {key} `{found}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None => write!(f, "use one of: {}", valid.join(", ")),
+                }
+            }
+            Self::OutOfRange { key, found, min, max } => {
+                write!(f, "`{key}` is {found}; use {min} to {max}")
+            }
+            Self::TooMany { what, max } => write!(f, "more than {max} {what}; remove some"),
+
+            Self::InvalidName { name } => write!(
+                f,
+                "`{name}` is no valid name; use 1 to 64 letters, digits and characters of `._:-`"
+            ),
+            Self::HostNameUnknown { reason } => {
+                write!(f, "the host name is unknown ({reason}); add `name = ...` to `[node]`")
+            }
+            Self::Duplicate { what, name, first } => {
+                write!(f, "{what} `{name}` is given twice, also at {first}; remove or change one")
+            }
+            Self::UndeclaredInterface { name, near } => {
+                write!(f, "no `[[interface]]` is called `{name}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None => write!(f, "add `[[interface]]` with `name = \"{name}\"`"),
+                }
+            }
+            Self::UndeclaredVip { address, declared } => {
+                write!(f, "no `[[vip]]` declares {address}")?;
+                if !declared.is_empty() {
+                    write!(f, " (declared: {})", some_of(declared))?;
+                }
+                write!(f, "; add `[[vip]]` with `address = \"{address}\"` and `interface = ...`")
+            }
+            Self::UndeclaredPool { name, near } => {
+                write!(f, "no `[[pool]]` is called `{name}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None => write!(f, "add `[[pool]]` with `name = \"{name}\"` and `backends`"),
+                }
+            }
+
+            Self::SecretUnreadable { file, reason } => write!(
+                f,
+                "the secret {0} cannot be read ({reason}); correct the path, or make it with `openssl rand -hex 16 > \
+                 {0}` and `chmod 600 {0}`",
+                file.display()
+            ),
+            Self::SecretNotRegular { file } => {
+                write!(f, "the secret {} is not a regular file; name a file", file.display())
+            }
+            Self::SecretPermissions { file, mode } => write!(
+                f,
+                "the secret {0} has mode {mode:04o} and so is open to others; `chmod 600 {0}`",
+                file.display()
+            ),
+            Self::SecretMalformed { file } => write!(
+                f,
+                "the secret {0} is not 32 hexadecimal digits; make it with `openssl rand -hex 16 \
+                 > {0}`",
+                file.display()
+            ),
+            Self::SocketNotAbsolute { path } => {
+                write!(f, "the socket `{path}` is not an absolute path; begin it with `/`")
+            }
+            Self::SocketTooLong { length, max } => write!(
+                f,
+                "the socket's path has {length} bytes, a Unix socket allows {max}; shorten it"
+            ),
+            Self::InvalidInterfaceName { name } => write!(
+                f,
+                "`{name}` cannot be an interface; write its name as `ip link` shows it: 1 to 15 \
+                 bytes without space, `/` and `:`"
+            ),
+            Self::AbsentInterface { name, near, existing } => {
+                write!(f, "this machine has no interface `{name}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None if existing.is_empty() => write!(f, "see `ip link`"),
+                    None => write!(f, "it has {}", some_of(existing)),
+                }
+            }
+
+            Self::InvalidAddress { text } => write!(
+                f,
+                "`{text}` is no IP address; write one like \"192.0.2.10\" or \"2001:db8::10\""
+            ),
+            Self::InvalidListen { text } => write!(
+                f,
+                "`{text}` is no address and port; write \"192.0.2.10:80\" or \
+                 \"[2001:db8::10]:80\", with port 0 for any port"
+            ),
+            Self::InvalidBackend { text } => write!(
+                f,
+                "`{text}` is no address of a backend; write \"10.0.0.11:80\", \
+                 \"[2001:db8::11]:80\" or \"host.example:80\", the port may be left out"
+            ),
+            Self::UnusableAddress { address, why } => {
+                write!(f, "{address} is {why}; use an address of one host on a network")
+            }
+            Self::UnresolvableName { host, reason } => write!(
+                f,
+                "the host `{host}` cannot be resolved ({reason}); correct it, or write its address"
+            ),
+            Self::NoAddressOfFamily { host, vip } => write!(
+                f,
+                "the host `{host}` has no {} address, which the VIP {vip} needs; write an address",
+                family(*vip)
+            ),
+
+            Self::BackendsAndPool => {
+                write!(f, "a service has either `backends` or `pool`; remove one of the two")
+            }
+            Self::NeitherBackendsNorPool => {
+                write!(f, "the service has no backends; add `backends = [...]` or `pool = ...`")
+            }
+            Self::NoBackends => {
+                write!(f, "`backends` is empty; add at least one, such as \"10.0.0.11:80\"")
+            }
+            Self::AllWeightsZero => {
+                write!(f, "all backends have weight 0 and take nothing; raise one weight")
+            }
+            Self::FamilyMismatch { backend, vip } => write!(
+                f,
+                "the backend {backend} is {}, but the VIP {vip} is {}, and mode `dsr` does not \
+                 translate; use backends and a VIP of one family",
+                family(*backend),
+                family(*vip)
+            ),
+            Self::PortMismatch { port, listen } => write!(
+                f,
+                "port {port} differs from that of the service on {listen}, and in mode `dsr` a \
+                 backend gets packets unchanged; write {} or leave it out",
+                listen.port()
+            ),
+            Self::BackendIsVip { address, vip } => write!(
+                f,
+                "the backend {address} is a VIP, at {vip}, which would be a loop; write the \
+                 backend's own address"
+            ),
+
+            Self::InvalidDuration { key, found } => {
+                write!(f, "`{key}` is no duration: `{found}`; write one like \"500ms\" or \"1s\"")
+            }
+            Self::DurationWithoutUnit { key, found } => write!(
+                f,
+                "`{key}` lacks a unit; write \"{found}ms\" or \"{found}s\", with the quotes"
+            ),
+            Self::TimeoutAboveInterval { timeout, interval } => write!(
+                f,
+                "the timeout {timeout:?} is above the interval {interval:?}; lower the timeout or \
+                 raise the interval"
+            ),
+            Self::CheckWithoutPort => write!(
+                f,
+                "the service is any port, so the check does not know which to try; add `port = ...`"
+            ),
+        }
+    }
+}
+
+/// The address family, as an operator calls it.
+const fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
+}
+
+/// The first of a list: a message must fit a terminal even if there are thousands.
+fn some_of<T: ToString>(all: &[T]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = all.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if all.len() > SHOWN {
+        text.push_str(", ...");
+    }
+    text
+}

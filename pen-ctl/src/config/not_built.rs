@@ -1,0 +1,67 @@
+//! What the configuration language has but this version of pen has not. An operator who writes one
+//! of these made no typing error: they are told so, and what to use instead. Whoever builds a
+//! feature deletes its rows.
+
+/// A key, or one value of a key, that is not built.
+struct NotBuilt {
+    /// Table, as in `Spec::name`.
+    table: &'static str,
+    key: &'static str,
+    /// The value; empty if the key as a whole is not built.
+    value: &'static str,
+    /// What to do instead.
+    instead: &'static str,
+}
+
+const fn row(
+    table: &'static str,
+    key: &'static str,
+    value: &'static str,
+    instead: &'static str,
+) -> NotBuilt {
+    NotBuilt { table, key, value, instead }
+}
+
+const USE_DSR: &str = "use `mode = \"dsr\"`";
+const USE_MAGLEV: &str = "use `scheduler = \"maglev\"`";
+const USE_TCP: &str = "use `type = \"tcp\"`";
+const NO_PATH: &str = "remove it; `type = \"tcp\"` only needs a port";
+const NO_CARP: &str = "remove it: this node always owns its VIPs";
+
+#[rustfmt::skip]
+const NOT_BUILT: &[NotBuilt] = &[
+    row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
+    row("",        "carp",            "",            NO_CARP),
+    row("vip",     "carp",            "",            NO_CARP),
+    row("service", "mode",            "ipip",        USE_DSR),
+    row("service", "mode",            "gue",         USE_DSR),
+    row("service", "mode",            "nat",         USE_DSR),
+    row("service", "mode",            "masquerade",  USE_DSR),
+    row("service", "mode",            "proxy",       USE_DSR),
+    row("service", "scheduler",       "roundrobin",  USE_MAGLEV),
+    row("service", "scheduler",       "leastconn",   USE_MAGLEV),
+    row("service", "scheduler",       "random",      USE_MAGLEV),
+    row("service", "scheduler",       "weight",      "use `scheduler = \"maglev\"`, it honours weights"),
+    row("service", "scheduler",       "prio",        USE_MAGLEV),
+    row("service", "scheduler",       "hash",        "use `scheduler = \"maglev\"`, it is a hash"),
+    row("backend", "max_connections", "",            "remove it, or lower the backend's `weight`"),
+    row("check",   "type",            "http",        USE_TCP),
+    row("check",   "type",            "https",       USE_TCP),
+    row("check",   "type",            "tls",         USE_TCP),
+    row("check",   "type",            "udp",         USE_TCP),
+    row("check",   "type",            "exec",        USE_TCP),
+    row("check",   "path",            "",            NO_PATH),
+];
+
+/// If this key is not built: what to do instead.
+pub(super) fn key(table: &str, key: &str) -> Option<&'static str> {
+    value(table, key, "")
+}
+
+/// If this value of this key is not built: what to do instead.
+pub(super) fn value(table: &str, key: &str, value: &str) -> Option<&'static str> {
+    NOT_BUILT
+        .iter()
+        .find(|row| row.table == table && row.key == key && row.value == value)
+        .map(|row| row.instead)
+}

@@ -1,0 +1,235 @@
+//! Reads services and the pools that they share. A service is read to its end even if its first
+//! key is wrong; only what depends on a wrong key is left unchecked.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use pen_common::abi::{MAX_BACKENDS, MAX_SERVICES};
+
+use crate::config::backend::{self, Binder, RawBackend};
+use crate::config::error::ErrorKind;
+use crate::config::load::Roots;
+use crate::config::probe::RawCheck;
+use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
+use crate::config::system::System;
+use crate::config::vip::{socket_address, usable};
+use crate::config::words::Word;
+use crate::config::{Affinity, Mode, Protocol, Service};
+
+const SERVICE: Spec = Spec {
+    name: "service",
+    title: "[[service]]",
+    keys: &[
+        "name",
+        "listen",
+        "protocol",
+        "mode",
+        "scheduler",
+        "affinity",
+        "backends",
+        "pool",
+        "check",
+    ],
+};
+const POOL: Spec = Spec { name: "pool", title: "[[pool]]", keys: &["name", "backends", "check"] };
+
+// Id 0 is no service and no backend.
+const MAX_SERVICE_COUNT: usize = MAX_SERVICES as usize - 1;
+const MAX_BACKEND_COUNT: usize = MAX_BACKENDS as usize - 1;
+
+/// `[[service]]`.
+pub(super) fn services(
+    roots: &Roots<'_>,
+    vips: &Names<IpAddr>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<Vec<Service>> {
+    let mut reader = Reader {
+        vips,
+        pools: Pools::read(roots, report),
+        binder: Binder::new(vips, system),
+        names: Names::new("service"),
+        listens: Names::new("listen"),
+    };
+    let tables = roots.all(&SERVICE, report);
+    if let Some(Ok(table)) = tables.get(MAX_SERVICE_COUNT) {
+        let kind = ErrorKind::TooMany { what: "services", max: MAX_SERVICE_COUNT };
+        report.add(table.place, kind);
+    }
+    let services: Vec<_> = tables.iter().map(|table| reader.service(&(*table)?, report)).collect();
+    let services: Vec<_> = services.into_iter().collect::<Read<_>>()?;
+    let mut backends = 0;
+    for (table, service) in tables.iter().zip(&services) {
+        backends += service.backends.len();
+        if backends > MAX_BACKEND_COUNT {
+            let what = "backends in all services";
+            let kind = ErrorKind::TooMany { what, max: MAX_BACKEND_COUNT };
+            return Err(report.add((*table)?.place, kind));
+        }
+    }
+    Ok(services)
+}
+
+/// Reads services one after the other.
+struct Reader<'a> {
+    vips: &'a Names<IpAddr>,
+    pools: Pools,
+    binder: Binder<'a>,
+    names: Names<String>,
+    listens: Names<Listen>,
+}
+
+impl Reader<'_> {
+    fn service(&mut self, table: &Table<'_>, report: &mut Report<'_>) -> Read<Service> {
+        let name = required_name(table, report);
+        let name = self.names.claim(name, report);
+        let protocol = table.word("protocol", report).map(|word| word.unwrap_or(Protocol::Tcp));
+        let listen = self.listen(table, protocol, report);
+        let mode = table.word("mode", report).map(|word| word.unwrap_or(Mode::Dsr));
+        let scheduler = table.word::<Scheduler>("scheduler", report);
+        let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
+        let own_check = RawCheck::read(table, report);
+        let pool = self.pool(table, report);
+
+        let (listen, mode) = (listen?, mode?);
+        let Pool { backends, check } = pool?;
+        let backends = self.binder.bind(&backends, listen, mode, report);
+        let protocol = protocol?;
+        // The service's own check replaces the pool's as a whole.
+        let check = own_check?.or(check).unwrap_or(RawCheck::absent());
+        let check = check.of_service(protocol, listen.port(), report);
+        // All XDP modes have but one scheduler, so that the word is only checked.
+        let (Some(Scheduler::Maglev) | None) = scheduler?;
+        Ok(Service {
+            name: name?.value,
+            vip: listen.ip(),
+            port: listen.port(),
+            protocol,
+            mode,
+            affinity: affinity?,
+            backends: backends?,
+            check: check?,
+        })
+    }
+
+    fn listen(
+        &mut self,
+        table: &Table<'_>,
+        protocol: Read<Protocol>,
+        report: &mut Report<'_>,
+    ) -> Read<SocketAddr> {
+        let At { place, value: text } =
+            table.required_text("listen", "\"192.0.2.10:80\"", report)?;
+        let Some(listen) = socket_address(text) else {
+            return Err(report.add(place, ErrorKind::InvalidListen { text: text.to_owned() }));
+        };
+        let address = usable(place, listen.ip(), report)?;
+        // Neither this nor a duplicate ends the reading: the backends can be checked all the same.
+        if self.vips.find(&address).is_none() {
+            let kind = || {
+                let declared = self.vips.in_order().into_iter().copied().collect();
+                ErrorKind::UndeclaredVip { address, declared }
+            };
+            self.vips.missing(place, kind, report);
+        }
+        if let Ok(protocol) = protocol {
+            let value = Listen { address: listen, protocol };
+            self.listens.claim(Ok(At { place, value }), report).ok();
+        }
+        Ok(listen)
+    }
+
+    /// The backends of a service: its own, or those of the pool that it names.
+    fn pool(&self, table: &Table<'_>, report: &mut Report<'_>) -> Read<Pool> {
+        let own = backend::list(table, report);
+        let name = table.text("pool", report);
+        if table.has("backends") && table.has("pool") {
+            return Err(report.add(table.place, ErrorKind::BackendsAndPool));
+        }
+        match (own?, name?) {
+            (Some(backends), _) => Ok(Pool { backends, check: None }),
+            (None, Some(name)) => self.pools.find(name, report),
+            (None, None) => Err(table
+                .misspelt("backends")
+                .or_else(|| table.misspelt("pool"))
+                .unwrap_or_else(|| report.add(table.place, ErrorKind::NeitherBackendsNorPool))),
+        }
+    }
+}
+
+/// What two services cannot share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Listen {
+    address: SocketAddr,
+    protocol: Protocol,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.address, self.protocol)
+    }
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug)]
+enum Scheduler {
+    Maglev,
+}
+
+impl Word for Scheduler {
+    const ALL: &'static [(&'static str, Self)] = &[("maglev", Self::Maglev)];
+}
+
+// === Pools ===
+
+/// Backends and how they are probed.
+#[derive(Clone)]
+struct Pool {
+    backends: Vec<Read<RawBackend>>,
+    check: Option<RawCheck>,
+}
+
+/// `[[pool]]`.
+struct Pools {
+    names: Names<String>,
+    pools: HashMap<String, Read<Pool>>,
+}
+
+impl Pools {
+    fn read(roots: &Roots<'_>, report: &mut Report<'_>) -> Self {
+        let mut all = Self { names: Names::new("pool"), pools: HashMap::new() };
+        for table in roots.all(&POOL, report) {
+            let pool = table.and_then(|table| pool(&table, report));
+            let name = table.and_then(|table| required_name(&table, report));
+            if let Ok(At { value: name, .. }) = all.names.claim(name, report) {
+                all.pools.insert(name, pool);
+            }
+        }
+        all
+    }
+
+    fn find(&self, At { place, value }: At<&str>, report: &mut Report<'_>) -> Read<Pool> {
+        let kind = || {
+            let near = raw::nearest(value, &self.names.in_order());
+            ErrorKind::UndeclaredPool { name: value.to_owned(), near }
+        };
+        match self.pools.get(value) {
+            Some(pool) => pool.clone(),
+            None => Err(self.names.missing(place, kind, report)),
+        }
+    }
+}
+
+fn required_name(table: &Table<'_>, report: &mut Report<'_>) -> Read<At<String>> {
+    raw::name(table.required_text("name", "\"web\"", report)?, report)
+}
+
+fn pool(table: &Table<'_>, report: &mut Report<'_>) -> Read<Pool> {
+    let backends = backend::list(table, report);
+    let check = RawCheck::read(table, report);
+    match backends? {
+        Some(backends) => Ok(Pool { backends, check: check? }),
+        None => Err(table.lacks("backends", "[\"10.0.0.11:80\"]", report)),
+    }
+}

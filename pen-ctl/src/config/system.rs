@@ -1,0 +1,125 @@
+//! What the configuration needs to know of the machine: a trait, so that it is checked the same way
+//! in tests, which have a machine of their own.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// The machine that a configuration is for.
+pub trait System {
+    /// The host's name.
+    fn host_name(&self) -> io::Result<String>;
+
+    /// Names of all network interfaces.
+    fn interfaces(&self) -> Vec<String>;
+
+    /// Whether there is a network interface of this name.
+    fn interface_exists(&self, name: &str) -> bool {
+        self.interfaces().iter().any(|interface| interface == name)
+    }
+
+    /// Addresses of a host.
+    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+
+    /// Reads a secret and what decides whether it is one.
+    fn secret(&self, path: &Path) -> io::Result<SecretFile>;
+}
+
+/// A file that should hold a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretFile {
+    /// Neither folder nor pipe nor device.
+    pub regular: bool,
+    /// Permission bits.
+    pub mode: u32,
+    /// What it holds; of a long file only the beginning, of one that is not regular nothing.
+    pub content: Vec<u8>,
+}
+
+#[cfg(feature = "io")]
+pub use real::RealSystem;
+
+#[cfg(feature = "io")]
+mod real {
+    use std::fs::{self, File};
+    use std::io::{self, Read as _};
+    use std::net::{IpAddr, ToSocketAddrs as _};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use nix::net::if_::{if_nameindex, if_nametoindex};
+
+    use super::{SecretFile, System};
+
+    /// The machine that we run on.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct RealSystem;
+
+    impl System for RealSystem {
+        fn host_name(&self) -> io::Result<String> {
+            fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned())
+        }
+
+        // Asks the kernel: /sys/class/net may show another network namespace than ours.
+        fn interfaces(&self) -> Vec<String> {
+            let Ok(interfaces) = if_nameindex() else { return Vec::new() };
+            let name = |i: &nix::net::if_::Interface| i.name().to_string_lossy().into_owned();
+            interfaces.iter().map(name).collect()
+        }
+
+        fn interface_exists(&self, name: &str) -> bool {
+            if_nametoindex(name).is_ok()
+        }
+
+        fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+            Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+        }
+
+        fn secret(&self, path: &Path) -> io::Result<SecretFile> {
+            // Looks before it opens: to open a pipe would wait for a writer.
+            let metadata = fs::metadata(path)?;
+            let mode = metadata.permissions().mode() & 0o7777;
+            if !metadata.is_file() {
+                return Ok(SecretFile { regular: false, mode, content: Vec::new() });
+            }
+            let mut content = Vec::new();
+            File::open(path)?.take(4096).read_to_end(&mut content)?;
+            Ok(SecretFile { regular: true, mode, content })
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_machine_has_a_name_and_a_loopback() {
+            assert!(!RealSystem.host_name().unwrap().is_empty());
+            assert!(RealSystem.interface_exists("lo"));
+            assert!(RealSystem.interfaces().contains(&"lo".to_owned()));
+            assert!(!RealSystem.interface_exists("no-such-nic"));
+        }
+
+        #[test]
+        fn an_address_resolves_to_itself() {
+            assert_eq!(
+                RealSystem.resolve("192.0.2.1").unwrap(),
+                ["192.0.2.1".parse::<IpAddr>().unwrap()]
+            );
+        }
+
+        #[test]
+        fn a_secret_comes_with_its_mode_and_a_folder_is_no_secret() {
+            let folder = std::env::temp_dir();
+            assert!(!RealSystem.secret(&folder).unwrap().regular);
+            let file = folder.join(format!("pen-secret-test-{}", std::process::id()));
+            fs::write(&file, "00").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+            let secret = RealSystem.secret(&file);
+            fs::remove_file(&file).unwrap();
+            let expected = SecretFile { regular: true, mode: 0o640, content: b"00".to_vec() };
+            assert_eq!(secret.unwrap(), expected);
+            assert!(RealSystem.secret(&file).is_err());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What is accepted, and what it means: defaults, spellings, pools.
+
+use std::time::Duration;
+
+use super::{BASE, parse_all, parse_with_base};
+use crate::config::{
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol, Service,
+    Vip, XdpMode,
+};
+
+fn services(snippet: &str) -> Vec<Service> {
+    parse_with_base(snippet).unwrap_or_else(|errors| panic!("{snippet}\n{errors:#?}")).services
+}
+
+fn service(keys: &str) -> Service {
+    services(&format!("[[service]]\nname = \"web\"\n{keys}\n")).remove(0)
+}
+
+#[test]
+fn nothing_is_a_valid_configuration() {
+    let expected = Config {
+        node: Node { name: "edge1".to_owned(), secret: None },
+        interfaces: vec![],
+        control: Control { socket: "/run/pen/pend.sock".into() },
+        vips: vec![],
+        services: vec![],
+    };
+    assert_eq!(parse_all(&[""]), Ok(expected.clone()));
+    assert_eq!(parse_all(&[]), Ok(expected));
+}
+
+#[test]
+fn everything_can_be_written_out() {
+    let text = r#"
+        [node]
+        name = "n1"
+        secret_file = "/etc/pen/good.key"
+        [control]
+        socket = "/run/p.sock"
+        [[interface]]
+        name = "eth1"
+        xdp = "native"
+        [[vip]]
+        address = "192.0.2.10"
+        interface = "eth1"
+        [[service]]
+        name = "dns"
+        listen = "192.0.2.10:53"
+        protocol = "udp"
+        mode = "dsr"
+        scheduler = "maglev"
+        affinity = "flow"
+        backends = ["10.0.0.11", { address = "10.0.0.12:53", name = "w2", weight = 2 }]
+        check = { type = "tcp", port = 54, interval = "2s", timeout = "1s 500ms", rise = 1, fall = 9 }
+    "#;
+    let backend = |name: &str, address: &str, weight| Backend {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        port: 53,
+        weight,
+    };
+    let expected = Config {
+        node: Node {
+            name: "n1".to_owned(),
+            secret: Some([0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff]),
+        },
+        interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
+        control: Control { socket: "/run/p.sock".into() },
+        vips: vec![Vip { address: "192.0.2.10".parse().unwrap(), interface: "eth1".to_owned() }],
+        services: vec![Service {
+            name: "dns".to_owned(),
+            vip: "192.0.2.10".parse().unwrap(),
+            port: 53,
+            protocol: Protocol::Udp,
+            mode: Mode::Dsr,
+            affinity: Affinity::Flow,
+            backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
+            check: Check {
+                kind: CheckKind::Tcp { port: 54 },
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_millis(1500),
+                rise: 1,
+                fall: 9,
+            },
+        }],
+    };
+    assert_eq!(parse_all(&[text]), Ok(expected));
+}
+
+#[test]
+fn a_service_has_defaults() {
+    let web = service("listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]");
+    let check = Check {
+        kind: CheckKind::Tcp { port: 80 },
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+        rise: 2,
+        fall: 3,
+    };
+    assert_eq!(
+        (web.protocol, web.mode, web.affinity, web.check),
+        (Protocol::Tcp, Mode::Dsr, Affinity::Client, check)
+    );
+}
+
+#[test]
+fn backends_have_many_spellings() {
+    // backend, name, address, port; the service is on port 80
+    let v4 = [
+        ("\"10.0.0.11\"", "10.0.0.11", "10.0.0.11"),
+        ("\"10.0.0.11:80\"", "10.0.0.11:80", "10.0.0.11"),
+        ("\"::ffff:10.0.0.11\"", "::ffff:10.0.0.11", "10.0.0.11"),
+        ("\"web1.example\"", "web1.example", "10.0.0.21"),
+        ("\"web1.example:80\"", "web1.example:80", "10.0.0.21"),
+        ("{ address = \"web1.example\", name = \"a\" }", "a", "10.0.0.21"),
+    ];
+    let v6 = [
+        ("\"2001:db8::11\"", "2001:db8::11", "2001:db8::11"),
+        ("\"[2001:db8::11]\"", "[2001:db8::11]", "2001:db8::11"),
+        ("\"[2001:db8::11]:80\"", "[2001:db8::11]:80", "2001:db8::11"),
+        ("\"web1.example:80\"", "web1.example:80", "2001:db8::21"),
+    ];
+    let v4 = v4.map(|case| ("192.0.2.10:80", case));
+    let v6 = v6.map(|case| ("[2001:db8::10]:80", case));
+    for (listen, (text, name, address)) in v4.into_iter().chain(v6) {
+        let web = service(&format!("listen = \"{listen}\"\nbackends = [{text}]"));
+        let address = address.parse().unwrap();
+        let expected = Backend { name: name.to_owned(), address, port: 80, weight: 1 };
+        assert_eq!(web.backends, [expected], "{text}");
+    }
+}
+
+#[test]
+fn the_check_follows_the_service() {
+    let tcp = |port| CheckKind::Tcp { port };
+    let cases = [
+        // listen's port, protocol, check
+        (80, "tcp", "", tcp(80)),
+        (80, "tcp", "check = { port = 81 }", tcp(81)),
+        (80, "tcp", "check = { type = \"none\" }", CheckKind::None),
+        (53, "udp", "", CheckKind::None),
+        (53, "udp", "check = { interval = \"1s\" }", CheckKind::None),
+        (53, "udp", "check = { type = \"tcp\" }", tcp(53)),
+        (53, "udp", "check = { port = 54 }", tcp(54)),
+        (0, "tcp", "", CheckKind::None),
+        (0, "tcp", "check = { port = 22 }", tcp(22)),
+        (0, "tcp", "check = { type = \"tcp\", port = 22 }", tcp(22)),
+    ];
+    for (port, protocol, check, expected) in cases {
+        let web = service(&format!(
+            "listen = \"192.0.2.10:{port}\"\nprotocol = \"{protocol}\"\n\
+             backends = [\"10.0.0.11\"]\n{check}"
+        ));
+        assert_eq!(web.check.kind, expected, "{port} {protocol} {check}");
+    }
+}
+
+#[test]
+fn a_short_interval_shortens_the_default_timeout() {
+    let web = service(
+        "listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]\n\
+         check = { interval = \"100ms\" }",
+    );
+    assert_eq!(web.check.timeout, Duration::from_millis(100));
+}
+
+#[test]
+fn a_service_on_any_port_takes_backends_with_and_without_port() {
+    let any = service("listen = \"192.0.2.10:0\"\nbackends = [\"10.0.0.11:81\", \"10.0.0.12\"]");
+    assert_eq!(any.backends.iter().map(|backend| backend.port).collect::<Vec<_>>(), [81, 0]);
+}
+
+#[test]
+fn two_protocols_share_a_port() {
+    let both = services(
+        "[[service]]\nname = \"a\"\nlisten = \"192.0.2.10:53\"\nbackends = [\"10.0.0.11\"]\n\
+         [[service]]\nname = \"b\"\nlisten = \"192.0.2.10:53\"\nprotocol = \"udp\"\n\
+         backends = [\"10.0.0.11\"]\n",
+    );
+    assert_eq!(both.len(), 2);
+}
+
+#[test]
+fn a_pool_takes_the_port_and_family_of_each_service() {
+    let all = services(
+        "[[pool]]\nname = \"p\"\nbackends = [\"web1.example\"]\ncheck = { rise = 7 }\n\
+         [[service]]\nname = \"a\"\nlisten = \"192.0.2.10:80\"\npool = \"p\"\n\
+         [[service]]\nname = \"b\"\nlisten = \"[2001:db8::10]:443\"\npool = \"p\"\n\
+         check = { fall = 5 }\n",
+    );
+    let seen: Vec<_> = all
+        .iter()
+        .map(|service| {
+            let backend = &service.backends[0];
+            let Check { kind, rise, fall, .. } = service.check;
+            (backend.address.to_string(), backend.port, kind, rise, fall)
+        })
+        .collect();
+    // A service's own check replaces the pool's as a whole.
+    assert_eq!(
+        seen,
+        [
+            ("10.0.0.21".to_owned(), 80, CheckKind::Tcp { port: 80 }, 7, 3),
+            ("2001:db8::21".to_owned(), 443, CheckKind::Tcp { port: 443 }, 2, 5),
+        ]
+    );
+}
+
+#[test]
+fn one_backend_may_rest_at_weight_zero() {
+    let web = service(
+        "listen = \"192.0.2.10:80\"\n\
+         backends = [{ address = \"10.0.0.11\", weight = 0 }, { address = \"10.0.0.12\", weight = 256 }]",
+    );
+    assert_eq!(web.backends.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [0, 256]);
+}
+
+#[test]
+fn numbers_have_all_spellings_of_toml() {
+    for weight in ["16", "+16", "1_6", "0x10", "0b1_0000", "0o20"] {
+        let web = service(&format!(
+            "listen = \"192.0.2.10:80\"\nbackends = [{{ address = \"10.0.0.11\", weight = {weight} }}]"
+        ));
+        assert_eq!(web.backends[0].weight, 16, "{weight}");
+    }
+}
+
+#[test]
+fn further_files_add_tables() {
+    let more = |name: &str, port| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nlisten = \"192.0.2.10:{port}\"\n\
+             backends = [\"10.0.0.11\"]\n"
+        )
+    };
+    let config = parse_all(&[BASE, &more("a", 80), &more("b", 81)]).unwrap();
+    assert_eq!(config.services.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn a_secret_without_newline_and_a_relative_path_are_fine() {
+    for file in ["/etc/pen/bare.key", "good.key"] {
+        let config = parse_all(&[&format!("node = {{ secret_file = \"{file}\" }}")]).unwrap();
+        assert!(config.node.secret.is_some());
+    }
+}

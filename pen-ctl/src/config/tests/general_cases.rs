@@ -1,0 +1,287 @@
+//! What can be wrong outside of services: TOML, keys and types, names, the node, interfaces, VIPs.
+//! Line 1 is the first line of the snippet.
+
+use super::errors::Case;
+
+#[rustfmt::skip]
+pub(super) const CASES: &[Case] = &[
+    // TOML
+    Case(r#"x =
+y = "abc
+[[service"#, &[
+        "1:4: not valid TOML; string values must be quoted, expected literal string",
+        r#"2:9: not valid TOML; invalid basic string, expected `"`"#,
+        "3:10: not valid TOML; unclosed array table, expected `]]`",
+    ]),
+    Case("node = web", &[
+        "1:8: not valid TOML; string values must be quoted, expected literal string",
+    ]),
+    Case(r#"[node]
+name = "a"
+name = "b"
+[node]"#, &[
+        "3:1: `name` is given twice in this file; keep one of the two",
+        "4:2: `node` is given twice in this file; keep one of the two",
+    ]),
+    Case(r#"[node]
+name = "a"
+[node]"#, &[
+        "3:2: `node` is given twice in this file; keep one of the two",
+    ]),
+    // keys and types
+    Case(r#"[[vip]]
+adress = "192.0.2.11"
+interface = "eth0""#, &[
+        "2:1: unknown key `adress`; did you mean `address`?",
+    ]),
+    Case(r#"[node]
+colour = "red""#, &[
+        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file",
+    ]),
+    Case(web!("192.0.2.10:80", r#"bakends = ["10.0.0.11"]"#), &[
+        "4:1: unknown key `bakends`; did you mean `backends`?",
+    ]),
+    Case(web!("192.0.2.10:80", r#"pol = "web""#), &[
+        "4:1: unknown key `pol`; did you mean `pool`?",
+    ]),
+    Case("[[servce]]", &[
+        "1:3: unknown key `servce`; did you mean `service`?",
+    ]),
+    Case("[node]
+name = 5
+[control]
+socket = true", &[
+        "2:8: expected a string in quotes, found an integer",
+        "4:10: expected a string in quotes, found a boolean",
+    ]),
+    Case(r#"[[node]]
+name = "a""#, &[
+        "1:1: expected a table, written `[node]`, found an array",
+    ]),
+    Case(r#"[pool]
+name = "a""#, &[
+        "1:1: expected an array of tables, written `[[pool]]`, found a table",
+    ]),
+    Case(r#"node = "edge1"
+pool = ["a", {}]"#, &[
+        "1:8: expected a table, written `[node]`, found a string",
+        "2:9: expected an array of tables, written `[[pool]]`, found a string",
+        r#"2:14: [[pool]] lacks `backends`; add `backends = ["10.0.0.11:80"]`"#,
+        r#"2:14: [[pool]] lacks `name`; add `name = "web"`"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = "10.0.0.11"
+check = "tcp""#), &[
+        "4:12: expected an array, written `[...]`, found a string",
+        "5:9: expected a table, written `{ key = value, ... }`, found a string",
+    ]),
+    Case(web!("192.0.2.10:80", "backends = [1.5, 1979-05-27, []]"), &[
+        r#"4:13: expected a backend, written "10.0.0.11:80" or `{ address = "10.0.0.11:80" }`, found a float"#,
+        r#"4:18: expected a backend, written "10.0.0.11:80" or `{ address = "10.0.0.11:80" }`, found a date or time"#,
+        r#"4:30: expected a backend, written "10.0.0.11:80" or `{ address = "10.0.0.11:80" }`, found an array"#,
+    ]),
+    Case(r#"[[service]]
+backends = ["10.0.0.11"]"#, &[
+        r#"1:1: [[service]] lacks `name`; add `name = "web"`"#,
+        r#"1:1: [[service]] lacks `listen`; add `listen = "192.0.2.10:80"`"#,
+    ]),
+    Case("[[vip]]
+[[interface]]
+[[pool]]", &[
+        r#"1:1: [[vip]] lacks `address`; add `address = "192.0.2.10"`"#,
+        r#"1:1: [[vip]] lacks `interface`; add `interface = "eth0"`"#,
+        r#"2:1: [[interface]] lacks `name`; add `name = "eth0"`"#,
+        r#"3:1: [[pool]] lacks `backends`; add `backends = ["10.0.0.11:80"]`"#,
+        r#"3:1: [[pool]] lacks `name`; add `name = "web"`"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = [{ name = "a" }]"#), &[
+        r#"4:13: a backend lacks `address`; add `address = "10.0.0.11:80"`"#,
+    ]),
+    // not built
+    Case(r#"[web]
+listen = "127.0.0.1:9118"
+[[carp]]
+name = "main""#, &[
+        "1:2: `web` is not built into this version of pen; remove it; `penctl` shows state and counters",
+        "3:3: `carp` is not built into this version of pen; remove it: this node always owns its VIPs",
+    ]),
+    Case(r#"[[vip]]
+address = "192.0.2.11"
+interface = "eth0"
+carp = "main""#, &[
+        "4:1: `carp` is not built into this version of pen; remove it: this node always owns its VIPs",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+mode = "nat"
+scheduler = "leastconn""#), &[
+        r#"5:8: `mode = "nat"` is not built into this version of pen; use `mode = "dsr"`"#,
+        r#"6:13: `scheduler = "leastconn"` is not built into this version of pen; use `scheduler = "maglev"`"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", max_connections = 500 }]"#), &[
+        "4:38: `max_connections` is not built into this version of pen; remove it, or lower the backend's `weight`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "http", path = "/healthz" }"#), &[
+        r#"5:18: `type = "http"` is not built into this version of pen; use `type = "tcp"`"#,
+        r#"5:26: `path` is not built into this version of pen; remove it; `type = "tcp"` only needs a port"#,
+    ]),
+    // words
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+protocol = "tpc"
+affinity = "source"
+mode = "Dsr""#), &[
+        "5:12: unknown protocol `tpc`; did you mean `tcp`?",
+        "6:12: unknown affinity `source`; use one of: client, flow",
+        "7:8: unknown mode `Dsr`; did you mean `dsr`?",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+scheduler = "wrr""#), &[
+        "5:13: unknown scheduler `wrr`; use one of: maglev",
+    ]),
+    Case(r#"[[interface]]
+name = "eth1"
+xdp = "fast""#, &[
+        "3:7: unknown xdp `fast`; use one of: auto, native, generic, off",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "icmp" }"#), &[
+        "5:18: unknown type `icmp`; use one of: tcp, none",
+    ]),
+    // names
+    Case(r#"[node]
+name = "edge 1""#, &[
+        "2:8: `edge 1` is no valid name; use 1 to 64 letters, digits and characters of `._:-`",
+    ]),
+    Case(r#"[[service]]
+name = "a/b"
+listen = "192.0.2.10:80"
+backends = ["10.0.0.11"]"#, &[
+        "2:8: `a/b` is no valid name; use 1 to 64 letters, digits and characters of `._:-`",
+    ]),
+    Case(r#"[[pool]]
+name = ""
+backends = ["10.0.0.11"]"#, &[
+        "2:8: `` is no valid name; use 1 to 64 letters, digits and characters of `._:-`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", name = "ä" }]"#), &[
+        "4:45: `ä` is no valid name; use 1 to 64 letters, digits and characters of `._:-`",
+    ]),
+    Case(r#"[[pool]]
+name = "p"
+backends = ["10.0.0.11"]
+[[pool]]
+name = "p"
+backends = ["10.0.0.11"]"#, &[
+        "5:8: pool `p` is given twice, also at /etc/pen/0.toml:2:8; remove or change one",
+    ]),
+    Case(r#"[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backends = ["10.0.0.11"]
+[[service]]
+name = "web"
+listen = "192.0.2.10:81"
+backends = ["10.0.0.11"]"#, &[
+        "6:8: service `web` is given twice, also at /etc/pen/0.toml:2:8; remove or change one",
+    ]),
+    // secret
+    Case(r#"[node]
+secret_file = "/etc/pen/none.key""#, &[
+        "2:15: the secret /etc/pen/none.key cannot be read (entity not found); correct the path, or make it with `openssl rand -hex 16 > /etc/pen/none.key` and `chmod 600 /etc/pen/none.key`",
+    ]),
+    Case(r#"[node]
+secret_file = "/etc/pen/folder""#, &[
+        "2:15: the secret /etc/pen/folder is not a regular file; name a file",
+    ]),
+    Case(r#"[node]
+secret_file = "/etc/pen/open.key""#, &[
+        "2:15: the secret /etc/pen/open.key has mode 0640 and so is open to others; `chmod 600 /etc/pen/open.key`",
+    ]),
+    Case(r#"[node]
+secret_file = "/etc/pen/short.key""#, &[
+        "2:15: the secret /etc/pen/short.key is not 32 hexadecimal digits; make it with `openssl rand -hex 16 > /etc/pen/short.key`",
+    ]),
+    Case(r#"[node]
+secret_file = "/etc/pen/sign.key""#, &[
+        "2:15: the secret /etc/pen/sign.key is not 32 hexadecimal digits; make it with `openssl rand -hex 16 > /etc/pen/sign.key`",
+    ]),
+    // socket
+    Case(r#"[control]
+socket = "pend.sock""#, &[
+        "2:10: the socket `pend.sock` is not an absolute path; begin it with `/`",
+    ]),
+    Case(r#"[control]
+socket = "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa""#, &[
+        "2:10: the socket's path has 108 bytes, a Unix socket allows 107; shorten it",
+    ]),
+    // interfaces
+    Case(r#"[[interface]]
+name = "eht1""#, &[
+        "2:8: this machine has no interface `eht1`; did you mean `eth1`?",
+    ]),
+    Case(r#"[[interface]]
+name = "wlan0""#, &[
+        "2:8: this machine has no interface `wlan0`; it has lo, eth0, eth1",
+    ]),
+    Case(r#"[[interface]]
+name = "a/b"
+[[interface]]
+name = "sixteen_letters_""#, &[
+        "2:8: `a/b` cannot be an interface; write its name as `ip link` shows it: 1 to 15 bytes without space, `/` and `:`",
+        "4:8: `sixteen_letters_` cannot be an interface; write its name as `ip link` shows it: 1 to 15 bytes without space, `/` and `:`",
+    ]),
+    Case(r#"[[interface]]
+name = "eth1"
+[[interface]]
+name = "eth1""#, &[
+        "4:8: interface `eth1` is given twice, also at /etc/pen/0.toml:2:8; remove or change one",
+    ]),
+    // VIPs
+    Case(r#"[[vip]]
+address = "192.0.2.300"
+interface = "eth0""#, &[
+        r#"2:11: `192.0.2.300` is no IP address; write one like "192.0.2.10" or "2001:db8::10""#,
+    ]),
+    Case(r#"[[vip]]
+address = "192.0.2.11"
+interface = "eth00""#, &[
+        "3:13: no `[[interface]]` is called `eth00`; did you mean `eth0`?",
+    ]),
+    Case(r#"[[vip]]
+address = "192.0.2.11"
+interface = "wan""#, &[
+        r#"3:13: no `[[interface]]` is called `wan`; add `[[interface]]` with `name = "wan"`"#,
+    ]),
+    Case(r#"[[vip]]
+address = "0.0.0.0"
+interface = "eth0""#, &[
+        "2:11: 0.0.0.0 is no address of a host; use an address of one host on a network",
+    ]),
+    Case(r#"[[vip]]
+address = "127.0.0.1"
+interface = "eth0""#, &[
+        "2:11: 127.0.0.1 is a loopback address; use an address of one host on a network",
+    ]),
+    Case(r#"[[vip]]
+address = "224.0.0.1"
+interface = "eth0""#, &[
+        "2:11: 224.0.0.1 is a multicast address; use an address of one host on a network",
+    ]),
+    Case(r#"[[vip]]
+address = "255.255.255.255"
+interface = "eth0""#, &[
+        "2:11: 255.255.255.255 is the broadcast address; use an address of one host on a network",
+    ]),
+    Case(r#"[[vip]]
+address = "ff02::1"
+interface = "eth0""#, &[
+        "2:11: ff02::1 is a multicast address; use an address of one host on a network",
+    ]),
+    Case(r#"[[vip]]
+address = "::ffff:192.0.2.11"
+interface = "eth0"
+[[vip]]
+address = "192.0.2.11"
+interface = "eth0""#, &[
+        "5:11: VIP `192.0.2.11` is given twice, also at /etc/pen/0.toml:2:11; remove or change one",
+    ]),
+];

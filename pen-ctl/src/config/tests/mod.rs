@@ -1,0 +1,113 @@
+//! Tests of the configuration as a whole: text in; a [`Config`] or the lines that an operator reads
+//! out. The machine is a fake one.
+
+/// A service that is fine but for what the snippet says.
+macro_rules! web {
+    ($listen:literal, $rest:literal) => {
+        concat!("[[service]]\nname = \"web\"\nlisten = \"", $listen, "\"\n", $rest)
+    };
+}
+
+mod accepted;
+mod errors;
+mod files;
+mod general_cases;
+mod random;
+mod service_cases;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::config::{Config, ConfigError, SecretFile, Source, System, parse};
+
+/// A machine with two interfaces, three hosts in its DNS and a few secrets, good and bad.
+struct FakeSystem {
+    host_name: io::Result<&'static str>,
+    interfaces: &'static [&'static str],
+}
+
+impl FakeSystem {
+    const fn new() -> Self {
+        Self { host_name: Ok("edge1"), interfaces: &["lo", "eth0", "eth1"] }
+    }
+}
+
+const SECRET: &str = "00112233445566778899aabbccddeeff\n";
+
+impl System for FakeSystem {
+    fn host_name(&self) -> io::Result<String> {
+        match &self.host_name {
+            Ok(name) => Ok((*name).to_owned()),
+            Err(error) => Err(io::Error::from(error.kind())),
+        }
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        self.interfaces.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let addresses: &[&str] = match host {
+            "web1.example" => &["2001:db8::21", "10.0.0.21", "10.0.0.22"],
+            "v6.example" => &["2001:db8::22"],
+            "vip.example" => &["192.0.2.10"],
+            "local.example" => &["127.0.0.1"],
+            _ => return Err(io::Error::other("no such host")),
+        };
+        Ok(addresses.iter().map(|address| address.parse().unwrap()).collect())
+    }
+
+    fn secret(&self, path: &Path) -> io::Result<SecretFile> {
+        let file = |mode, content: &str| SecretFile {
+            regular: true,
+            mode,
+            content: content.as_bytes().to_vec(),
+        };
+        match path.to_str().unwrap() {
+            "/etc/pen/good.key" => Ok(file(0o600, SECRET)),
+            "/etc/pen/bare.key" => Ok(file(0o400, SECRET.trim())),
+            "/etc/pen/open.key" => Ok(file(0o640, SECRET)),
+            "/etc/pen/short.key" => Ok(file(0o600, "0011\n")),
+            "/etc/pen/sign.key" => Ok(file(0o600, "+0112233445566778899aabbccddeeff")),
+            "/etc/pen/folder" => Ok(SecretFile { regular: false, ..file(0o700, "") }),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+/// An interface and a VIP of each family, put behind a snippet so that its lines count from 1.
+const BASE: &str = r#"
+[[interface]]
+name = "eth0"
+[[vip]]
+address = "192.0.2.10"
+interface = "eth0"
+[[vip]]
+address = "2001:db8::10"
+interface = "eth0"
+"#;
+
+/// Parses files called 0.toml, 1.toml, ...
+fn parse_all(texts: &[&str]) -> Result<Config, Vec<ConfigError>> {
+    let source = |(number, text): (usize, &&str)| Source {
+        name: format!("/etc/pen/{number}.toml").into(),
+        text: (*text).to_owned(),
+    };
+    let sources: Vec<_> = texts.iter().enumerate().map(source).collect();
+    parse(&sources, &FakeSystem::new())
+}
+
+/// Parses a snippet with [`BASE`] behind it.
+fn parse_with_base(snippet: &str) -> Result<Config, Vec<ConfigError>> {
+    parse_all(&[&format!("{snippet}{BASE}")])
+}
+
+/// The errors as `LINE:COL: message`, with the file's name only where another place is named.
+fn lines(errors: &[ConfigError]) -> Vec<String> {
+    let line = |error: &ConfigError| {
+        let text = error.to_string();
+        text.strip_prefix("/etc/pen/0.toml:").unwrap_or(&text).to_owned()
+    };
+    errors.iter().map(line).collect()
+}

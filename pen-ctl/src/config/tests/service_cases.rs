@@ -1,0 +1,224 @@
+//! What can be wrong with services, their backends and their checks. In a snippet of `web!` the
+//! text behind the address is line 4.
+
+use super::errors::Case;
+
+#[rustfmt::skip]
+pub(super) const CASES: &[Case] = &[
+    // listen
+    Case(web!("192.0.2.10", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: `192.0.2.10` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+    ]),
+    Case(web!("192.0.2.10:65536", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: `192.0.2.10:65536` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+    ]),
+    Case(web!("2001:db8::10:80", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: `2001:db8::10:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+    ]),
+    Case(web!("[fe80::1%2]:80", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: `[fe80::1%2]:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+    ]),
+    Case(web!("web:80", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: `web:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+    ]),
+    Case(web!("192.0.2.11:80", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: no `[[vip]]` declares 192.0.2.11 (declared: 192.0.2.10, 2001:db8::10); add `[[vip]]` with `address = "192.0.2.11"` and `interface = ...`"#,
+    ]),
+    Case(web!("127.0.0.1:80", r#"backends = ["10.0.0.11"]"#), &[
+        "3:10: 127.0.0.1 is a loopback address; use an address of one host on a network",
+    ]),
+    Case(r#"[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backends = ["10.0.0.11"]
+[[service]]
+name = "b"
+listen = "[::ffff:192.0.2.10]:80"
+protocol = "tcp"
+backends = ["10.0.0.11"]"#, &[
+        "7:10: listen `192.0.2.10:80 tcp` is given twice, also at /etc/pen/0.toml:3:10; remove or change one",
+    ]),
+    // where backends come from
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+pool = "p""#), &[
+        "1:1: a service has either `backends` or `pool`; remove one of the two",
+    ]),
+    Case(web!("192.0.2.10:80", ""), &[
+        "1:1: the service has no backends; add `backends = [...]` or `pool = ...`",
+    ]),
+    Case(web!("192.0.2.10:80", "backends = []"), &[
+        r#"4:12: `backends` is empty; add at least one, such as "10.0.0.11:80""#,
+    ]),
+    Case(r#"[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+pool = "web"
+[[pool]]
+name = "wbe"
+backends = ["10.0.0.11"]"#, &[
+        "4:8: no `[[pool]]` is called `web`; did you mean `wbe`?",
+    ]),
+    Case(web!("192.0.2.10:80", r#"pool = "p""#), &[
+        r#"4:8: no `[[pool]]` is called `p`; add `[[pool]]` with `name = "p"` and `backends`"#,
+    ]),
+    Case(r#"[[pool]]
+name = "p""#, &[
+        r#"1:1: [[pool]] lacks `backends`; add `backends = ["10.0.0.11:80"]`"#,
+    ]),
+    // backends
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.300:80"]"#), &[
+        r#"4:13: `10.0.0.300:80` is no address of a backend; write "10.0.0.11:80", "[2001:db8::11]:80" or "host.example:80", the port may be left out"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11:http"]"#), &[
+        r#"4:13: `10.0.0.11:http` is no address of a backend; write "10.0.0.11:80", "[2001:db8::11]:80" or "host.example:80", the port may be left out"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["-web.example"]"#), &[
+        r#"4:13: `-web.example` is no address of a backend; write "10.0.0.11:80", "[2001:db8::11]:80" or "host.example:80", the port may be left out"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11:80:80"]"#), &[
+        r#"4:13: `10.0.0.11:80:80` is no address of a backend; write "10.0.0.11:80", "[2001:db8::11]:80" or "host.example:80", the port may be left out"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = [""]"#), &[
+        r#"4:13: `` is no address of a backend; write "10.0.0.11:80", "[2001:db8::11]:80" or "host.example:80", the port may be left out"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["127.0.0.1", "local.example", "a b", "10.0.0.12:81"]"#), &[
+        "4:13: 127.0.0.1 is a loopback address; use an address of one host on a network",
+        "4:26: 127.0.0.1 is a loopback address; use an address of one host on a network",
+        r#"4:43: `a b` is no address of a backend; write "10.0.0.11:80", "[2001:db8::11]:80" or "host.example:80", the port may be left out"#,
+        "4:50: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["gone.example"]"#), &[
+        "4:13: the host `gone.example` cannot be resolved (no such host); correct it, or write its address",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["v6.example:80"]"#), &[
+        "4:13: the host `v6.example` has no IPv4 address, which the VIP 192.0.2.10 needs; write an address",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["2001:db8::11"]"#), &[
+        "4:13: the backend 2001:db8::11 is IPv6, but the VIP 192.0.2.10 is IPv4, and mode `dsr` does not translate; use backends and a VIP of one family",
+    ]),
+    Case(web!("[2001:db8::10]:80", r#"backends = ["10.0.0.11"]"#), &[
+        "4:13: the backend 10.0.0.11 is IPv4, but the VIP 2001:db8::10 is IPv6, and mode `dsr` does not translate; use backends and a VIP of one family",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11:8080"]"#), &[
+        "4:13: port 8080 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["192.0.2.10", "vip.example"]"#), &[
+        "4:13: the backend 192.0.2.10 is a VIP, at /etc/pen/0.toml:9:11, which would be a loop; write the backend's own address",
+        "4:27: the backend 192.0.2.10 is a VIP, at /etc/pen/0.toml:9:11, which would be a loop; write the backend's own address",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11", "10.0.0.11:80"]"#), &[
+        "4:26: backend `10.0.0.11` is given twice, also at /etc/pen/0.toml:4:13; remove or change one",
+    ]),
+    Case(web!("192.0.2.10:0", r#"backends = ["10.0.0.11:81", "10.0.0.11:82"]"#), &[
+        "4:29: backend `10.0.0.11` is given twice, also at /etc/pen/0.toml:4:13; remove or change one",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", name = "a" }, { address = "10.0.0.12", name = "a" }]"#), &[
+        "4:84: backend name `a` is given twice, also at /etc/pen/0.toml:4:45; remove or change one",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", weight = 257 }, { address = "10.0.0.12", weight = -1 }, { address = "10.0.0.13", weight = 99999999999999999999 }]"#), &[
+        "4:47: `weight` is 257; use 0 to 256",
+        "4:88: `weight` is -1; use 0 to 256",
+        "4:128: `weight` is 99999999999999999999; use 0 to 256",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", weight = 0 }]"#), &[
+        "4:12: all backends have weight 0 and take nothing; raise one weight",
+    ]),
+    Case(r#"[[pool]]
+name = "p"
+backends = ["10.0.0.11:80", "10.0.0.12:81"]
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+pool = "p"
+[[service]]
+name = "b"
+listen = "192.0.2.10:80"
+protocol = "udp"
+pool = "p""#, &[
+        "3:29: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out",
+    ]),
+    // checks
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { interval = 1, timeout = 0.5 }"#), &[
+        r#"5:22: `interval` lacks a unit; write "1ms" or "1s", with the quotes"#,
+        r#"5:35: `timeout` lacks a unit; write "0.5ms" or "0.5s", with the quotes"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { interval = "500", timeout = "soon" }"#), &[
+        r#"5:22: `interval` is no duration: `500`; write one like "500ms" or "1s""#,
+        r#"5:39: `timeout` is no duration: `soon`; write one like "500ms" or "1s""#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { interval = "1ms", timeout = "2h" }"#), &[
+        "5:22: `interval` is 1ms; use 10ms to 1h",
+        "5:39: `timeout` is 2h; use 1ms to 1h",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { interval = true }"#), &[
+        r#"5:22: expected a duration such as "1s", found a boolean"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { timeout = "2s" }"#), &[
+        "5:21: the timeout 2s is above the interval 1s; lower the timeout or raise the interval",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { rise = 0, fall = 101, port = 0 }"#), &[
+        "5:18: `rise` is 0; use 1 to 100",
+        "5:28: `fall` is 101; use 1 to 100",
+        "5:40: `port` is 0; use 1 to 65535",
+    ]),
+    Case(web!("192.0.2.10:0", r#"backends = ["10.0.0.11"]
+check = { type = "tcp" }"#), &[
+        "5:9: the service is any port, so the check does not know which to try; add `port = ...`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { kind = "tcp" }"#), &[
+        "5:11: unknown key `kind`; valid keys of `check`: type, port, interval, timeout, rise, fall",
+    ]),
+    // one error is reported once
+    Case(r#"[[interface]]
+name = 5
+[[vip]]
+address = "192.0.2.11"
+interface = "lan""#, &[
+        "2:8: expected a string in quotes, found an integer",
+    ]),
+    Case(r#"[[vip]]
+address = "192.0.2.256"
+interface = "eth0"
+[[service]]
+name = "web"
+listen = "192.0.2.25:80"
+backends = ["10.0.0.11"]"#, &[
+        r#"2:11: `192.0.2.256` is no IP address; write one like "192.0.2.10" or "2001:db8::10""#,
+    ]),
+    Case(r#"[[pool]]
+name = 5
+backends = ["10.0.0.11"]
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+pool = "p""#, &[
+        "2:8: expected a string in quotes, found an integer",
+    ]),
+    Case(r#"[[pool]]
+name = "p"
+backends = [5]
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+pool = "p""#, &[
+        r#"3:13: expected a backend, written "10.0.0.11:80" or `{ address = "10.0.0.11:80" }`, found an integer"#,
+    ]),
+    Case(r#"[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backends = ["10.0.0.11"]
+protocol = "upd"
+[[service]]
+name = "b"
+listen = "192.0.2.10:80"
+backends = ["10.0.0.11"]"#, &[
+        "5:12: unknown protocol `upd`; did you mean `udp`?",
+    ]),
+];

@@ -1,0 +1,198 @@
+//! Connects the engine with the world: carries its actions out, feeds it with events, answers
+//! `penctl`, and ends cleanly on a signal. The only place that knows both sides.
+
+use std::path::PathBuf;
+use std::process;
+
+use anyhow::{Context, anyhow};
+use pen_common::hash::Secret;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::api::{Counts, Refusal, Reply, Request};
+use crate::config::Config;
+use crate::engine::event::{Action, Attachment, Event};
+use crate::engine::{self, Engine};
+use crate::io::control::server::{self, Call};
+use crate::io::dataplane::Dataplane;
+use crate::io::netlink::Netlink;
+use crate::io::{clock, health, privileges};
+
+/// Events that may wait for the loop. More than probes of all backends at once would need.
+const EVENTS: usize = 8192;
+/// Requests that may wait for the loop.
+const CALLS: usize = 64;
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Object file of the XDP program.
+    pub object: PathBuf,
+    /// Folder below which maps and links are pinned, on a bpffs.
+    pub pins: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT, then detaches.
+///
+/// # Errors
+///
+/// If something that is needed at the start is missing; nothing is left attached then that was not
+/// attached before.
+pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
+    privileges::check().map_err(|missing| anyhow!("{missing}"))?;
+    let socket = config.control.socket.clone();
+    let listener = server::bind(&socket).with_context(|| socket.display().to_string())?;
+    let result = serve(config, &places, listener).await;
+    let _ = std::fs::remove_file(&socket);
+    result
+}
+
+async fn serve(
+    config: Config,
+    places: &Places,
+    listener: tokio::net::UnixListener,
+) -> anyhow::Result<()> {
+    let dataplane = Dataplane::open(&places.object, &places.pins)?;
+    let adopted = dataplane.read()?;
+    let (events, mut inbox) = mpsc::channel(EVENTS);
+    let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
+    let known = netlink.dump().await.context("rtnetlink")?;
+    let engine = Engine::new(config, adopted, random_secret()?, clock::now());
+    let mut daemon = Daemon { engine, dataplane, netlink, events, starting: true, failure: None };
+    for event in known {
+        daemon.handle(event);
+    }
+    daemon.handle(Event::Started);
+    daemon.starting = false;
+    if let Some(failure) = daemon.failure.take() {
+        // Nothing works without its interface; an adopted attachment goes on forwarding.
+        return Err(anyhow!(failure));
+    }
+    let (calls, mut requests) = mpsc::channel(CALLS);
+    tokio::spawn(server::serve(listener, calls));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tracing::info!("ready");
+    loop {
+        tokio::select! {
+            Some(event) = inbox.recv() => daemon.handle(event),
+            Some(call) = requests.recv() => daemon.answer(call),
+            () = clock::sleep_until(daemon.engine.next_deadline()) => {
+                daemon.handle(Event::TimePassed);
+            }
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: the configuration is read at the start only; restart pend");
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("detaching");
+    daemon.dataplane.detach();
+    Ok(())
+}
+
+struct Daemon {
+    engine: Engine,
+    dataplane: Dataplane,
+    netlink: Netlink,
+    events: mpsc::Sender<Event>,
+    /// An interface that cannot be attached at the start ends the daemon.
+    starting: bool,
+    failure: Option<String>,
+}
+
+impl Daemon {
+    fn handle(&mut self, event: Event) {
+        self.engine.handle(clock::now(), event);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::WriteTables(writes) => {
+                    if let Err(error) = self.dataplane.write(&writes) {
+                        self.reread(error.to_string());
+                    }
+                }
+                Action::ResolveNeighbour(address) => self.netlink.resolve(address),
+                Action::StartProbe { probe, address, port, timeout } => {
+                    health::start(self.events.clone(), probe, address, port, timeout);
+                }
+                Action::AttachXdp { interface, ifindex, mode } => {
+                    self.attach(interface, ifindex, mode);
+                }
+                Action::Log { warning: true, text } => tracing::warn!("{text}"),
+                Action::Log { warning: false, text } => tracing::info!("{text}"),
+            }
+        }
+    }
+
+    /// The engine must know what the maps hold; if even that cannot be read, it assumes what it
+    /// wanted, and the error is in the log.
+    fn reread(&mut self, error: String) {
+        match self.dataplane.read() {
+            Ok(tables) => {
+                let actual = Box::new(tables);
+                self.engine.handle(clock::now(), Event::WriteFailed { error, actual });
+            }
+            Err(second) => tracing::error!("maps: {error}; and not readable: {second}"),
+        }
+    }
+
+    fn attach(&mut self, interface: String, ifindex: u32, mode: crate::config::XdpMode) {
+        let result = self.dataplane.attach(&interface, ifindex, mode);
+        let result: Result<Attachment, String> = result.map_err(|error| error.to_string());
+        if self.starting
+            && let Err(error) = &result
+        {
+            self.failure.get_or_insert_with(|| error.clone());
+        }
+        self.engine.handle(clock::now(), Event::AttachDone { interface, result });
+    }
+
+    fn answer(&mut self, call: Call) {
+        let reply = self.reply(&call.request);
+        self.carry_out();
+        // A peer that went away does not want its answer.
+        let _ = call.reply.send(reply);
+    }
+
+    fn reply(&mut self, request: &Request) -> Result<Reply, Refusal> {
+        let now = clock::now();
+        let reply = match request {
+            Request::Status => Reply::Status(self.engine.status(now, process::id())),
+            Request::Services => Reply::Services(self.engine.services(&self.counts()?)),
+            Request::Backends => Reply::Backends(self.engine.backends(now, &self.counts()?)),
+            Request::Vips => Reply::Vips(self.engine.vips()),
+            Request::Counters => Reply::Counters(engine::counters(&self.counts()?)),
+            Request::Events { since } => Reply::Events(self.engine.events(*since)),
+            Request::Explain(packet) => Reply::Explanation(self.engine.explain(now, packet)?),
+            Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
+            Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+        };
+        Ok(reply)
+    }
+
+    fn counts(&self) -> Result<Counts, Refusal> {
+        self.dataplane.counts(self.engine.tables()).map_err(|error| Refusal {
+            error: error.to_string(),
+            cure: "see the daemon's log".to_owned(),
+        })
+    }
+}
+
+fn random_secret() -> anyhow::Result<Secret> {
+    use std::io::Read;
+
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("/dev/urandom")?;
+    let number = u128::from_be_bytes(bytes);
+    let low = u64::try_from(number & u128::from(u64::MAX)).expect("masked to 64 bits");
+    let high = u64::try_from(number >> 64).expect("shifted to 64 bits");
+    Ok([high, low])
+}

@@ -1,0 +1,184 @@
+//! From what is known to what the maps should hold: which backends are usable and why not, the
+//! slot tables over the usable ones, and the writes that lead there.
+
+use std::sync::Arc;
+
+use pen_common::abi::{self, AddrEntry, Cfg, Group};
+use pen_common::moment::Moment;
+use pen_common::net::{Addr, Be16, MacAddr};
+
+use super::event::Action;
+use super::health::State;
+use super::network::{Hop, Network};
+use super::scheduler::{self, Member, SLOTS};
+use super::tables::{self, Tables};
+use super::{Backend, Engine, Service};
+use crate::api::Admin;
+use crate::config::{Affinity, CheckKind};
+
+/// Where a backend stands.
+pub(super) struct Standing {
+    /// The state word of the map.
+    pub(super) state: u32,
+    /// The way to it.
+    pub(super) hop: Option<Hop>,
+    /// Why it takes no new flows.
+    pub(super) why: Option<String>,
+}
+
+pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) -> Standing {
+    let hop = network.hop(backend.config.address);
+    let checked = service.config.check.kind != CheckKind::None;
+    let down = |why: String| (abi::Backend::DOWN, Some(why));
+    let (state, why) = match (&hop, backend.health.state()) {
+        _ if backend.admin == Admin::Maint => down("in maintenance by the operator".to_owned()),
+        (Err(no_hop), _) => down(no_hop.to_string()),
+        (Ok(_), State::Down) if checked => {
+            let error = backend.health.last_error();
+            down(error.map_or_else(
+                || "recovering: waits for more good checks".to_owned(),
+                |error| format!("check failed: {error}"),
+            ))
+        }
+        (Ok(_), State::Checking) if checked => down("the first check has not ended".to_owned()),
+        (Ok(_), _) if backend.admin == Admin::Drain => {
+            (abi::Backend::DRAIN, Some("drained by the operator".to_owned()))
+        }
+        (Ok(_), _) if backend.weight() == 0 => (abi::Backend::UP, Some("weight 0".to_owned())),
+        (Ok(_), _) => (abi::Backend::UP, None),
+    };
+    Standing { state, hop: hop.ok(), why }
+}
+
+/// Members of a service's table as things stand, with `changed` in place of the backend at that
+/// index: for dry runs.
+pub(super) fn members(
+    service: &Service,
+    network: &Network,
+    changed: Option<(usize, Admin, u32)>,
+) -> Vec<Member> {
+    let mut members = Vec::new();
+    for (index, backend) in service.backends.iter().enumerate() {
+        let (admin, weight) = match changed {
+            Some((at, admin, weight)) if at == index => (admin, weight),
+            _ => (backend.admin, backend.weight()),
+        };
+        // Whatever the operator wishes, a backend without a way or a good check takes nothing.
+        let able = network.hop(backend.config.address).is_ok()
+            && (service.config.check.kind == CheckKind::None
+                || backend.health.state() == State::Up);
+        if able && admin == Admin::Ready && weight > 0 {
+            members.push(Member {
+                addr: Addr::from(backend.config.address),
+                port: Be16::new(backend.config.port),
+                weight,
+                id: u16::try_from(backend.id).expect("backend ids end below 2^14"),
+            });
+        }
+    }
+    members
+}
+
+impl Engine {
+    /// Computes everything anew and emits the writes that are needed.
+    pub(super) fn refresh(&mut self, now: Moment) {
+        self.refresh_members(now);
+        let desired = self.desired();
+        let writes = tables::diff(&self.applied, &desired);
+        if !writes.is_empty() {
+            self.actions.push_back(Action::WriteTables(writes));
+            self.applied = desired;
+        }
+    }
+
+    fn refresh_members(&mut self, now: Moment) {
+        let mut outages = Vec::new();
+        for service in &mut self.services {
+            let members = members(service, &self.network, None);
+            for backend in &mut service.backends {
+                let usable = members.iter().any(|member| u32::from(member.id) == backend.id);
+                if usable != backend.usable {
+                    backend.usable = usable;
+                    backend.usable_since = now;
+                }
+            }
+            let is_new = service.slots.is_empty();
+            if members != service.members || is_new {
+                if members.is_empty() != service.members.is_empty() || is_new && members.is_empty()
+                {
+                    outages.push((service.config.name.clone(), members.is_empty()));
+                }
+                service.slots = Arc::from(scheduler::maglev(&members, self.secret, SLOTS));
+                service.members = members;
+            }
+        }
+        for (name, down) in outages {
+            if down {
+                let text = format!("service {name} has no usable backend: its packets are dropped");
+                self.warn(now, "service-down", &name, text);
+            } else {
+                self.tell(now, "service-up", &name, format!("service {name} has usable backends"));
+            }
+        }
+    }
+
+    fn desired(&self) -> Tables {
+        let mut desired = Tables { cfg: Cfg { secret: self.secret }, ..Tables::default() };
+        desired.groups.insert(0, Group::ALWAYS);
+        for vip in &self.config.vips {
+            // Without its interface there is no Ethernet address to answer with.
+            let Some(link) = self.network.link_by_name(&vip.interface) else { continue };
+            let entry = AddrEntry { ifindex: link.ifindex, group: 0, mac: link.mac, _pad: [0; 2] };
+            desired.addrs.insert(Addr::from(vip.address), entry);
+        }
+        for service in &self.services {
+            desired.services.insert(service.key, service_entry(service));
+            desired.slots.insert(service.id, Arc::clone(&service.slots));
+            for backend in &service.backends {
+                let standing = standing(service, backend, &self.network);
+                if let Some(hop) = standing.hop {
+                    desired.egress.insert(hop.ifindex);
+                }
+                desired.backends.insert(backend.id, backend_entry(service, backend, &standing));
+            }
+        }
+        desired
+    }
+}
+
+fn service_entry(service: &Service) -> abi::Service {
+    abi::Service {
+        id: service.id,
+        slots: SLOTS,
+        affinity: match service.config.affinity {
+            Affinity::Client => abi::Service::CLIENT,
+            Affinity::Flow => abi::Service::FLOW,
+        },
+        // One client: an IPv4 address, or an IPv6 network as a site gets it.
+        prefix_v4: 128,
+        prefix_v6: 64,
+        _pad: 0,
+    }
+}
+
+fn backend_entry(service: &Service, backend: &Backend, standing: &Standing) -> abi::Backend {
+    let hop =
+        standing.hop.unwrap_or(Hop { ifindex: 0, source_mac: MacAddr::NONE, mac: MacAddr::NONE });
+    abi::Backend {
+        addr: Addr::from(backend.config.address),
+        mac: hop.mac,
+        port: Be16::new(backend.config.port),
+        source_mac: hop.source_mac,
+        admin: match backend.admin {
+            Admin::Ready => abi::Backend::READY,
+            Admin::Drain => abi::Backend::DRAINING,
+            Admin::Maint => abi::Backend::MAINT,
+        },
+        ifindex: hop.ifindex,
+        state: standing.state,
+        generation: backend.generation,
+        service: service.id,
+        weight: backend.weight.map_or(0, |weight| weight + 1),
+        _pad: [0; 12],
+    }
+}

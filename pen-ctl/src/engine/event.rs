@@ -1,0 +1,180 @@
+//! The vocabulary of the engine: what comes in (events, in the past tense) and what goes out
+//! (actions, imperative). All of it is plain data, so that a test, a dry run and a replay cost
+//! nothing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pen_common::net::MacAddr;
+
+use super::tables::Write;
+use crate::config::XdpMode;
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The network is known as far as the kernel could tell at once; from now on tables may be
+    /// written.
+    Started,
+    /// A deadline passed.
+    TimePassed,
+    /// An interface exists, with these properties.
+    LinkChanged(Link),
+    /// An interface is gone.
+    LinkRemoved {
+        /// Its index.
+        ifindex: u32,
+    },
+    /// The kernel said how it would reach an address; `None` if it has no route.
+    RouteFound {
+        /// The address.
+        address: IpAddr,
+        /// The route.
+        route: Option<Route>,
+    },
+    /// The kernel's neighbour table changed.
+    NeighbourChanged {
+        /// Interface of the neighbour.
+        ifindex: u32,
+        /// Its address.
+        address: IpAddr,
+        /// What is known now.
+        neighbour: Neighbour,
+    },
+    /// A probe ended.
+    ProbeDone {
+        /// Which one.
+        probe: ProbeId,
+        /// Its result.
+        outcome: Outcome,
+    },
+    /// An attempt to attach XDP ended.
+    AttachDone {
+        /// Name of the interface.
+        interface: String,
+        /// What was obtained, or why nothing was.
+        result: Result<Attachment, String>,
+    },
+    /// Writes to the maps failed; this is what the maps hold in fact.
+    WriteFailed {
+        /// What the system said.
+        error: String,
+        /// The maps, read back.
+        actual: Box<super::tables::Tables>,
+    },
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Index.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// Ethernet address.
+    pub mac: MacAddr,
+    /// Up, with a carrier.
+    pub up: bool,
+}
+
+/// How the kernel reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Interface.
+    pub ifindex: u32,
+    /// Router in between; `None` on a connected network.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What the kernel knows about a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// Its Ethernet address.
+    Resolved(MacAddr),
+    /// It did not answer.
+    Failed,
+    /// The kernel dropped the entry; says nothing about the neighbour.
+    Forgotten,
+}
+
+/// A probe: of which backend, and which one of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeId {
+    /// Id of the backend.
+    pub backend: u32,
+    /// Generation of that id.
+    pub generation: u32,
+    /// Serial number.
+    pub serial: u64,
+}
+
+/// A probe's result.
+pub type Outcome = Result<(), ProbeError>;
+
+/// Why a probe failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeError {
+    /// No answer in time.
+    Timeout,
+    /// The backend said no.
+    Refused,
+    /// No way to it, or any other error of the system, in its words.
+    System(String),
+}
+
+impl std::fmt::Display for ProbeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Refused => f.write_str("connection refused"),
+            Self::System(error) => f.write_str(error),
+        }
+    }
+}
+
+/// How XDP is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// In the driver; otherwise in the network stack.
+    pub native: bool,
+    /// What the operator should know, e.g. why it is not native.
+    pub warning: Option<String>,
+}
+
+/// Something is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Change the maps, in this order.
+    WriteTables(Vec<Write>),
+    /// Ask the kernel for the route to an address and, on a connected network, to look for the
+    /// neighbour; answered by `RouteFound` and `NeighbourChanged`.
+    ResolveNeighbour(IpAddr),
+    /// Probe a backend; answered by `ProbeDone`.
+    StartProbe {
+        /// Which probe.
+        probe: ProbeId,
+        /// Address.
+        address: IpAddr,
+        /// TCP port.
+        port: u16,
+        /// When to give up.
+        timeout: Duration,
+    },
+    /// Attach XDP to an interface, or replace the program that is pinned for it; answered by
+    /// `AttachDone`.
+    AttachXdp {
+        /// Name of the interface.
+        interface: String,
+        /// Its index.
+        ifindex: u32,
+        /// How.
+        mode: XdpMode,
+    },
+    /// Tell the operator's log.
+    Log {
+        /// Needs attention.
+        warning: bool,
+        /// What happened.
+        text: String,
+    },
+}

@@ -1,0 +1,225 @@
+//! Is a backend up? Counts probe results in a row and plans the probes of one backend. Pure: the
+//! time and the results come in, `io::health` does the probing.
+
+use std::time::Duration;
+
+use pen_common::moment::Moment;
+
+use super::event::{Outcome, ProbeError};
+
+/// What is known about a backend from its probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No probe has ended yet: it gets no packets. The first result decides.
+    Checking,
+    /// Up.
+    Up,
+    /// Down.
+    Down,
+}
+
+/// Rules of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// From the start of one probe to the start of the next.
+    pub interval: Duration,
+    /// Successes in a row that bring it up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// Health of one backend.
+#[derive(Clone, Debug)]
+pub struct Health {
+    state: State,
+    /// Results in a row that contradict the state.
+    streak: u32,
+    last_error: Option<ProbeError>,
+    next_probe: Moment,
+    /// Serial number of the probe under way; results of others come too late.
+    in_flight: Option<u64>,
+    serial: u64,
+}
+
+impl Health {
+    /// Starts in `state` and probes at `first_probe` for the first time.
+    #[must_use]
+    pub fn new(state: State, first_probe: Moment) -> Self {
+        Self {
+            state,
+            streak: 0,
+            last_error: None,
+            next_probe: first_probe,
+            in_flight: None,
+            serial: 0,
+        }
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why the last failed probe failed, unless a success came after it.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&ProbeError> {
+        self.last_error.as_ref()
+    }
+
+    /// When [`Health::poll`] wants to be called.
+    #[must_use]
+    pub fn next_deadline(&self) -> Moment {
+        if self.in_flight.is_some() { Moment::NEVER } else { self.next_probe }
+    }
+
+    /// Starts a probe if one is due: returns its serial number. The next one is planned on the
+    /// grid of the interval, so that the spreading of the start is kept; a late call skips rounds.
+    pub fn poll(&mut self, now: Moment, rules: &Rules) -> Option<u64> {
+        if self.in_flight.is_some() || now < self.next_probe {
+            return None;
+        }
+        self.serial += 1;
+        self.in_flight = Some(self.serial);
+        self.next_probe = self.next_probe + rules.interval;
+        if self.next_probe <= now {
+            self.next_probe = now + rules.interval;
+        }
+        self.in_flight
+    }
+
+    /// Records the result of a probe; returns the new state if it changed.
+    pub fn record(&mut self, serial: u64, outcome: Outcome, rules: &Rules) -> Option<State> {
+        if self.in_flight != Some(serial) {
+            return None;
+        }
+        self.in_flight = None;
+        let success = outcome.is_ok();
+        self.last_error = outcome.err();
+        let (agrees, needed) = match self.state {
+            State::Checking => (false, 1),
+            State::Up => (success, rules.fall),
+            State::Down => (!success, rules.rise),
+        };
+        if agrees {
+            self.streak = 0;
+            return None;
+        }
+        self.streak += 1;
+        if self.streak < needed {
+            return None;
+        }
+        self.streak = 0;
+        self.state = if success { State::Up } else { State::Down };
+        Some(self.state)
+    }
+
+    /// The operator brought it back, or its check changed: start over in `state`.
+    pub fn restart(&mut self, state: State, first_probe: Moment) {
+        self.state = state;
+        self.streak = 0;
+        self.last_error = None;
+        self.in_flight = None;
+        self.next_probe = first_probe;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RULES: Rules = Rules { interval: Duration::from_secs(1), rise: 2, fall: 3 };
+
+    fn at(millis: u64) -> Moment {
+        Moment(millis * 1_000_000)
+    }
+
+    /// Feeds results (`+` success, `-` failure), one a second; returns the state after each
+    /// (`U`, `D`, `C`).
+    fn run(start: State, results: &str) -> String {
+        let mut health = Health::new(start, at(0));
+        let mut states = String::new();
+        for (result, second) in results.chars().zip(0..) {
+            let serial = health.poll(at(second * 1000), &RULES).expect("a probe is due");
+            let outcome = if result == '+' { Ok(()) } else { Err(ProbeError::Timeout) };
+            health.record(serial, outcome, &RULES);
+            states.push(match health.state() {
+                State::Checking => 'C',
+                State::Up => 'U',
+                State::Down => 'D',
+            });
+        }
+        states
+    }
+
+    #[test]
+    fn results_in_a_row_decide() {
+        for (start, results, states) in [
+            (State::Checking, "+", "U"),
+            (State::Checking, "-", "D"),
+            (State::Up, "--", "UU"),
+            (State::Up, "---", "UUD"),
+            (State::Up, "--+--", "UUUUU"),
+            (State::Up, "---+", "UUDD"),
+            (State::Up, "---++", "UUDDU"),
+            (State::Down, "+-+-++", "DDDDDU"),
+        ] {
+            assert_eq!(run(start, results), states, "{results} from {start:?}");
+        }
+    }
+
+    #[test]
+    fn only_one_probe_is_under_way_and_late_results_count_nothing() {
+        let mut health = Health::new(State::Up, at(0));
+        let first = health.poll(at(0), &RULES).expect("due");
+        assert_eq!(health.poll(at(5000), &RULES), None);
+        assert_eq!(health.next_deadline(), Moment::NEVER);
+        health.restart(State::Checking, at(5000));
+        assert_eq!(health.record(first, Ok(()), &RULES), None);
+        assert_eq!(health.state(), State::Checking);
+    }
+
+    #[test]
+    fn probes_keep_to_the_grid_and_skip_missed_rounds() {
+        let mut health = Health::new(State::Up, at(250));
+        assert_eq!(health.poll(at(249), &RULES), None);
+        let serial = health.poll(at(260), &RULES).expect("due");
+        health.record(serial, Ok(()), &RULES);
+        assert_eq!(health.next_deadline(), at(1250));
+        let serial = health.poll(at(9000), &RULES).expect("due");
+        health.record(serial, Ok(()), &RULES);
+        assert_eq!(health.next_deadline(), at(10_000));
+    }
+
+    #[test]
+    fn an_error_is_remembered_until_a_success() {
+        let mut health = Health::new(State::Up, at(0));
+        let serial = health.poll(at(0), &RULES).expect("due");
+        health.record(serial, Err(ProbeError::Refused), &RULES);
+        assert_eq!(health.last_error(), Some(&ProbeError::Refused));
+        let serial = health.poll(at(1000), &RULES).expect("due");
+        health.record(serial, Ok(()), &RULES);
+        assert_eq!(health.last_error(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_only_ever_contradicts_fewer_than_rise_or_fall_last_results(
+            results in prop::collection::vec(any::<bool>(), 1..60),
+        ) {
+            let mut health = Health::new(State::Checking, at(0));
+            let mut since = 0_usize;
+            for (success, second) in results.iter().zip(0..) {
+                let serial = health.poll(at(second * 1000), &RULES).expect("due");
+                let outcome = if *success { Ok(()) } else { Err(ProbeError::Refused) };
+                health.record(serial, outcome, &RULES);
+                let up = health.state() == State::Up;
+                since = if *success == up { 0 } else { since + 1 };
+                let limit = if up { RULES.fall } else { RULES.rise };
+                prop_assert!(since < limit as usize);
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What the operator asks for at run time: drain, maintenance, ready, weight, and the explanation
+//! of a packet's fate by the decision that the kernel makes.
+
+use std::net::IpAddr;
+
+use pen_common::forward::{self, Arrival, Flow};
+use pen_common::moment::Moment;
+use pen_common::net::{Addr, Be16, MacAddr, protocol};
+use pen_common::verdict::{Counter, DropReason, PassReason, Verdict};
+
+use super::health::State;
+use super::scheduler::{self, SLOTS};
+use super::{Engine, Service, desired};
+use crate::api::{Admin, Change, Explain, Explanation, Refusal, SetAdmin, SetWeight};
+use crate::config::Protocol;
+
+/// Highest weight; the configuration has the same limit.
+const MAX_WEIGHT: u32 = 256;
+
+impl Engine {
+    /// Sets the operator's wish for a backend.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such backend.
+    pub fn set_admin(&mut self, now: Moment, wish: &SetAdmin) -> Result<Change, Refusal> {
+        let (at, index) = self.find(&wish.service, &wish.backend)?;
+        let backend = &self.services[at].backends[index];
+        let (was, weight) = (backend.admin, backend.weight());
+        let moved = self.moved(at, (index, wish.admin, weight));
+        let subject = format!("{}/{}", wish.service, wish.backend);
+        if !wish.dry_run && was != wish.admin {
+            let backend = &mut self.services[at].backends[index];
+            backend.admin = wish.admin;
+            if was == Admin::Maint {
+                // Nothing was probed meanwhile: the first result decides, at once.
+                backend.health.restart(State::Checking, now);
+            }
+            let text = format!("{subject}: {was} -> {} by the operator", wish.admin);
+            self.tell(now, "admin", &subject, text);
+            self.dirty = true;
+            self.handle(now, super::event::Event::TimePassed);
+        }
+        Ok(Change {
+            subject,
+            was: was.to_string(),
+            now: wish.admin.to_string(),
+            moved,
+            dry_run: wish.dry_run,
+        })
+    }
+
+    /// Sets a backend's weight.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such backend, or the weight is too high.
+    pub fn set_weight(&mut self, now: Moment, wish: &SetWeight) -> Result<Change, Refusal> {
+        let (at, index) = self.find(&wish.service, &wish.backend)?;
+        if wish.weight > MAX_WEIGHT {
+            return Err(Refusal {
+                error: format!("weight {} is too high", wish.weight),
+                cure: format!("give 0 to {MAX_WEIGHT}"),
+            });
+        }
+        let backend = &self.services[at].backends[index];
+        let (was, admin) = (backend.weight(), backend.admin);
+        let moved = self.moved(at, (index, admin, wish.weight));
+        let subject = format!("{}/{}", wish.service, wish.backend);
+        if !wish.dry_run && was != wish.weight {
+            self.services[at].backends[index].weight = Some(wish.weight);
+            let text = format!("{subject}: weight {was} -> {} by the operator", wish.weight);
+            self.tell(now, "weight", &subject, text);
+            self.dirty = true;
+            self.handle(now, super::event::Event::TimePassed);
+        }
+        Ok(Change {
+            subject,
+            was: was.to_string(),
+            now: wish.weight.to_string(),
+            moved,
+            dry_run: wish.dry_run,
+        })
+    }
+
+    /// Slots of a service that a change would move, in percent.
+    fn moved(&self, at: usize, change: (usize, Admin, u32)) -> f64 {
+        let service = &self.services[at];
+        let members = desired::members(service, &self.network, Some(change));
+        if members == service.members {
+            return 0.0;
+        }
+        let after = scheduler::maglev(&members, self.secret, SLOTS);
+        let moved = service.slots.iter().zip(&after).filter(|(was, now)| was != now).count();
+        percent(moved, after.len())
+    }
+
+    fn find(&self, service: &str, backend: &str) -> Result<(usize, usize), Refusal> {
+        let names = |all: Vec<&str>| format!("there are: {}", all.join(", "));
+        let Some(at) = self.services.iter().position(|found| found.config.name == service) else {
+            let all = self.services.iter().map(|service| service.config.name.as_str()).collect();
+            return Err(Refusal {
+                error: format!("there is no service `{service}`"),
+                cure: names(all),
+            });
+        };
+        let backends = &self.services[at].backends;
+        let Some(index) = backends.iter().position(|found| found.config.name == backend) else {
+            let all = backends.iter().map(|backend| backend.config.name.as_str()).collect();
+            return Err(Refusal {
+                error: format!("service `{service}` has no backend `{backend}`"),
+                cure: names(all),
+            });
+        };
+        Ok((at, index))
+    }
+
+    /// What would happen to a packet that arrives on its address's network.
+    ///
+    /// # Errors
+    ///
+    /// If no packet can look like that.
+    pub fn explain(&self, now: Moment, packet: &Explain) -> Result<Explanation, Refusal> {
+        if packet.source.is_ipv4() != packet.destination.is_ipv4() {
+            return Err(Refusal {
+                error: "source and destination are of different families".to_owned(),
+                cure: "give two IPv4 or two IPv6 addresses".to_owned(),
+            });
+        }
+        let destination = Addr::from(packet.destination.ip());
+        let flow = Flow {
+            source: Addr::from(packet.source.ip()),
+            source_port: Be16::new(packet.source.port()),
+            port: Be16::new(packet.destination.port()),
+            protocol: match packet.protocol {
+                Protocol::Tcp => protocol::TCP,
+                Protocol::Udp => protocol::UDP,
+            },
+        };
+        let arrival = self.applied.addrs.get(&destination).map_or(
+            Arrival { ifindex: 0, station: MacAddr::NONE },
+            |entry| Arrival { ifindex: entry.ifindex, station: entry.mac },
+        );
+        let verdict = forward::decide(&self.applied.at(now), &arrival, &destination, || Ok(flow));
+        Ok(self.describe(packet, &verdict))
+    }
+
+    fn describe(&self, packet: &Explain, verdict: &Verdict) -> Explanation {
+        let none = |verdict: &str, counter: Counter, why: String| Explanation {
+            verdict: verdict.to_owned(),
+            counter: counter.name().to_owned(),
+            service: None,
+            slot: None,
+            backend: None,
+            address: None,
+            steps: vec![why],
+        };
+        match verdict {
+            Verdict::Pass(reason) => none("pass", reason.counter(), self.why_pass(packet, *reason)),
+            Verdict::Drop(reason) => none("drop", reason.counter(), why_drop(*reason)),
+            Verdict::Forward(forward) => {
+                let service = self.services.iter().find(|service| service.id == forward.service);
+                let backend = service.and_then(|service| {
+                    service.backends.iter().find(|backend| backend.id == forward.id)
+                });
+                let interface = self.network.link(forward.backend.ifindex);
+                let interface = interface.map_or("?", |link| link.name.as_str());
+                let address = IpAddr::from(forward.backend.addr);
+                let same = self.arrives_on(packet) == Some(forward.backend.ifindex);
+                let counter = if same { Counter::Transmit } else { Counter::Redirect };
+                Explanation {
+                    verdict: "forward".to_owned(),
+                    counter: counter.name().to_owned(),
+                    service: service.map(|service| service.config.name.clone()),
+                    slot: Some(forward.slot),
+                    backend: backend.map(|backend| backend.config.name.clone()),
+                    address: Some(address),
+                    steps: vec![
+                        service.map_or_else(String::new, |service| step_service(packet, service)),
+                        format!("its hash selects slot {} of {SLOTS}", forward.slot),
+                        format!(
+                            "the slot belongs to {} ({address})",
+                            backend.map_or("?", |backend| backend.config.name.as_str())
+                        ),
+                        format!(
+                            "mode dsr: the frame goes to {} on {interface}, the packet unchanged",
+                            forward.backend.mac
+                        ),
+                    ],
+                }
+            }
+        }
+    }
+
+    fn arrives_on(&self, packet: &Explain) -> Option<u32> {
+        let entry = self.applied.addrs.get(&Addr::from(packet.destination.ip()))?;
+        Some(entry.ifindex)
+    }
+
+    fn why_pass(&self, packet: &Explain, reason: PassReason) -> String {
+        let address = packet.destination.ip();
+        match reason {
+            PassReason::PassNotOurs => format!("{address} is no virtual address of this node"),
+            PassReason::PassNotMaster => {
+                format!("{address} is a virtual address that another node holds now")
+            }
+            PassReason::PassNoService => {
+                let services: Vec<_> = self
+                    .services
+                    .iter()
+                    .filter(|service| service.config.vip == address)
+                    .map(|service| {
+                        format!(
+                            "{} on {}/{}",
+                            service.config.name, service.config.port, service.config.protocol
+                        )
+                    })
+                    .collect();
+                format!(
+                    "{address} has no service on {}/{}; it has: {}",
+                    packet.destination.port(),
+                    packet.protocol,
+                    if services.is_empty() { "none".to_owned() } else { services.join(", ") }
+                )
+            }
+            // A question names neither fragments nor options nor stations.
+            PassReason::PassEthertype
+            | PassReason::PassOtherStation
+            | PassReason::PassMalformed
+            | PassReason::PassFragment
+            | PassReason::PassOptions
+            | PassReason::PassProtocol
+            | PassReason::PassNeighbour => reason.counter().name().to_owned(),
+        }
+    }
+}
+
+fn step_service(packet: &Explain, service: &Service) -> String {
+    format!(
+        "{}/{} is service {}, affinity {}",
+        packet.destination, packet.protocol, service.config.name, service.config.affinity
+    )
+}
+
+fn why_drop(reason: DropReason) -> String {
+    match reason {
+        DropReason::DropNoBackend => "no backend of the service is usable".to_owned(),
+        DropReason::DropNoTable => "the service has no table yet".to_owned(),
+        DropReason::DropRewrite => "the frame cannot be rewritten".to_owned(),
+    }
+}
+
+/// `part` of `whole` in percent.
+pub(super) fn percent(part: usize, whole: usize) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    100.0 * part as f64 / whole as f64
+}

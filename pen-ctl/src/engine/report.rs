@@ -1,0 +1,183 @@
+//! What the operator sees: the engine's state in the words of [`crate::api`].
+
+use std::net::SocketAddr;
+
+use pen_common::abi::Count;
+use pen_common::moment::Moment;
+use pen_common::verdict::Counter;
+
+use super::desired::standing;
+use super::health::State;
+use super::operator::percent;
+use super::{Engine, Service};
+use crate::api;
+use crate::config::{CheckKind, XdpMode};
+
+impl Engine {
+    /// Answers a question that changes nothing, except about the process itself.
+    #[must_use]
+    pub fn status(&self, now: Moment, pid: u32) -> api::Status {
+        let backends = self.services.iter().flat_map(|service| &service.backends);
+        let unusable = |service: &&Service| service.backends.iter().all(|backend| !backend.usable);
+        api::Status {
+            node: self.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: now.since(self.started_at).as_secs(),
+            pid,
+            interfaces: self.interfaces(),
+            services: self.services.len(),
+            backends: backends.clone().count(),
+            backends_usable: backends.filter(|backend| backend.usable).count(),
+            services_down: self
+                .services
+                .iter()
+                .filter(unusable)
+                .map(|service| service.config.name.clone())
+                .collect(),
+        }
+    }
+
+    fn interfaces(&self) -> Vec<api::Interface> {
+        self.interfaces
+            .iter()
+            .map(|(name, interface)| {
+                let xdp = match &interface.attached {
+                    Some(attachment) if attachment.native => "native",
+                    Some(_) => "generic",
+                    None => "off",
+                };
+                let warning = interface.attached.as_ref().and_then(|found| found.warning.clone());
+                api::Interface {
+                    name: name.clone(),
+                    xdp: xdp.to_owned(),
+                    wanted: match interface.mode {
+                        XdpMode::Auto => "auto",
+                        XdpMode::Native => "native",
+                        XdpMode::Generic => "generic",
+                        XdpMode::Off => "off",
+                    }
+                    .to_owned(),
+                    up: self.network.link_by_name(name).is_some_and(|link| link.up),
+                    note: interface.error.clone().or(warning),
+                }
+            })
+            .collect()
+    }
+
+    /// All services.
+    #[must_use]
+    pub fn services(&self, counts: &api::Counts) -> Vec<api::Service> {
+        let list = self.services.iter().map(|service| {
+            let count = counts.services.get(&service.id).copied().unwrap_or_default();
+            api::Service {
+                name: service.config.name.clone(),
+                listen: SocketAddr::new(service.config.vip, service.config.port),
+                protocol: service.config.protocol,
+                mode: service.config.mode.to_string(),
+                affinity: service.config.affinity.to_string(),
+                usable: service.backends.iter().filter(|backend| backend.usable).count(),
+                total: service.backends.len(),
+                packets: count.packets,
+                bytes: count.bytes,
+            }
+        });
+        list.collect()
+    }
+
+    /// All backends of all services.
+    #[must_use]
+    pub fn backends(&self, now: Moment, counts: &api::Counts) -> Vec<api::Backend> {
+        self.services.iter().flat_map(|service| self.backends_of(service, now, counts)).collect()
+    }
+
+    fn backends_of(
+        &self,
+        service: &Service,
+        now: Moment,
+        counts: &api::Counts,
+    ) -> Vec<api::Backend> {
+        let mut slots = std::collections::BTreeMap::<u32, usize>::new();
+        for slot in service.slots.iter() {
+            *slots.entry(u32::from(slot.current)).or_default() += 1;
+        }
+        let list = service.backends.iter().map(|backend| {
+            let standing = standing(service, backend, &self.network);
+            let count = counts.backends.get(&backend.id).copied().unwrap_or_default();
+            let owned = slots.get(&backend.id).copied().unwrap_or(0);
+            let interface = standing.hop.and_then(|hop| self.network.link(hop.ifindex));
+            api::Backend {
+                service: service.config.name.clone(),
+                name: backend.config.name.clone(),
+                address: backend.config.address,
+                port: backend.config.port,
+                weight: backend.weight(),
+                share: percent(owned, service.slots.len()),
+                admin: backend.admin,
+                health: match (service.config.check.kind, backend.health.state()) {
+                    (CheckKind::None, _) => api::Health::Unchecked,
+                    (CheckKind::Tcp { .. }, State::Checking) => api::Health::Checking,
+                    (CheckKind::Tcp { .. }, State::Up) => api::Health::Up,
+                    (CheckKind::Tcp { .. }, State::Down) => api::Health::Down,
+                },
+                usable: backend.usable,
+                why: standing.why,
+                mac: standing.hop.map(|hop| hop.mac.to_string()),
+                interface: interface.map(|link| link.name.clone()),
+                packets: count.packets,
+                bytes: count.bytes,
+                since_ms: millis(now.since(backend.usable_since)),
+            }
+        });
+        list.collect()
+    }
+
+    /// All virtual addresses.
+    #[must_use]
+    pub fn vips(&self) -> Vec<api::Vip> {
+        let list = self.config.vips.iter().map(|vip| {
+            let link = self.network.link_by_name(&vip.interface);
+            let on_it = |service: &&Service| service.config.vip == vip.address;
+            api::Vip {
+                address: vip.address,
+                interface: vip.interface.clone(),
+                role: if link.is_some() { "master" } else { "inactive" }.to_owned(),
+                mac: link.map(|link| link.mac.to_string()),
+                services: self
+                    .services
+                    .iter()
+                    .filter(on_it)
+                    .map(|service| service.config.name.clone())
+                    .collect(),
+            }
+        });
+        list.collect()
+    }
+
+    /// Entries of the journal after number `since`.
+    #[must_use]
+    pub fn events(&self, since: u64) -> Vec<api::Event> {
+        let list = self.journal.since(since).map(|entry| api::Event {
+            sequence: entry.sequence,
+            at_ms: millis(entry.at.since(self.started_at)),
+            kind: entry.kind.to_owned(),
+            subject: entry.subject.clone(),
+            text: entry.text.clone(),
+        });
+        list.collect()
+    }
+}
+
+/// All counters of the data plane by name.
+#[must_use]
+pub fn counters(counts: &api::Counts) -> Vec<api::Counter> {
+    let count = |counter: &Counter| {
+        let Count { packets, bytes } =
+            counts.verdicts.get(*counter as usize).copied().unwrap_or_default();
+        api::Counter { name: counter.name().to_owned(), packets, bytes }
+    };
+    Counter::ALL.iter().map(count).collect()
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

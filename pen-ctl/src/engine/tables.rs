@@ -1,0 +1,313 @@
+//! What the maps should hold, as plain data: the desired state that the engine computes, the
+//! difference to what was applied, and the same look-ups that the kernel makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pen_common::abi::{AddrEntry, Backend, Cfg, Group, Service, ServiceKey, Slot};
+use pen_common::forward::Lookup;
+use pen_common::hash::Secret;
+use pen_common::moment::Moment;
+use pen_common::net::Addr;
+
+/// Contents of all maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// `CFG`.
+    pub cfg: Cfg,
+    /// `CARP`.
+    pub groups: BTreeMap<u32, Group>,
+    /// `ADDRS`.
+    pub addrs: BTreeMap<Addr, AddrEntry>,
+    /// `SERVICES`.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// `TABLES`, by service id.
+    pub slots: BTreeMap<u32, Arc<[Slot]>>,
+    /// `BACKENDS`, without the unused ones.
+    pub backends: BTreeMap<u32, Backend>,
+    /// `TX`.
+    pub egress: BTreeSet<u32>,
+}
+
+/// One change of one map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Set `CFG`.
+    SetCfg(Cfg),
+    /// Set a group.
+    SetGroup(u32, Group),
+    /// Make an interface a target of redirection.
+    AddEgress(u32),
+    /// Set a backend; the default value removes it.
+    SetBackend(u32, Backend),
+    /// Replace a service's table at once.
+    SetTable(u32, Arc<[Slot]>),
+    /// Set a service.
+    SetService(ServiceKey, Service),
+    /// Set an address.
+    SetAddr(Addr, AddrEntry),
+    /// Remove an address.
+    RemoveAddr(Addr),
+    /// Remove a service.
+    RemoveService(ServiceKey),
+    /// Remove a service's table.
+    RemoveTable(u32),
+    /// Remove an interface from the targets of redirection.
+    RemoveEgress(u32),
+}
+
+/// The writes that lead from `applied` to `desired`, in an order that is right for the packets in
+/// between: what goes down goes down first, everything is there before it is referred to, and is
+/// referred to no more before it is removed.
+#[must_use]
+pub fn diff(applied: &Tables, desired: &Tables) -> Vec<Write> {
+    let mut writes = Vec::new();
+    if applied.cfg != desired.cfg {
+        writes.push(Write::SetCfg(desired.cfg));
+    }
+    for (index, group) in changed(&applied.groups, &desired.groups) {
+        writes.push(Write::SetGroup(*index, *group));
+    }
+    for ifindex in desired.egress.difference(&applied.egress) {
+        writes.push(Write::AddEgress(*ifindex));
+    }
+    let mut backends: Vec<_> = changed(&applied.backends, &desired.backends).collect();
+    backends.sort_by_key(|(_, backend)| backend.state != Backend::DOWN);
+    for (id, backend) in backends {
+        writes.push(Write::SetBackend(*id, *backend));
+    }
+    for (id, slots) in changed(&applied.slots, &desired.slots) {
+        writes.push(Write::SetTable(*id, Arc::clone(slots)));
+    }
+    for (key, service) in changed(&applied.services, &desired.services) {
+        writes.push(Write::SetService(*key, *service));
+    }
+    for (addr, entry) in changed(&applied.addrs, &desired.addrs) {
+        writes.push(Write::SetAddr(*addr, *entry));
+    }
+    for addr in gone(&applied.addrs, &desired.addrs) {
+        writes.push(Write::RemoveAddr(*addr));
+    }
+    for key in gone(&applied.services, &desired.services) {
+        writes.push(Write::RemoveService(*key));
+    }
+    for id in gone(&applied.slots, &desired.slots) {
+        writes.push(Write::RemoveTable(*id));
+    }
+    for id in gone(&applied.backends, &desired.backends) {
+        writes.push(Write::SetBackend(*id, Backend::default()));
+    }
+    for index in gone(&applied.groups, &desired.groups) {
+        writes.push(Write::SetGroup(*index, Group::default()));
+    }
+    for ifindex in applied.egress.difference(&desired.egress) {
+        writes.push(Write::RemoveEgress(*ifindex));
+    }
+    writes
+}
+
+fn changed<'a, K: Ord, V: PartialEq>(
+    applied: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    desired.iter().filter(|(key, value)| applied.get(key) != Some(value))
+}
+
+fn gone<'a, K: Ord, V>(
+    applied: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    applied.keys().filter(|key| !desired.contains_key(key))
+}
+
+impl Tables {
+    /// The tables as a decision at this time sees them.
+    #[must_use]
+    pub fn at(&self, now: Moment) -> Snapshot<'_> {
+        Snapshot { tables: self, now }
+    }
+
+    /// Carries one write out on these tables, as the kernel's maps do.
+    pub fn apply(&mut self, write: &Write) {
+        match write {
+            Write::SetCfg(cfg) => self.cfg = *cfg,
+            Write::SetGroup(index, group) if *group == Group::default() => {
+                self.groups.remove(index);
+            }
+            Write::SetGroup(index, group) => {
+                self.groups.insert(*index, *group);
+            }
+            Write::AddEgress(ifindex) => {
+                self.egress.insert(*ifindex);
+            }
+            Write::SetBackend(id, backend) if *backend == Backend::default() => {
+                self.backends.remove(id);
+            }
+            Write::SetBackend(id, backend) => {
+                self.backends.insert(*id, *backend);
+            }
+            Write::SetTable(id, slots) => {
+                self.slots.insert(*id, Arc::clone(slots));
+            }
+            Write::SetService(key, service) => {
+                self.services.insert(*key, *service);
+            }
+            Write::SetAddr(addr, entry) => {
+                self.addrs.insert(*addr, *entry);
+            }
+            Write::RemoveAddr(addr) => {
+                self.addrs.remove(addr);
+            }
+            Write::RemoveService(key) => {
+                self.services.remove(key);
+            }
+            Write::RemoveTable(id) => {
+                self.slots.remove(id);
+            }
+            Write::RemoveEgress(ifindex) => {
+                self.egress.remove(ifindex);
+            }
+        }
+    }
+}
+
+/// [`Tables`] at a point in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    tables: &'a Tables,
+    now: Moment,
+}
+
+impl Lookup for Snapshot<'_> {
+    fn addr(&self, addr: &Addr) -> Option<AddrEntry> {
+        self.tables.addrs.get(addr).copied()
+    }
+
+    fn group(&self, index: u32) -> Option<Group> {
+        self.tables.groups.get(&index).copied()
+    }
+
+    fn secret(&self) -> Option<Secret> {
+        Some(self.tables.cfg.secret)
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.tables.services.get(key).copied()
+    }
+
+    fn slot(&self, service: u32, index: u32) -> Option<Slot> {
+        self.tables.slots.get(&service)?.get(index as usize).copied()
+    }
+
+    fn backend(&self, id: u32) -> Option<Backend> {
+        self.tables.backends.get(&id).copied()
+    }
+
+    fn now(&self) -> Moment {
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pen_common::net::Be16;
+    use proptest::prelude::*;
+
+    /// Small random tables in which everything that is referred to exists.
+    fn tables() -> impl Strategy<Value = Tables> {
+        let backends = prop::collection::btree_map(1_u32..6, 0_u32..3, 0..4);
+        let services = prop::collection::btree_set(0_u16..4, 0..4);
+        let addrs = prop::collection::btree_set(0_u8..3, 0..3);
+        let egress = prop::collection::btree_set(1_u32..4, 0..3);
+        (backends, services, addrs, egress, 0_u64..3).prop_map(
+            |(backends, services, addrs, egress, secret)| {
+                let names: Vec<u16> =
+                    backends.keys().map(|id| u16::try_from(*id).expect("small")).collect();
+                let slots = |port: u16| -> Arc<[Slot]> {
+                    (0..3_usize)
+                        .map(|slot| match names.len() {
+                            0 => Slot::default(),
+                            n => Slot::settled(names[(slot + usize::from(port)) % n]),
+                        })
+                        .collect()
+                };
+                Tables {
+                    cfg: Cfg { secret: [secret, 0] },
+                    groups: BTreeMap::from([(0, Group::ALWAYS)]),
+                    addrs: addrs
+                        .iter()
+                        .map(|last| (Addr::v4([192, 0, 2, *last]), AddrEntry::default()))
+                        .collect(),
+                    services: services
+                        .iter()
+                        .map(|port| {
+                            let key =
+                                ServiceKey::new(Addr::v4([192, 0, 2, 1]), Be16::new(*port), 6);
+                            (key, Service { id: u32::from(*port), slots: 3, ..Service::default() })
+                        })
+                        .collect(),
+                    slots: services.iter().map(|port| (u32::from(*port), slots(*port))).collect(),
+                    backends: backends
+                        .iter()
+                        .map(|(id, state)| {
+                            let backend = Backend {
+                                state: *state,
+                                port: Be16::new(80),
+                                generation: 1,
+                                ..Backend::default()
+                            };
+                            (*id, backend)
+                        })
+                        .collect(),
+                    egress,
+                }
+            },
+        )
+    }
+
+    /// Everything that a service or slot refers to is there.
+    fn assert_consistent(tables: &Tables) {
+        for service in tables.services.values() {
+            let slots = tables.slots.get(&service.id).expect("a service has its table");
+            for slot in slots.iter().filter(|slot| slot.current != 0) {
+                assert!(tables.backends.contains_key(&u32::from(slot.current)), "{slot:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn writes_lead_to_the_desired_tables_and_never_dangle_on_the_way(
+            before in tables(), after in tables(),
+        ) {
+            let mut current = before.clone();
+            for write in diff(&before, &after) {
+                current.apply(&write);
+                assert_consistent(&current);
+            }
+            prop_assert_eq!(&current, &after);
+            prop_assert_eq!(diff(&current, &after), vec![]);
+        }
+    }
+
+    #[test]
+    fn what_goes_down_is_written_before_anything_else_of_the_backends() {
+        let backend = |state| Backend { state, port: Be16::new(80), ..Backend::default() };
+        let before = Tables {
+            backends: BTreeMap::from([(1, backend(0)), (2, backend(Backend::UP))]),
+            ..Tables::default()
+        };
+        let after = Tables {
+            backends: BTreeMap::from([(1, backend(Backend::UP)), (2, backend(0))]),
+            ..Tables::default()
+        };
+        assert_eq!(
+            diff(&before, &after),
+            vec![
+                Write::SetBackend(2, backend(Backend::DOWN)),
+                Write::SetBackend(1, backend(Backend::UP)),
+            ]
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! The clock: monotonic, the same one that the XDP program reads.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use pen_common::moment::Moment;
+
+/// The time.
+#[must_use]
+pub fn now() -> Moment {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    Moment::default() + Duration::from(time)
+}
+
+/// Waits until `deadline`; for ever if it is [`Moment::NEVER`].
+pub async fn sleep_until(deadline: Moment) {
+    if deadline == Moment::NEVER {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(deadline.since(now())).await;
+}

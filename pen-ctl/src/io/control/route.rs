@@ -1,0 +1,173 @@
+//! Which path is which request; both ways, so that the two halves cannot drift.
+
+use hyper::Method;
+
+use crate::api::{Refusal, Request};
+
+/// What is asked, by method, path, query and body.
+///
+/// # Errors
+///
+/// The HTTP status and the explanation.
+pub(super) fn parse(
+    method: &Method,
+    path: &str,
+    query: &str,
+    body: &[u8],
+) -> Result<Request, (u16, Refusal)> {
+    let request = match (path, method) {
+        ("/v1/status", &Method::GET) => Request::Status,
+        ("/v1/services", &Method::GET) => Request::Services,
+        ("/v1/backends", &Method::GET) => Request::Backends,
+        ("/v1/vips", &Method::GET) => Request::Vips,
+        ("/v1/counters", &Method::GET) => Request::Counters,
+        ("/v1/events", &Method::GET) => Request::Events { since: since(query)? },
+        ("/v1/explain", &Method::POST) => Request::Explain(json(body)?),
+        ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
+        ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
+        (path, _) if PATHS.contains(&path) => {
+            return Err(refuse(
+                405,
+                format!("{path} does not take {method}"),
+                "GET asks, POST explains or changes",
+            ));
+        }
+        (path, _) => {
+            return Err(refuse(
+                404,
+                format!("there is no {path}"),
+                &format!("there are: {}", PATHS.join(", ")),
+            ));
+        }
+    };
+    Ok(request)
+}
+
+/// How to ask: method, path with query, and body.
+pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
+    let get = |path: &str| (Method::GET, path.to_owned(), Vec::new());
+    let body = |value: Result<Vec<u8>, serde_json::Error>| value.expect("plain data is JSON");
+    match request {
+        Request::Status => get("/v1/status"),
+        Request::Services => get("/v1/services"),
+        Request::Backends => get("/v1/backends"),
+        Request::Vips => get("/v1/vips"),
+        Request::Counters => get("/v1/counters"),
+        Request::Events { since } => get(&format!("/v1/events?since={since}")),
+        Request::Explain(explain) => {
+            (Method::POST, "/v1/explain".to_owned(), body(serde_json::to_vec(explain)))
+        }
+        Request::SetAdmin(wish) => {
+            (Method::POST, "/v1/admin".to_owned(), body(serde_json::to_vec(wish)))
+        }
+        Request::SetWeight(wish) => {
+            (Method::POST, "/v1/weight".to_owned(), body(serde_json::to_vec(wish)))
+        }
+    }
+}
+
+const PATHS: [&str; 9] = [
+    "/v1/status",
+    "/v1/services",
+    "/v1/backends",
+    "/v1/vips",
+    "/v1/counters",
+    "/v1/events",
+    "/v1/explain",
+    "/v1/admin",
+    "/v1/weight",
+];
+
+fn since(query: &str) -> Result<u64, (u16, Refusal)> {
+    if query.is_empty() {
+        return Ok(0);
+    }
+    query.strip_prefix("since=").and_then(|number| number.parse().ok()).ok_or_else(|| {
+        refuse(400, format!("the query `{query}` is not understood"), "ask with ?since=NUMBER")
+    })
+}
+
+fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, (u16, Refusal)> {
+    serde_json::from_slice(body).map_err(|error| {
+        refuse(400, format!("the body is not understood: {error}"), "send JSON as `penctl` does")
+    })
+}
+
+pub(super) fn refuse(status: u16, error: String, cure: &str) -> (u16, Refusal) {
+    (status, Refusal { error, cure: cure.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Admin, Explain, SetAdmin, SetWeight};
+    use crate::config::Protocol;
+
+    #[test]
+    fn what_the_client_formats_the_server_parses() {
+        let requests = [
+            Request::Status,
+            Request::Services,
+            Request::Backends,
+            Request::Vips,
+            Request::Counters,
+            Request::Events { since: 17 },
+            Request::Explain(Explain {
+                source: "198.51.100.7:5000".parse().expect("literal"),
+                destination: "192.0.2.10:80".parse().expect("literal"),
+                protocol: Protocol::Udp,
+            }),
+            Request::SetAdmin(SetAdmin {
+                service: "web".into(),
+                backend: "b1".into(),
+                admin: Admin::Maint,
+                dry_run: true,
+            }),
+            Request::SetWeight(SetWeight {
+                service: "web".into(),
+                backend: "b1".into(),
+                weight: 7,
+                dry_run: false,
+            }),
+        ];
+        assert_eq!(requests.len(), PATHS.len());
+        for request in requests {
+            let (method, uri, body) = format(&request);
+            let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
+            assert_eq!(parse(&method, path, query, &body), Ok(request));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_status_and_a_cure() {
+        for (method, path, query, body, status, error) in [
+            (Method::GET, "/", "", "", 404, "there is no /"),
+            (Method::GET, "/v1/admin", "", "", 405, "/v1/admin does not take GET"),
+            (Method::DELETE, "/v1/status", "", "", 405, "/v1/status does not take DELETE"),
+            (
+                Method::GET,
+                "/v1/events",
+                "since=x",
+                "",
+                400,
+                "the query `since=x` is not understood",
+            ),
+            (Method::POST, "/v1/admin", "", "{", 400, "the body is not understood"),
+            (Method::POST, "/v1/admin", "", r#"{"service":"a"}"#, 400, "missing field `backend`"),
+            (
+                Method::POST,
+                "/v1/weight",
+                "",
+                r#"{"service":"a","backend":"b","weight":1,"wait":2}"#,
+                400,
+                "unknown field `wait`",
+            ),
+        ] {
+            let (found, refusal) =
+                parse(&method, path, query, body.as_bytes()).expect_err("nonsense");
+            assert_eq!(found, status, "{path} {body}");
+            assert!(refusal.error.contains(error), "{} misses {error}", refusal.error);
+            assert!(!refusal.cure.is_empty());
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The daemon's half of the control interface. Nothing that a peer does can stall the daemon: the
+//! number of connections, the size of a request, the time for its header, for the whole exchange
+//! and for an idle connection are bounded, and the engine only ever sees whole valid requests.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::unistd::{Gid, Group, chown};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::route::{self, refuse};
+use crate::api::{Refusal, Reply, Request};
+
+/// Connections at a time; more wait in the socket's queue.
+const CONNECTIONS: usize = 32;
+/// Bytes of a request's body.
+const BODY_LIMIT: usize = 64 * 1024;
+/// Bytes of a request's header.
+const HEADER_LIMIT: usize = 16 * 1024;
+/// Time for a request's header, which is also how long a connection may be idle.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// Time for a request's body, and for the daemon's answer.
+const EXCHANGE_TIME: Duration = Duration::from_secs(5);
+/// A connection ends after this time in any case.
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// A request on its way to the daemon's loop, with the way back.
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Reply, Refusal>>,
+}
+
+/// Makes the socket, for root and the group `pen` (if there is one) only.
+///
+/// # Errors
+///
+/// If another daemon listens on it, or the folder cannot be written.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    // Only a socket that nobody listens on is a left-over.
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another pend listens here; stop it first, or give this one another [control] \
+                 socket",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    let group = Group::from_name("pen").ok().flatten().map_or(Gid::from_raw(0), |group| group.gid);
+    // A user who is not root keeps the socket to itself.
+    let _ = chown(path, None, Some(group));
+    Ok(listener)
+}
+
+/// Serves the socket for ever.
+pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors or memory: wait instead of spinning.
+                tracing::warn!("control socket: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let calls = calls.clone();
+        tokio::spawn(async move {
+            let _ = timeout(CONNECTION_TIME, connection(stream, calls)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: UnixStream, calls: mpsc::Sender<Call>) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let calls = calls.clone();
+        async move {
+            let (status, body) = match exchange(request, &calls).await {
+                Ok(reply) => (StatusCode::OK, serde_json::to_vec(&reply)),
+                Err((status, refusal)) => (
+                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                    serde_json::to_vec(&refusal),
+                ),
+            };
+            let mut body = body.expect("plain data is JSON");
+            body.push(b'\n');
+            let response = Response::builder()
+                .status(status)
+                .header("content-type", "application/json")
+                .body(Full::new(Bytes::from(body)))
+                .expect("status and header are valid");
+            Ok::<_, Infallible>(response)
+        }
+    });
+    // What a peer does wrong ends its connection and nothing else; hyper has answered if it could.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADER_LIMIT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn exchange(
+    request: hyper::Request<Incoming>,
+    calls: &mpsc::Sender<Call>,
+) -> Result<Reply, (u16, Refusal)> {
+    let (head, body) = request.into_parts();
+    let body = match timeout(EXCHANGE_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) => {
+            let cure = format!("send at most {BODY_LIMIT} bytes");
+            return Err(refuse(413, format!("the body cannot be read: {error}"), &cure));
+        }
+        Err(_elapsed) => {
+            return Err(refuse(408, "the body did not come".to_owned(), "send it at once"));
+        }
+    };
+    let query = head.uri.query().unwrap_or("");
+    let request = route::parse(&head.method, head.uri.path(), query, &body)?;
+    let (reply, answer) = oneshot::channel();
+    let busy = |_| refuse(503, "the daemon is busy".to_owned(), "try again");
+    calls.try_send(Call { request, reply }).map_err(|_| busy(()))?;
+    match timeout(EXCHANGE_TIME, answer).await {
+        Ok(Ok(Ok(reply))) => Ok(reply),
+        Ok(Ok(Err(refusal))) => Err((409, refusal)),
+        Ok(Err(_)) | Err(_) => Err(busy(())),
+    }
+}

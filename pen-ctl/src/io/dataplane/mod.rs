@@ -1,0 +1,134 @@
+//! The XDP program and its maps, pinned below one folder so that they outlive the daemon: loading,
+//! adopting what an earlier daemon left, writing what the engine wants, attaching, and the clean
+//! end.
+
+mod attach;
+mod error;
+mod layout;
+mod maps;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::{Ebpf, EbpfLoader};
+use pen_common::ABI_VERSION;
+
+pub use self::attach::AttachError;
+pub use self::error::DataplaneError;
+use self::maps::Maps;
+use crate::api::Counts;
+use crate::engine::event::Attachment;
+use crate::engine::tables::{Tables, Write};
+
+/// Name of the program in the object.
+const PROGRAM: &str = "pen";
+
+/// The loaded data plane.
+pub struct Dataplane {
+    ebpf: Ebpf,
+    maps: Maps,
+    attached: attach::Links,
+    /// Folder of the pins of this ABI version.
+    folder: PathBuf,
+}
+
+impl Dataplane {
+    /// Loads the program from the object file. Maps that are pinned below `pins` are adopted with
+    /// all they hold; the others are made and pinned there.
+    ///
+    /// # Errors
+    ///
+    /// If the object, the pins, or the kernel do not allow it; nothing is attached then.
+    pub fn open(object: &Path, pins: &Path) -> Result<Self, DataplaneError> {
+        let bytes = fs::read(object)
+            .map_err(|source| DataplaneError::NoObject { path: object.to_owned(), source })?;
+        let folder = pins.join(format!("v{ABI_VERSION}"));
+        fs::create_dir_all(&folder)
+            .map_err(|source| DataplaneError::Pins { path: folder.clone(), source })?;
+        // aya takes a pinned map whatever its layout is, so it is compared here.
+        layout::verify(&folder)?;
+        let mut loader = EbpfLoader::new();
+        for name in pen_common::abi::map::ALL {
+            loader.map_pin_path(name, folder.join(name));
+        }
+        let mut ebpf = loader.load(&bytes).map_err(DataplaneError::Load)?;
+        let program = attach::program(&mut ebpf)?;
+        program.load().map_err(DataplaneError::Verify)?;
+        let maps = Maps::take(&mut ebpf)?;
+        Ok(Self { ebpf, maps, attached: attach::Links::default(), folder })
+    }
+
+    /// What the maps hold.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does.
+    pub fn read(&self) -> Result<Tables, DataplaneError> {
+        self.maps.read().map_err(DataplaneError::Map)
+    }
+
+    /// Carries writes out, in their order; stops at the first that fails.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses one.
+    pub fn write(&mut self, writes: &[Write]) -> Result<(), DataplaneError> {
+        for write in writes {
+            self.maps.write(write).map_err(DataplaneError::Map)?;
+        }
+        Ok(())
+    }
+
+    /// Reads all counters. Costs a system call for each backend and service in use.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does.
+    pub fn counts(&self, tables: &Tables) -> Result<Counts, DataplaneError> {
+        self.maps.counts(tables).map_err(DataplaneError::Map)
+    }
+
+    /// Attaches the program, or replaces the one that an earlier daemon attached, without a gap.
+    ///
+    /// # Errors
+    ///
+    /// If the interface does not take it.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        mode: crate::config::XdpMode,
+    ) -> Result<Attachment, AttachError> {
+        self.attached.attach(&mut self.ebpf, &self.folder, interface, ifindex, mode)
+    }
+
+    /// Detaches from all interfaces that are pinned but not among these: an earlier configuration
+    /// had them.
+    pub fn detach_others(&mut self, keep: &[u32]) {
+        attach::Links::detach_others(&self.folder, keep);
+    }
+
+    /// The clean end: detaches everywhere and removes all pins.
+    pub fn detach(self) {
+        let Self { ebpf, maps, attached, folder } = self;
+        attached.detach(&folder);
+        for name in pen_common::abi::map::ALL {
+            // Whatever cannot be removed is gone already.
+            let _ = fs::remove_file(folder.join(name));
+        }
+        drop((ebpf, maps));
+        let _ = fs::remove_dir(&folder);
+        if let Some(parent) = folder.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+    }
+
+    /// The program, for tests that run it on packets.
+    ///
+    /// # Errors
+    ///
+    /// If the object has none.
+    pub fn program(&mut self) -> Result<&mut aya::programs::Xdp, DataplaneError> {
+        attach::program(&mut self.ebpf)
+    }
+}

@@ -1,0 +1,10 @@
+//! The part that does: sockets, maps, netlink, files. No policy here; whatever has to be decided
+//! comes as an action of the engine, whatever is learned goes to it as an event. The parts do not
+//! know each other; `daemon` connects them.
+
+pub mod clock;
+pub mod control;
+pub mod dataplane;
+pub mod health;
+pub mod netlink;
+pub mod privileges;

@@ -1,0 +1,224 @@
+//! The kernel's news about interfaces, routes and neighbours, by rtnetlink; and the request to look
+//! for a neighbour. Says what it hears, decides nothing.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::stream::{StreamExt, TryStreamExt};
+use pen_common::net::MacAddr;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State as OperState};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use tokio::sync::mpsc;
+
+use crate::engine::event::{Event, Link, Neighbour, Route};
+
+/// The whole state is read again this often, because the kernel drops news when a burst of them
+/// overruns the socket's buffer.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// A connection to the kernel.
+#[derive(Clone)]
+pub struct Netlink {
+    handle: Handle,
+    events: mpsc::Sender<Event>,
+}
+
+impl Netlink {
+    /// Connects, and from now on sends all news to `events`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the socket.
+    pub fn connect(events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let (connection, handle, mut messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Neigh])?;
+        tokio::spawn(connection);
+        let netlink = Self { handle, events: events.clone() };
+        tokio::spawn(async move {
+            while let Some((message, _)) = messages.next().await {
+                if let Some(event) = news(message)
+                    && events.send(event).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let resync = netlink.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RESYNC).await;
+                // An error here is transient (interrupted dump); the next round repeats it.
+                for event in resync.dump().await.unwrap_or_default() {
+                    if resync.events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(netlink)
+    }
+
+    /// All interfaces and neighbours, as events.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub async fn dump(&self) -> io::Result<Vec<Event>> {
+        let mut events = Vec::new();
+        let mut links = self.handle.link().get().execute();
+        while let Some(message) = links.try_next().await.map_err(io::Error::other)? {
+            events.extend(link(&message).map(Event::LinkChanged));
+        }
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut neighbours =
+                self.handle.neighbours().get().set_address_family(family).execute();
+            while let Some(message) = neighbours.try_next().await.map_err(io::Error::other)? {
+                events.extend(neighbour(&message));
+            }
+        }
+        Ok(events)
+    }
+
+    /// Asks for the route to an address and, on a connected network, lets the kernel look for the
+    /// neighbour (or confirm it), as if it had a packet for it.
+    pub fn resolve(&self, address: IpAddr) {
+        let netlink = self.clone();
+        tokio::spawn(async move {
+            let route = netlink.route(address).await;
+            if let Some(Route { ifindex, gateway: None }) = route {
+                // NTF_USE without a state starts the resolution, and for a known neighbour the
+                // confirmation (neighbour.c, neigh_add). An error means that the interface just
+                // vanished, which is news of its own.
+                let _ = netlink
+                    .handle
+                    .neighbours()
+                    .add(ifindex, address)
+                    .state(NeighbourState::None)
+                    .flags(NeighbourFlags::Use)
+                    .replace()
+                    .execute()
+                    .await;
+            }
+            let _ = netlink.events.send(Event::RouteFound { address, route }).await;
+        });
+    }
+
+    async fn route(&self, address: IpAddr) -> Option<Route> {
+        let message = match address {
+            IpAddr::V4(v4) => {
+                RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(v4, 32).build()
+            }
+            IpAddr::V6(v6) => {
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(v6, 128).build()
+            }
+        };
+        let mut answers = Box::pin(self.handle.route().get(message).execute());
+        route(&answers.try_next().await.ok()??)
+    }
+}
+
+fn news(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
+    let NetlinkPayload::InnerMessage(message) = message.payload else { return None };
+    match message {
+        RouteNetlinkMessage::NewLink(message) => link(&message).map(Event::LinkChanged),
+        RouteNetlinkMessage::DelLink(message) => {
+            Some(Event::LinkRemoved { ifindex: message.header.index })
+        }
+        RouteNetlinkMessage::NewNeighbour(message) => neighbour(&message),
+        RouteNetlinkMessage::DelNeighbour(message) => Some(Event::NeighbourChanged {
+            ifindex: message.header.ifindex,
+            address: destination(&message)?,
+            neighbour: Neighbour::Forgotten,
+        }),
+        _ => None,
+    }
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let mut name = None;
+    let mut mac = MacAddr::NONE;
+    // Drivers without an operational state report "unknown" (kernel doc operstates).
+    let mut operational = true;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(found) => name = Some(found.clone()),
+            LinkAttribute::Address(bytes) => {
+                mac = <[u8; 6]>::try_from(bytes.as_slice()).map_or(MacAddr::NONE, MacAddr);
+            }
+            LinkAttribute::OperState(state) => {
+                operational = matches!(state, OperState::Up | OperState::Unknown);
+            }
+            _ => {}
+        }
+    }
+    let up = message.header.flags.contains(LinkFlags::Up) && operational;
+    Some(Link { ifindex: message.header.index, name: name?, mac, up })
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<Event> {
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => {
+            <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr)
+        }
+        _ => None,
+    });
+    let neighbour = match (message.header.state, mac) {
+        (NeighbourState::Failed, _) => Neighbour::Failed,
+        // Incomplete says nothing yet; a state without an address belongs to no Ethernet.
+        (NeighbourState::Incomplete | NeighbourState::None, _) | (_, None) => return None,
+        (_, Some(mac)) => Neighbour::Resolved(mac),
+    };
+    let address = destination(message)?;
+    Some(Event::NeighbourChanged { ifindex: message.header.ifindex, address, neighbour })
+}
+
+fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    })
+}
+
+fn route(message: &RouteMessage) -> Option<Route> {
+    let mut ifindex = None;
+    let mut gateway = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(IpAddr::V4(*v4)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
+            _ => {}
+        }
+    }
+    Some(Route { ifindex: ifindex?, gateway })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_the_loopback_interface_and_the_route_to_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (sender, _receiver) = mpsc::channel(16);
+            let netlink = Netlink::connect(sender).expect("rtnetlink needs no privilege to read");
+            let events = netlink.dump().await.expect("dump");
+            let loopback = events.iter().find_map(|event| match event {
+                Event::LinkChanged(link) if link.name == "lo" => Some(link.ifindex),
+                _ => None,
+            });
+            let route = netlink.route("127.0.0.1".parse().expect("literal")).await;
+            assert_eq!(route.map(|route| route.ifindex), loopback);
+            assert_eq!(route.and_then(|route| route.gateway), None);
+        });
+    }
+}

@@ -1,0 +1,385 @@
+//! Turns the daemon's answers into text for a person or a pipe: aligned columns on a terminal, with
+//! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::api::{Backend, Change, Counter, Event, Explanation, Health, Service, Status, Vip};
+
+/// How to show.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// Aligned columns, otherwise tab-separated.
+    pub aligned: bool,
+    /// Colour.
+    pub colour: bool,
+}
+
+/// Rows of cells below a header.
+struct Table {
+    rows: Vec<Vec<Cell>>,
+}
+
+struct Cell {
+    text: String,
+    paint: Paint,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Paint {
+    Plain,
+    Header,
+    Good,
+    Bad,
+    Odd,
+}
+
+impl Paint {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Header => "1",
+            Self::Good => "32",
+            Self::Bad => "31",
+            Self::Odd => "33",
+        }
+    }
+}
+
+fn cell(text: impl ToString, paint: Paint) -> Cell {
+    Cell { text: text.to_string(), paint }
+}
+
+fn plain(text: impl ToString) -> Cell {
+    cell(text, Paint::Plain)
+}
+
+impl Table {
+    fn new(header: &[&str]) -> Self {
+        Self { rows: vec![header.iter().map(|text| cell(text, Paint::Header)).collect()] }
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    fn render(&self, style: Style) -> String {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            for (column, cell) in row.iter().enumerate() {
+                let last = column + 1 == row.len();
+                text.push_str(&painted(cell, style));
+                if last {
+                    break;
+                }
+                if style.aligned {
+                    let width = widths.get(column).copied().unwrap_or(0);
+                    let pad = width.saturating_sub(cell.text.chars().count()) + 2;
+                    text.push_str(&" ".repeat(pad));
+                } else {
+                    text.push('\t');
+                }
+            }
+            let end = text.trim_end_matches(' ').len();
+            text.truncate(end);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn painted(cell: &Cell, style: Style) -> String {
+    if style.colour && cell.paint != Paint::Plain {
+        format!("\x1b[{}m{}\x1b[0m", cell.paint.code(), cell.text)
+    } else {
+        cell.text.clone()
+    }
+}
+
+/// `penctl status`.
+#[must_use]
+pub fn status(status: &Status, style: Style) -> String {
+    let mut text = format!(
+        "node {}, pen {}, up {}, process {}\n",
+        status.node,
+        status.version,
+        short(Duration::from_secs(status.uptime_s)),
+        status.pid
+    );
+    let _ = writeln!(
+        text,
+        "{} services, {} of {} backends usable",
+        status.services, status.backends_usable, status.backends
+    );
+    for service in &status.services_down {
+        let line = format!("service {service} has no usable backend");
+        text.push_str(&painted(&cell(line, Paint::Bad), style));
+        text.push('\n');
+    }
+    let mut table = Table::new(&["INTERFACE", "LINK", "XDP", "WANTED", "NOTE"]);
+    for interface in &status.interfaces {
+        let link = if interface.up { ("up", Paint::Good) } else { ("down", Paint::Bad) };
+        let paint = match interface.xdp.as_str() {
+            "native" => Paint::Good,
+            "generic" => Paint::Odd,
+            _ => Paint::Bad,
+        };
+        table.row([
+            plain(&interface.name),
+            cell(link.0, link.1),
+            cell(&interface.xdp, paint),
+            plain(&interface.wanted),
+            plain(interface.note.as_deref().unwrap_or("-")),
+        ]);
+    }
+    text + &table.render(style)
+}
+
+/// `penctl services`.
+#[must_use]
+pub fn services(services: &[Service], style: Style) -> String {
+    let mut table =
+        Table::new(&["SERVICE", "LISTEN", "MODE", "AFFINITY", "USABLE", "PACKETS", "BYTES"]);
+    for service in services {
+        let paint = match service.usable {
+            0 => Paint::Bad,
+            usable if usable < service.total => Paint::Odd,
+            _ => Paint::Good,
+        };
+        table.row([
+            plain(&service.name),
+            plain(format!("{}/{}", service.listen, service.protocol)),
+            plain(&service.mode),
+            plain(&service.affinity),
+            cell(format!("{}/{}", service.usable, service.total), paint),
+            plain(service.packets),
+            plain(service.bytes),
+        ]);
+    }
+    table.render(style)
+}
+
+/// `penctl backends`.
+#[must_use]
+pub fn backends(backends: &[Backend], style: Style) -> String {
+    let mut table = Table::new(&[
+        "BACKEND", "ADDRESS", "ADMIN", "HEALTH", "WEIGHT", "SHARE", "PACKETS", "BYTES", "MAC",
+        "SINCE", "WHY NOT",
+    ]);
+    for backend in backends {
+        let paint = match (backend.usable, backend.health) {
+            (true, _) => Paint::Good,
+            (false, Health::Down) => Paint::Bad,
+            (false, _) => Paint::Odd,
+        };
+        table.row([
+            cell(format!("{}/{}", backend.service, backend.name), paint),
+            plain(std::net::SocketAddr::new(backend.address, backend.port)),
+            plain(backend.admin),
+            plain(backend.health),
+            plain(backend.weight),
+            plain(format!("{:.1}%", backend.share)),
+            plain(backend.packets),
+            plain(backend.bytes),
+            plain(backend.mac.as_deref().unwrap_or("-")),
+            plain(short(Duration::from_millis(backend.since_ms))),
+            plain(backend.why.as_deref().unwrap_or("-")),
+        ]);
+    }
+    table.render(style)
+}
+
+/// `penctl vips`.
+#[must_use]
+pub fn vips(vips: &[Vip], style: Style) -> String {
+    let mut table = Table::new(&["ADDRESS", "INTERFACE", "ROLE", "MAC", "SERVICES"]);
+    for vip in vips {
+        let paint = if vip.role == "master" { Paint::Good } else { Paint::Odd };
+        table.row([
+            plain(vip.address),
+            plain(&vip.interface),
+            cell(&vip.role, paint),
+            plain(vip.mac.as_deref().unwrap_or("-")),
+            plain(if vip.services.is_empty() { "-".to_owned() } else { vip.services.join(",") }),
+        ]);
+    }
+    table.render(style)
+}
+
+/// `penctl counters`; those that are zero are left out on a terminal.
+#[must_use]
+pub fn counters(counters: &[Counter], style: Style) -> String {
+    let mut table = Table::new(&["COUNTER", "PACKETS", "BYTES"]);
+    for counter in counters {
+        if style.aligned && counter.packets == 0 {
+            continue;
+        }
+        let paint = if counter.name.starts_with("drop-") { Paint::Bad } else { Paint::Plain };
+        table.row([cell(&counter.name, paint), plain(counter.packets), plain(counter.bytes)]);
+    }
+    table.render(style)
+}
+
+/// `penctl events`.
+#[must_use]
+pub fn events(events: &[Event], style: Style) -> String {
+    let mut table = Table::new(&["NUMBER", "AT", "KIND", "SUBJECT", "TEXT"]);
+    for event in events {
+        let paint = match event.kind.as_str() {
+            kind if kind.ends_with("-down") || kind.ends_with("-failed") => Paint::Bad,
+            kind if kind.ends_with("-up") => Paint::Good,
+            _ => Paint::Plain,
+        };
+        let at = Duration::from_millis(event.at_ms);
+        table.row([
+            plain(event.sequence),
+            plain(format!("+{:.3}s", at.as_secs_f64())),
+            cell(&event.kind, paint),
+            plain(&event.subject),
+            plain(&event.text),
+        ]);
+    }
+    table.render(style)
+}
+
+/// `penctl explain`.
+#[must_use]
+pub fn explanation(explanation: &Explanation, style: Style) -> String {
+    let outcome = match (explanation.verdict.as_str(), &explanation.backend, explanation.address) {
+        ("forward", Some(backend), Some(address)) => format!("forward to {backend} ({address})"),
+        (verdict, ..) => verdict.to_owned(),
+    };
+    let paint = if explanation.verdict == "drop" { Paint::Bad } else { Paint::Good };
+    let mut text = painted(&cell(outcome, paint), style);
+    let _ = writeln!(text, ", counted as {}", explanation.counter);
+    for step in &explanation.steps {
+        let _ = writeln!(text, "  {step}");
+    }
+    text
+}
+
+/// `penctl drain`, `maint`, `ready` and `weight`.
+#[must_use]
+pub fn change(change: &Change) -> String {
+    let verb = if change.dry_run { "would be" } else { "is" };
+    let moves = if change.dry_run { "would move" } else { "moved" };
+    if change.was == change.now {
+        return format!("{} {verb} {} as before\n", change.subject, change.now);
+    }
+    format!(
+        "{} {verb} {} (was {}), {:.1}% of the slots {moves}\n",
+        change.subject, change.now, change.was, change.moved
+    )
+}
+
+/// A duration with its two largest units.
+fn short(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds == 0 => format!("{}ms", duration.as_millis()),
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m{}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h{minutes}m"),
+        (days, hours, _) => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Admin;
+
+    fn backend(usable: bool) -> Backend {
+        Backend {
+            service: "web".into(),
+            name: "b1".into(),
+            address: "10.0.0.11".parse().expect("literal"),
+            port: 80,
+            weight: 1,
+            share: 33.333,
+            admin: Admin::Ready,
+            health: if usable { Health::Up } else { Health::Down },
+            usable,
+            why: (!usable).then(|| "check failed: connection refused".into()),
+            mac: Some("02:00:00:00:00:0b".into()),
+            interface: Some("eth0".into()),
+            packets: 7,
+            bytes: 700,
+            since_ms: 65_000,
+        }
+    }
+
+    #[test]
+    fn a_terminal_gets_aligned_columns() {
+        let style = Style { aligned: true, colour: false };
+        let text = backends(&[backend(true), backend(false)], style);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "BACKEND  ADDRESS       ADMIN  HEALTH  WEIGHT  SHARE  PACKETS  BYTES  MAC                SINCE  WHY NOT",
+                "web/b1   10.0.0.11:80  ready  up      1       33.3%  7        700    02:00:00:00:00:0b  1m5s   -",
+                "web/b1   10.0.0.11:80  ready  down    1       33.3%  7        700    02:00:00:00:00:0b  1m5s   check failed: connection refused",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pipe_gets_tabs_and_no_colour() {
+        let text = backends(&[backend(true)], Style::default());
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.lines().all(|line| line.split('\t').count() == 11), "{text}");
+        assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn colour_marks_what_is_down() {
+        let style = Style { aligned: true, colour: true };
+        assert!(backends(&[backend(false)], style).contains("\x1b[31mweb/b1\x1b[0m"));
+    }
+
+    #[test]
+    fn counters_at_zero_are_left_out_for_people_only() {
+        let all = [
+            Counter { name: "transmit".into(), packets: 3, bytes: 180 },
+            Counter { name: "redirect".into(), packets: 0, bytes: 0 },
+        ];
+        let people = Style { aligned: true, colour: false };
+        assert_eq!(counters(&all, people), "COUNTER   PACKETS  BYTES\ntransmit  3        180\n");
+        assert_eq!(counters(&all, Style::default()).lines().count(), 3);
+    }
+
+    #[test]
+    fn a_change_reads_as_a_sentence() {
+        let mut done = Change {
+            subject: "web/b1".into(),
+            was: "ready".into(),
+            now: "drain".into(),
+            moved: 33.4,
+            dry_run: false,
+        };
+        assert_eq!(change(&done), "web/b1 is drain (was ready), 33.4% of the slots moved\n");
+        done.dry_run = true;
+        assert_eq!(
+            change(&done),
+            "web/b1 would be drain (was ready), 33.4% of the slots would move\n"
+        );
+        done.was = "drain".into();
+        assert_eq!(change(&done), "web/b1 would be drain as before\n");
+    }
+
+    #[test]
+    fn durations_keep_two_units() {
+        for (seconds, text) in [(5, "5s"), (65, "1m5s"), (7300, "2h1m"), (200_000, "2d7h")] {
+            assert_eq!(short(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(short(Duration::from_millis(250)), "250ms");
+    }
+}

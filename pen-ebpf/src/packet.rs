@@ -1,0 +1,101 @@
+//! The only pointer arithmetic on packets: a frame between `data` and `data_end`, read and written
+//! at offsets that are compared with its end each time, which is also what the verifier asks for.
+#![expect(unsafe_code, reason = "this is the fence: bounds are checked here and nowhere else")]
+
+use core::marker::PhantomData;
+
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
+use pen_common::net::{
+    ArpPacket, EthHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption, NdMessage, TcpHeader,
+    UdpHeader,
+};
+
+/// A header as it stands in a packet.
+///
+/// # Safety
+///
+/// Alignment 1, no padding, any bytes are valid.
+pub(crate) unsafe trait Header: Copy {}
+
+macro_rules! headers {
+    ($($ty:ty),+) => {$(
+        const _: () = assert!(align_of::<$ty>() == 1);
+        // SAFETY: `repr(C)` of byte arrays and integers of one byte; alignment asserted above and
+        // sizes beside the types, so there is no padding.
+        unsafe impl Header for $ty {}
+    )+};
+}
+
+headers!(
+    ArpPacket,
+    EthHeader,
+    Ipv4Header,
+    Ipv6Header,
+    NdLinkLayerOption,
+    NdMessage,
+    TcpHeader,
+    UdpHeader,
+    [u8; 4]
+);
+
+/// A frame. It must be made anew after the packet was resized.
+pub(crate) struct Frame<'a> {
+    start: usize,
+    end: usize,
+    _packet: PhantomData<&'a xdp_md>,
+}
+
+impl<'a> Frame<'a> {
+    /// The frame of this run of the program.
+    #[inline(always)]
+    pub(crate) fn of(ctx: *mut xdp_md) -> Self {
+        // SAFETY: the kernel calls the program with a valid context, and only ours passes it on.
+        let (start, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+        Self { start, end, _packet: PhantomData }
+    }
+
+    /// Its length in bytes, from the Ethernet header on.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u64 {
+        (self.end - self.start) as u64
+    }
+
+    /// The header at this offset, if the frame is long enough.
+    #[inline(always)]
+    pub(crate) fn at<T: Header>(&self, offset: usize) -> Option<&'a T> {
+        if self.start + offset + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: the whole of T lies before `end`, compared just above; a `Header` has alignment
+        // 1 and is valid whatever the bytes are.
+        Some(unsafe { &*((self.start + offset) as *const T) })
+    }
+
+    /// Writes a header at this offset; `None` and nothing written if the frame is too short.
+    #[inline(always)]
+    pub(crate) fn write<T: Header>(&self, offset: usize, value: &T) -> Option<()> {
+        if self.start + offset + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: as in `at`; the packet is ours alone while the program runs, and a `Header` may
+        // be overwritten under a shared reference's copy because callers copied what they need.
+        unsafe { *((self.start + offset) as *mut T) = *value };
+        Some(())
+    }
+}
+
+/// Index of the interface that the frame came in on.
+#[inline(always)]
+pub(crate) fn ingress(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: as in `Frame::of`.
+    unsafe { (*ctx).ingress_ifindex }
+}
+
+/// Makes the frame longer (or shorter) by `delta` bytes at its end. Every [`Frame`] made before is
+/// void.
+#[inline(always)]
+pub(crate) fn resize(ctx: *mut xdp_md, delta: i32) -> Option<()> {
+    // SAFETY: a helper on the context that the kernel gave us.
+    let failed = unsafe { bpf_xdp_adjust_tail(ctx, delta) };
+    if failed == 0 { Some(()) } else { None }
+}
