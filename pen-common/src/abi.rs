@@ -114,15 +114,17 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// Zero.
     pub _pad: u8,
+    /// Zero. Apart from the byte before, because a word is zeroed by one instruction.
+    pub _pad_word: u32,
 }
-const _: () = assert!(size_of::<ServiceKey>() == 20);
+const _: () = assert!(size_of::<ServiceKey>() == 24);
 
 impl ServiceKey {
     /// A key with its padding zeroed.
     #[must_use]
     #[inline(always)]
     pub const fn new(vip: Addr, port: Be16, protocol: u8) -> Self {
-        Self { vip, port, protocol, _pad: 0 }
+        Self { vip, port, protocol, _pad: 0, _pad_word: 0 }
     }
 }
 

@@ -127,27 +127,52 @@ fn flow_hash(secret: Secret, service: &Service, flow: &Flow) -> u64 {
 
 #[inline(always)]
 fn choose(lookup: &impl Lookup, service: &Service, index: u32) -> Verdict {
+    let forward =
+        |id, backend| Verdict::Forward(Forward { service: service.id, slot: index, id, backend });
+    match usable(lookup, service.id, index) {
+        Ok(Some((id, backend))) => forward(id, backend),
+        Ok(None) => {
+            let id = probe(lookup, service.id, service.slots, index);
+            match lookup.backend(id) {
+                Some(backend) if id != 0 => forward(id, backend),
+                _ => Verdict::Drop(DropReason::DropNoBackend),
+            }
+        }
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// The backend of a slot; `None` while it is down and the table does not yet say so.
+#[inline(always)]
+fn usable(
+    lookup: &impl Lookup,
+    service: u32,
+    index: u32,
+) -> Result<Option<(u32, Backend)>, DropReason> {
+    let Some(slot) = lookup.slot(service, index) else { return Err(DropReason::DropNoTable) };
+    let id = u32::from(slot.current);
+    if id == 0 {
+        return Err(DropReason::DropNoBackend);
+    }
+    let Some(backend) = lookup.backend(id) else { return Err(DropReason::DropNoTable) };
+    Ok(if backend.state == Backend::DOWN { None } else { Some((id, backend)) })
+}
+
+/// The first usable backend in the slots after `index`; 0 if there is none. Not inlined: it is
+/// needed for some milliseconds after a backend died, and would cost the hot path its registers.
+#[inline(never)]
+fn probe<L: Lookup>(lookup: &L, service: u32, slots: u32, index: u32) -> u32 {
     let mut at = index;
-    for _ in 0..PROBES {
-        let Some(slot) = lookup.slot(service.id, at) else {
-            return Verdict::Drop(DropReason::DropNoTable);
-        };
-        let id = u32::from(slot.current);
-        if id == 0 {
-            return Verdict::Drop(DropReason::DropNoBackend);
-        }
-        let Some(backend) = lookup.backend(id) else {
-            return Verdict::Drop(DropReason::DropNoTable);
-        };
-        if backend.state != Backend::DOWN {
-            return Verdict::Forward(Forward { service: service.id, slot: index, id, backend });
-        }
+    for _ in 1..PROBES {
         at += 1;
-        if at >= service.slots {
+        if at >= slots {
             at = 0;
         }
+        if let Ok(Some((id, _))) = usable(lookup, service, at) {
+            return id;
+        }
     }
-    Verdict::Drop(DropReason::DropNoBackend)
+    0
 }
 
 #[cfg(test)]

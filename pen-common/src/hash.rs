@@ -130,7 +130,7 @@ mod tests {
 
         #[test]
         fn masking_keeps_exactly_the_prefix(bytes: [u8; 16], prefix in 0_u8..=128) {
-            let (high, low) = masked(&Addr(bytes), prefix);
+            let (high, low) = masked(&Addr::v6(bytes), prefix);
             let whole = u128::from_be_bytes(bytes);
             let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
             let mask = if prefix == 0 { 0 } else { mask };

@@ -1,4 +1,4 @@
-//! Addresses, ports and header layouts as they stand in a frame. All types have alignment 1, so
+//! Addresses, ports and header layouts as they stand in a frame. All headers have alignment 1, so
 //! that a reference to them may point anywhere into a packet.
 
 use core::{
@@ -56,32 +56,56 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// An IP address in 16 bytes; IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2).
+/// An IP address in 16 bytes, in network order; IPv4 as IPv4-mapped IPv6 (RFC 4291 section
+/// 2.5.5.2). Held as two words, so that the kernel copies and compares words, not bytes; in a
+/// packet an address is a byte array and is read with [`Addr::v4`] or [`Addr::v6`].
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Addr(pub [u8; 16]);
+pub struct Addr([u64; 2]);
 
 impl Addr {
     /// From the four bytes of an IPv4 header.
     #[must_use]
     #[inline(always)]
     pub const fn v4(bytes: [u8; 4]) -> Self {
-        let [a, b, c, d] = bytes;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        let mapped = 0xffff << 32 | u32::from_be_bytes(bytes) as u64;
+        Self([0, mapped.to_be()])
+    }
+
+    /// From the sixteen bytes of an IPv6 header.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "takes the two halves of a number")]
+    pub const fn v6(bytes: [u8; 16]) -> Self {
+        // As one number, because LLVM does not put words together that were taken apart to bytes.
+        let whole = u128::from_le_bytes(bytes);
+        Self([(whole as u64).to_le(), ((whole >> 64) as u64).to_le()])
+    }
+
+    /// The sixteen bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bytes(self) -> [u8; 16] {
+        let (high, low) = self.halves();
+        let [a, b, c, d, e, f, g, h] = high.to_be_bytes();
+        let [i, j, k, l, m, n, o, p] = low.to_be_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     /// True for an IPv4 address.
     #[must_use]
-    pub fn is_v4(&self) -> bool {
-        self.0[..12] == Self::v4([0; 4]).0[..12]
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        let (high, low) = self.halves();
+        high == 0 && low >> 32 == 0xffff
     }
 
-    /// The two halves as big-endian numbers, for hashing.
+    /// The two halves as numbers, for hashing.
     #[must_use]
     #[inline(always)]
-    pub const fn halves(&self) -> (u64, u64) {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+    pub const fn halves(self) -> (u64, u64) {
+        let [high, low] = self.0;
+        (u64::from_be(high), u64::from_be(low))
     }
 }
 
@@ -89,19 +113,19 @@ impl From<IpAddr> for Addr {
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self::v4(v4.octets()),
-            IpAddr::V6(v6) => Self(v6.octets()),
+            IpAddr::V6(v6) => Self::v6(v6.octets()),
         }
     }
 }
 
 impl From<Addr> for IpAddr {
     fn from(addr: Addr) -> Self {
-        let v6 = Ipv6Addr::from(addr.0);
+        let bytes = addr.bytes();
         if addr.is_v4() {
-            let [.., a, b, c, d] = addr.0;
+            let [.., a, b, c, d] = bytes;
             Self::V4(Ipv4Addr::new(a, b, c, d))
         } else {
-            Self::V6(v6)
+            Self::V6(Ipv6Addr::from(bytes))
         }
     }
 }
@@ -202,9 +226,9 @@ pub struct Ipv6Header {
     /// Hop limit.
     pub hop_limit: u8,
     /// Source address.
-    pub source: Addr,
+    pub source: [u8; 16],
     /// Destination address.
-    pub destination: Addr,
+    pub destination: [u8; 16],
 }
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
 
@@ -303,7 +327,7 @@ pub struct NdMessage {
     /// Flags of an advertisement, reserved in a solicitation.
     pub flags: [u8; 4],
     /// Address that is asked for.
-    pub target: Addr,
+    pub target: [u8; 16],
 }
 const _: () = assert!(size_of::<NdMessage>() == 24);
 

@@ -43,7 +43,8 @@ pub(crate) fn ipv6(ctx: &XdpContext, frame: &Frame<'_>, eth: &EthHeader) -> Coun
         return nd::answer(ctx.ctx);
     }
     let arrival = arrival(ctx, eth);
-    let verdict = forward::decide(&Maps, &arrival, &ip.destination, || parse_ipv6(frame, ip));
+    let destination = Addr::v6(ip.destination);
+    let verdict = forward::decide(&Maps, &arrival, &destination, || parse_ipv6(frame, ip));
     carry_out(ctx, frame, &verdict)
 }
 
@@ -83,7 +84,7 @@ fn parse_ipv6(frame: &Frame<'_>, ip: &Ipv6Header) -> Result<Flow, PassReason> {
     }
     let length = ip.payload_length.value() as usize;
     let (source_port, port) = ports(frame, IPV6_PAYLOAD, length, ip.next_header)?;
-    Ok(Flow { source: ip.source, source_port, port, protocol: ip.next_header })
+    Ok(Flow { source: Addr::v6(ip.source), source_port, port, protocol: ip.next_header })
 }
 
 /// Source and destination port of the TCP or UDP header at `offset`, where the IP header says that

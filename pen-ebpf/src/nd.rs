@@ -2,8 +2,9 @@
 //! 7.1.1, 7.2.3 and 7.2.4), also those of duplicate address detection (RFC 4862), so that nobody
 //! takes the address. All other ICMPv6 passes.
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::xdp_md;
-use pen_common::abi::AddrEntry;
 use pen_common::csum::Checksum;
 use pen_common::forward;
 use pen_common::net::{
@@ -17,49 +18,49 @@ use crate::packet::{self, Frame};
 
 /// An advertisement with its option.
 const REPLY_LENGTH: usize = size_of::<NdMessage>() + size_of::<NdLinkLayerOption>();
-/// Longest solicitation whose checksum is verified, in words of four bytes; longer ones pass.
-const MAX_WORDS: usize = 32;
+/// Longest solicitation that is answered, in words of four bytes: options "source link-layer
+/// address" and "nonce" (RFC 7527). Longer ones are left to the kernel.
+const MAX_WORDS: usize = 10;
 /// ff02::1 and the Ethernet address that belongs to it.
-const ALL_NODES: Addr = Addr([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
-const UNSPECIFIED: Addr = Addr([0; 16]);
 
 #[inline(never)]
 pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     let frame = Frame::of(ctx);
-    let (Some(eth), Some(ip), Some(nd)) =
-        (frame.at::<EthHeader>(0), frame.at::<Ipv6Header>(IP), frame.at::<NdMessage>(IPV6_PAYLOAD))
+    let (Some(ip), Some(nd)) = (frame.at::<Ipv6Header>(IP), frame.at::<NdMessage>(IPV6_PAYLOAD))
     else {
         return Counter::PassNeighbour;
     };
     if nd.kind != NdMessage::SOLICITATION {
-        return match forward::own(&Maps, &ip.destination) {
+        return match forward::own(&Maps, &Addr::v6(ip.destination)) {
             Ok(_) => Counter::PassProtocol,
             Err(reason) => reason.counter(),
         };
     }
-    let entry = match forward::own(&Maps, &nd.target) {
+    let entry = match forward::own(&Maps, &Addr::v6(nd.target)) {
         Ok(entry) => entry,
         Err(reason) => return reason.counter(),
     };
-    if packet::ingress(ctx) != entry.ifindex || !is_valid(&frame, ip, nd) {
+    if packet::ingress(ctx) != entry.ifindex || !is_valid(ctx) {
         return Counter::PassNeighbour;
     }
-    // What is needed is copied: the references end when the frame is resized.
-    let (asker, station, target) = (ip.source, eth.source, nd.target);
     let wanted = (IPV6_PAYLOAD + REPLY_LENGTH) as i32;
     if packet::resize(ctx, wanted - frame.length() as i32).is_none() {
         return Counter::PassNeighbour;
     }
-    match write_reply(&Frame::of(ctx), &entry, &asker, station, target) {
-        Some(()) => Counter::NdReply,
-        None => Counter::DropRewrite,
-    }
+    if write_reply(ctx, &entry.mac) { Counter::NdReply } else { Counter::DropRewrite }
 }
 
-/// The checks of RFC 4861 section 7.1.1: hop limit 255 proves that no router forwarded it.
-#[inline(always)]
-fn is_valid(frame: &Frame<'_>, ip: &Ipv6Header, nd: &NdMessage) -> bool {
+/// The checks of RFC 4861 section 7.1.1: hop limit 255 proves that no router forwarded it. Not
+/// inlined, like [`write_reply`]: the stack of a chain of functions together is 512 bytes.
+#[inline(never)]
+fn is_valid(ctx: *mut xdp_md) -> bool {
+    let frame = Frame::of(ctx);
+    let (Some(ip), Some(nd)) = (frame.at::<Ipv6Header>(IP), frame.at::<NdMessage>(IPV6_PAYLOAD))
+    else {
+        return false;
+    };
     let length = ip.payload_length.value() as usize;
     if ip.hop_limit != 255 || nd.code != 0 || length < size_of::<NdMessage>() || length % 4 != 0 {
         return false;
@@ -68,8 +69,8 @@ fn is_valid(frame: &Frame<'_>, ip: &Ipv6Header, nd: &NdMessage) -> bool {
         return false;
     }
     let mut sum = Checksum::ipv6_pseudo_header(
-        &ip.source,
-        &ip.destination,
+        &Addr::v6(ip.source),
+        &Addr::v6(ip.destination),
         ip.payload_length.value(),
         protocol::ICMPV6,
     );
@@ -83,53 +84,42 @@ fn is_valid(frame: &Frame<'_>, ip: &Ipv6Header, nd: &NdMessage) -> bool {
     sum.finish() == Be16::new(0)
 }
 
+/// Turns the solicitation, which resizing left in its place, into the advertisement.
+#[inline(never)]
+fn write_reply(ctx: *mut xdp_md, mac: &MacAddr) -> bool {
+    advertise(&Frame::of(ctx), *mac).is_some()
+}
+
 #[inline(always)]
-fn write_reply(
-    frame: &Frame<'_>,
-    entry: &AddrEntry,
-    asker: &Addr,
-    station: MacAddr,
-    target: Addr,
-) -> Option<()> {
+fn advertise(frame: &Frame<'_>, mac: MacAddr) -> Option<()> {
+    let asker = frame.at::<Ipv6Header>(IP)?.source;
+    let target = frame.at::<NdMessage>(IPV6_PAYLOAD)?.target;
+    let station = frame.at::<EthHeader>(0)?.source;
     // A probe of duplicate address detection has no address to answer to: everybody is told.
-    let probe = *asker == UNSPECIFIED;
-    let destination = if probe { ALL_NODES } else { *asker };
-    frame.write(
-        0,
-        &EthHeader {
-            destination: if probe { ALL_NODES_MAC } else { station },
-            source: entry.mac,
-            ethertype: ethertype::IPV6,
-        },
-    )?;
-    frame.write(
-        IP,
-        &Ipv6Header {
-            version_class_flow: [0x60, 0, 0, 0],
-            payload_length: Be16::new(REPLY_LENGTH as u16),
-            next_header: protocol::ICMPV6,
-            hop_limit: 255,
-            source: target,
-            destination,
-        },
-    )?;
-    let option = NdLinkLayerOption { kind: 2, length: 1, mac: entry.mac };
-    let mut reply = NdMessage {
-        kind: NdMessage::ADVERTISEMENT,
-        code: 0,
-        checksum: Be16::new(0),
-        flags: [if probe { 0 } else { NdMessage::SOLICITED } | NdMessage::OVERRIDE, 0, 0, 0],
-        target,
-    };
-    let [a, b, c, d, e, f] = option.mac.0;
-    reply.checksum =
-        Checksum::ipv6_pseudo_header(&target, &destination, REPLY_LENGTH as u16, protocol::ICMPV6)
-            .add_bytes([reply.kind, reply.code, 0, 0])
-            .add_bytes(reply.flags)
-            .add_addr(&target)
-            .add_bytes([option.kind, option.length, a, b])
-            .add_bytes([c, d, e, f])
-            .finish();
-    frame.write(IPV6_PAYLOAD, &reply)?;
+    let probe = Addr::v6(asker) == Addr::default();
+    let (station, destination) = if probe { (ALL_NODES_MAC, ALL_NODES) } else { (station, asker) };
+    let option = NdLinkLayerOption { kind: 2, length: 1, mac };
+    let flags = [if probe { 0 } else { NdMessage::SOLICITED } | NdMessage::OVERRIDE, 0, 0, 0];
+    let [a, b, c, d, e, f] = mac.0;
+    let [high, low] = Checksum::ipv6_pseudo_header(
+        &Addr::v6(target),
+        &Addr::v6(destination),
+        REPLY_LENGTH as u16,
+        protocol::ICMPV6,
+    )
+    .add_bytes([NdMessage::ADVERTISEMENT, 0, 0, 0])
+    .add_bytes(flags)
+    .add_addr(&Addr::v6(target))
+    .add_bytes([option.kind, option.length, a, b])
+    .add_bytes([c, d, e, f])
+    .finish()
+    .0;
+    frame.write(0, &EthHeader { destination: station, source: mac, ethertype: ethertype::IPV6 })?;
+    frame.write(IP + offset_of!(Ipv6Header, payload_length), &Be16::new(REPLY_LENGTH as u16))?;
+    frame.write(IP + offset_of!(Ipv6Header, source), &target)?;
+    frame.write(IP + offset_of!(Ipv6Header, destination), &destination)?;
+    // The target stays where it is; so do version and hop limit 255 of the IPv6 header.
+    frame.write(IPV6_PAYLOAD, &[NdMessage::ADVERTISEMENT, 0, high, low])?;
+    frame.write(IPV6_PAYLOAD + offset_of!(NdMessage, flags), &flags)?;
     frame.write(IPV6_PAYLOAD + size_of::<NdMessage>(), &option)
 }

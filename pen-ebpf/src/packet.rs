@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "this is the fence: bounds are checked here and nowhere else")]
 
 use core::marker::PhantomData;
+use core::ptr::read_volatile;
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
 use pen_common::net::{
-    ArpPacket, EthHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption, NdMessage, TcpHeader,
+    ArpPacket, Be16, EthHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption, NdMessage, TcpHeader,
     UdpHeader,
 };
 
@@ -35,7 +36,9 @@ headers!(
     NdMessage,
     TcpHeader,
     UdpHeader,
-    [u8; 4]
+    Be16,
+    [u8; 4],
+    [u8; 16]
 );
 
 /// A frame. It must be made anew after the packet was resized.
@@ -49,8 +52,13 @@ impl<'a> Frame<'a> {
     /// The frame of this run of the program.
     #[inline(always)]
     pub(crate) fn of(ctx: *mut xdp_md) -> Self {
+        // Volatile, or LLVM reads them in the caller and hands the numbers over: the verifier then
+        // no longer knows that they are pointers.
         // SAFETY: the kernel calls the program with a valid context, and only ours passes it on.
-        let (start, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+        let (start, end) = unsafe {
+            (read_volatile(&raw const (*ctx).data), read_volatile(&raw const (*ctx).data_end))
+        };
+        let (start, end) = (start as usize, end as usize);
         Self { start, end, _packet: PhantomData }
     }
 
@@ -88,7 +96,7 @@ impl<'a> Frame<'a> {
 #[inline(always)]
 pub(crate) fn ingress(ctx: *mut xdp_md) -> u32 {
     // SAFETY: as in `Frame::of`.
-    unsafe { (*ctx).ingress_ifindex }
+    unsafe { read_volatile(&raw const (*ctx).ingress_ifindex) }
 }
 
 /// Makes the frame longer (or shorter) by `delta` bytes at its end. Every [`Frame`] made before is

@@ -30,7 +30,8 @@ pub fn maglev(members: &[Member], secret: Secret, slots: u32) -> Vec<Slot> {
     let size = slots as usize;
     let mut table = vec![0_u16; size];
     let mut members = members.to_vec();
-    members.sort_unstable();
+    // By the address as a number, so that machines of both byte orders agree.
+    members.sort_unstable_by_key(|member| (member.addr.halves(), member.port));
     members.retain(|member| member.weight > 0);
     let heaviest = members.iter().map(|member| u64::from(member.weight)).max().unwrap_or(1);
     let mut walks: Vec<Walk> =
