@@ -77,7 +77,16 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
 
 fn build_ebpf(compiler: &Compiler, root: &Path, target_dir: &Path) -> Result<()> {
     // Encoded flags replace the user's RUSTFLAGS, which are meant for another machine.
-    let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
+    let flags = [
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        // 32-bit arithmetic and jumps; every kernel that has XDP links knows them.
+        "-Ctarget-cpu=v3",
+        // Packet headers are not aligned. x86-64 and arm64 read words at any address; without this
+        // each address of a packet is read and compared byte by byte.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    ]
+    .join("\x1f");
     let mut cargo = compiler.cargo()?;
     cargo
         .current_dir(root)

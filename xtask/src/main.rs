@@ -33,13 +33,16 @@ enum Verb {
     Check,
     /// Unit tests, then the end-to-end tests in network namespaces (needs root)
     Test(test::TestArgs),
-    /// Run pen (needs root)
+    /// Try pen: a lab with client, balancer and three backends; or pen on a real interface
     Run(run::RunArgs),
+    #[command(hide = true)]
+    DemoServer(run::DemoServerArgs),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask setup              once on a new machine, as root
+  cargo xtask run                see pen balance in a network of its own
   cargo xtask build --release    pend, penctl and pen.bpf.o in target/release
   cargo xtask check              before each commit
   cargo xtask test               everything; setup and build come first by themselves
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Check => check::check(),
         Verb::Test(args) => test::test(&args),
         Verb::Run(args) => run::run(args),
+        Verb::DemoServer(args) => run::demo_server(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
