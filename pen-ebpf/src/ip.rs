@@ -10,7 +10,7 @@ use pen_common::net::{
 use pen_common::verdict::{Counter, PassReason, Verdict};
 
 use crate::maps::{self, Maps};
-use crate::packet::Frame;
+use crate::packet::{self, Frame};
 use crate::{nd, rewrite};
 
 /// Where an IP header stands in a frame without VLAN tag.
@@ -50,7 +50,7 @@ pub(crate) fn ipv6(ctx: &XdpContext, frame: &Frame<'_>, eth: &EthHeader) -> Coun
 
 #[inline(always)]
 fn arrival(ctx: &XdpContext, eth: &EthHeader) -> Arrival {
-    Arrival { ifindex: ctx.ingress_ifindex() as u32, station: eth.destination }
+    Arrival { ifindex: packet::ingress(ctx.ctx), station: eth.destination }
 }
 
 #[inline(always)]

@@ -16,8 +16,10 @@ use crate::ip::{IP, IPV6_PAYLOAD};
 use crate::maps::Maps;
 use crate::packet::{self, Frame};
 
-/// An advertisement with its option.
-const REPLY_LENGTH: usize = size_of::<NdMessage>() + size_of::<NdLinkLayerOption>();
+/// Length of an advertisement with its option.
+const REPLY_LENGTH: u16 = 32;
+const _: () =
+    assert!(size_of::<NdMessage>() + size_of::<NdLinkLayerOption>() == REPLY_LENGTH as usize);
 /// Longest solicitation that is answered, in words of four bytes: options "source link-layer
 /// address" and "nonce" (RFC 7527). Longer ones are left to the kernel.
 const MAX_WORDS: usize = 10;
@@ -45,8 +47,7 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     if packet::ingress(ctx) != entry.ifindex || !is_valid(ctx) {
         return Counter::PassNeighbour;
     }
-    let wanted = (IPV6_PAYLOAD + REPLY_LENGTH) as i32;
-    if packet::resize(ctx, wanted - frame.length() as i32).is_none() {
+    if packet::resize(ctx, &frame, IPV6_PAYLOAD + REPLY_LENGTH as usize).is_none() {
         return Counter::PassNeighbour;
     }
     if write_reply(ctx, &entry.mac) { Counter::NdReply } else { Counter::DropRewrite }
@@ -62,7 +63,11 @@ fn is_valid(ctx: *mut xdp_md) -> bool {
         return false;
     };
     let length = ip.payload_length.value() as usize;
-    if ip.hop_limit != 255 || nd.code != 0 || length < size_of::<NdMessage>() || length % 4 != 0 {
+    if ip.hop_limit != 255
+        || nd.code != 0
+        || length < size_of::<NdMessage>()
+        || !length.is_multiple_of(4)
+    {
         return false;
     }
     if (IPV6_PAYLOAD + length) as u64 > frame.length() || length > MAX_WORDS * 4 {
@@ -104,7 +109,7 @@ fn advertise(frame: &Frame<'_>, mac: MacAddr) -> Option<()> {
     let [high, low] = Checksum::ipv6_pseudo_header(
         &Addr::v6(target),
         &Addr::v6(destination),
-        REPLY_LENGTH as u16,
+        REPLY_LENGTH,
         protocol::ICMPV6,
     )
     .add_bytes([NdMessage::ADVERTISEMENT, 0, 0, 0])
@@ -115,7 +120,7 @@ fn advertise(frame: &Frame<'_>, mac: MacAddr) -> Option<()> {
     .finish()
     .0;
     frame.write(0, &EthHeader { destination: station, source: mac, ethertype: ethertype::IPV6 })?;
-    frame.write(IP + offset_of!(Ipv6Header, payload_length), &Be16::new(REPLY_LENGTH as u16))?;
+    frame.write(IP + offset_of!(Ipv6Header, payload_length), &Be16::new(REPLY_LENGTH))?;
     frame.write(IP + offset_of!(Ipv6Header, source), &target)?;
     frame.write(IP + offset_of!(Ipv6Header, destination), &destination)?;
     // The target stays where it is; so do version and hop limit 255 of the IPv6 header.

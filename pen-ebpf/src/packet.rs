@@ -99,10 +99,12 @@ pub(crate) fn ingress(ctx: *mut xdp_md) -> u32 {
     unsafe { read_volatile(&raw const (*ctx).ingress_ifindex) }
 }
 
-/// Makes the frame longer (or shorter) by `delta` bytes at its end. Every [`Frame`] made before is
-/// void.
+/// Gives the frame this length, by bytes at its end. The frame itself is void afterwards, as is
+/// every other one made before.
 #[inline(always)]
-pub(crate) fn resize(ctx: *mut xdp_md, delta: i32) -> Option<()> {
+#[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
+pub(crate) fn resize(ctx: *mut xdp_md, frame: &Frame<'_>, length: usize) -> Option<()> {
+    let delta = length as i32 - frame.length() as i32;
     // SAFETY: a helper on the context that the kernel gave us.
     let failed = unsafe { bpf_xdp_adjust_tail(ctx, delta) };
     if failed == 0 { Some(()) } else { None }

@@ -6,7 +6,7 @@ use pen_common::net::EthHeader;
 use pen_common::verdict::Counter;
 
 use crate::maps::TX;
-use crate::packet::Frame;
+use crate::packet::{self, Frame};
 
 /// Mode `dsr`: the packet itself stays as it is, the frame goes to the backend's station. The
 /// answer goes from the backend straight to the client.
@@ -21,7 +21,7 @@ pub(crate) fn direct_return(ctx: &XdpContext, frame: &Frame<'_>, backend: &Backe
     if frame.write(0, &header).is_none() {
         return Counter::DropRewrite;
     }
-    if backend.ifindex as usize == ctx.ingress_ifindex() {
+    if backend.ifindex == packet::ingress(ctx.ctx) {
         return Counter::Transmit;
     }
     match TX.redirect(backend.ifindex, u64::from(xdp_action::XDP_DROP)) {

@@ -1,5 +1,5 @@
 //! What the operator wrote. [`Config`] can only hold values that make sense: everything that reads
-//! it may rely on the rules checked by [`load`] (every service listens on a VIP, names are unique,
+//! it may rely on the rules checked by [`load()`] (every service listens on a VIP, names are unique,
 //! families match, ...), and nobody after it sees text.
 
 mod backend;

@@ -183,8 +183,7 @@ fn sum(map: &PerCpuArray<MapData, Count>, index: u32) -> Result<Count, MapError>
 
 fn clear(map: &mut PerCpuArray<MapData, Count>, index: u32) -> Result<(), MapError> {
     let zeros: Vec<Count> = map.get(&index, 0)?.iter().map(|_| Count::default()).collect();
-    let zeros =
-        aya::maps::PerCpuValues::try_from(zeros).map_err(|io_error| MapError::IoError(io_error))?;
+    let zeros = aya::maps::PerCpuValues::try_from(zeros).map_err(MapError::IoError)?;
     map.set(index, zeros, 0)
 }
 
