@@ -2,3 +2,4 @@
 //! runs them.
 
 mod lab;
+mod readme;

@@ -7,7 +7,7 @@ use std::{
     fs,
     net::IpAddr,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -31,8 +31,9 @@ pub(super) fn on_interface(
     backends: &[IpAddr],
     more: &[OsString],
 ) -> Result<()> {
-    if !Path::new("/sys/class/net").join(interface).exists() {
-        bail!("there is no interface {interface} here");
+    // Not /sys/class/net, which may show another network namespace.
+    if nix::net::if_::if_nametoindex(interface).is_err() {
+        bail!("there is no interface {interface} here; `ip link` shows what there is");
     }
     let path = write(&configuration(interface, listens, backends)?.render(None))?;
     println!("configuration: {}", path.display());
