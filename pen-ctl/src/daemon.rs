@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use pen_common::hash::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::api::{Counts, Refusal, Reply, Request};
 use crate::config::Config;
@@ -58,7 +59,15 @@ async fn serve(
     let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
     let known = netlink.dump().await.context("rtnetlink")?;
     let engine = Engine::new(config, adopted, random_secret()?, clock::now());
-    let mut daemon = Daemon { engine, dataplane, netlink, events, starting: true, failure: None };
+    let mut daemon = Daemon {
+        engine,
+        dataplane,
+        netlink,
+        events,
+        starting: true,
+        failure: None,
+        leaving: JoinSet::new(),
+    };
     for event in known {
         daemon.handle(event);
     }
@@ -89,6 +98,9 @@ async fn serve(
         }
     }
     tracing::info!("detaching");
+    daemon.engine.stop();
+    daemon.carry_out();
+    daemon.leaving.join_all().await;
     daemon.dataplane.detach();
     Ok(())
 }
@@ -101,6 +113,8 @@ struct Daemon {
     /// An interface that cannot be attached at the start ends the daemon.
     starting: bool,
     failure: Option<String>,
+    /// Requests that have to end before the daemon does.
+    leaving: JoinSet<()>,
 }
 
 impl Daemon {
@@ -118,6 +132,22 @@ impl Daemon {
                     }
                 }
                 Action::ResolveNeighbour(address) => self.netlink.resolve(address),
+                Action::JoinSolicited { ifindex, address } => {
+                    let netlink = self.netlink.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = netlink.join_solicited(ifindex, address).await {
+                            tracing::warn!("{address}: solicitations may not be heard: {error}");
+                        }
+                    });
+                }
+                Action::LeaveSolicited { ifindex, address } => {
+                    let netlink = self.netlink.clone();
+                    while self.leaving.try_join_next().is_some() {}
+                    // An interface that is gone has left already.
+                    self.leaving.spawn(async move {
+                        let _ = netlink.leave_solicited(ifindex, address).await;
+                    });
+                }
                 Action::StartProbe { probe, address, port, timeout } => {
                     health::start(self.events.clone(), probe, address, port, timeout);
                 }

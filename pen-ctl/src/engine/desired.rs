@@ -1,6 +1,8 @@
 //! From what is known to what the maps should hold: which backends are usable and why not, the
 //! slot tables over the usable ones, and the writes that lead there.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pen_common::abi::{self, AddrEntry, Cfg, Group};
@@ -83,6 +85,7 @@ impl Engine {
     /// Computes everything anew and emits the writes that are needed.
     pub(super) fn refresh(&mut self, now: Moment) {
         self.refresh_members(now);
+        self.refresh_solicited();
         let desired = self.desired();
         let writes = tables::diff(&self.applied, &desired);
         if !writes.is_empty() {
@@ -120,6 +123,23 @@ impl Engine {
                 self.tell(now, "service-up", &name, format!("service {name} has usable backends"));
             }
         }
+    }
+
+    fn refresh_solicited(&mut self) {
+        let mut wanted = BTreeSet::new();
+        for vip in &self.config.vips {
+            let link = self.network.link_by_name(&vip.interface);
+            if let (IpAddr::V6(address), Some(link)) = (vip.address, link) {
+                wanted.insert((link.ifindex, address));
+            }
+        }
+        for (ifindex, address) in wanted.difference(&self.solicited).copied() {
+            self.actions.push_back(Action::JoinSolicited { ifindex, address });
+        }
+        for (ifindex, address) in self.solicited.difference(&wanted).copied() {
+            self.actions.push_back(Action::LeaveSolicited { ifindex, address });
+        }
+        self.solicited = wanted;
     }
 
     fn desired(&self) -> Tables {

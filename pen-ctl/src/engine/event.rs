@@ -2,7 +2,7 @@
 //! (actions, imperative). All of it is plain data, so that a test, a dry run and a replay cost
 //! nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use pen_common::net::MacAddr;
@@ -149,6 +149,21 @@ pub enum Action {
     /// Ask the kernel for the route to an address and, on a connected network, to look for the
     /// neighbour; answered by `RouteFound` and `NeighbourChanged`.
     ResolveNeighbour(IpAddr),
+    /// Let the interface receive neighbour solicitations for an address that the kernel does not
+    /// have: they are sent to a multicast group, which a real NIC and a snooping switch filter.
+    JoinSolicited {
+        /// Index of the interface.
+        ifindex: u32,
+        /// The virtual address.
+        address: Ipv6Addr,
+    },
+    /// The opposite.
+    LeaveSolicited {
+        /// Index of the interface.
+        ifindex: u32,
+        /// The virtual address.
+        address: Ipv6Addr,
+    },
     /// Probe a backend; answered by `ProbeDone`.
     StartProbe {
         /// Which probe.

@@ -22,7 +22,7 @@ pub mod tables;
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ pub struct Engine {
     /// Something changed that the maps may have to follow.
     dirty: bool,
     retry_writes_at: Moment,
+    /// Virtual addresses whose solicitations an interface receives.
+    solicited: BTreeSet<(u32, Ipv6Addr)>,
     actions: VecDeque<Action>,
     journal: Journal,
 }
@@ -136,6 +138,7 @@ impl Engine {
             applied: adopted,
             dirty: false,
             retry_writes_at: Moment::NEVER,
+            solicited: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
         };
@@ -207,6 +210,13 @@ impl Engine {
     #[must_use]
     pub fn tables(&self) -> &Tables {
         &self.applied
+    }
+
+    /// Gives back what the engine asked of interfaces, for the clean end.
+    pub fn stop(&mut self) {
+        for (ifindex, address) in std::mem::take(&mut self.solicited) {
+            self.actions.push_back(Action::LeaveSolicited { ifindex, address });
+        }
     }
 
     // --- timers ---
@@ -284,6 +294,8 @@ impl Engine {
 
     fn link_removed(&mut self, now: Moment, ifindex: u32) {
         let Some(link) = self.network.link_removed(ifindex, now) else { return };
+        // Its memberships went with it.
+        self.solicited.retain(|(index, _)| *index != ifindex);
         self.dirty = true;
         if let Some(interface) = self.interfaces.get_mut(&link.name) {
             interface.attached = None;

@@ -3,7 +3,7 @@
 //! the kernel makes. Tests read as stories.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use pen_common::forward::{self, Arrival, Flow};
@@ -74,6 +74,7 @@ pub(super) struct Sim {
     pub(super) broken_maps: bool,
     pub(super) attached: Vec<String>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
+    pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
 }
 
 impl Sim {
@@ -95,6 +96,7 @@ impl Sim {
             broken_maps: false,
             attached: Vec::new(),
             probes: BTreeMap::new(),
+            solicited: BTreeSet::new(),
         };
         sim.event(Event::LinkChanged(link(true)));
         sim.event(Event::Started);
@@ -144,6 +146,12 @@ impl Sim {
                     self.attached.push(interface.clone());
                     let result = Ok(Attachment { native: true, warning: None });
                     self.engine.handle(self.now, Event::AttachDone { interface, result });
+                }
+                Action::JoinSolicited { ifindex, address } => {
+                    assert!(self.solicited.insert((ifindex, address)), "joined twice");
+                }
+                Action::LeaveSolicited { ifindex, address } => {
+                    assert!(self.solicited.remove(&(ifindex, address)), "never joined");
                 }
                 Action::Log { .. } => {}
             }
@@ -399,6 +407,23 @@ fn a_lost_interface_is_attached_again_when_it_returns_under_a_new_index() {
     sim.event(Event::LinkChanged(Link { ifindex: 9, ..link(true) }));
     assert_eq!(sim.attached, ["eth0", "eth0"]);
     assert_eq!(sim.maps.addrs[&Addr::from(VIP)].ifindex, 9);
+}
+
+#[test]
+fn an_interface_hears_solicitations_for_its_ipv6_addresses_until_the_end() {
+    let mut config = config(1);
+    let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+    config.vips.push(Vip { address: address.into(), interface: "eth0".into() });
+    let mut sim = Sim::start(config);
+    assert_eq!(sim.solicited, BTreeSet::from([(3, address)]));
+    // A new interface has no memberships.
+    sim.event(Event::LinkRemoved { ifindex: 3 });
+    sim.solicited.clear();
+    sim.event(Event::LinkChanged(Link { ifindex: 9, ..link(true) }));
+    assert_eq!(sim.solicited, BTreeSet::from([(9, address)]));
+    sim.engine.stop();
+    sim.carry_out();
+    assert_eq!(sim.solicited, BTreeSet::new());
 }
 
 #[test]

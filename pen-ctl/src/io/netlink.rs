@@ -2,12 +2,13 @@
 //! for a neighbour. Says what it hears, decides nothing.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures_util::stream::{StreamExt, TryStreamExt};
 use pen_common::net::MacAddr;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State as OperState};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -110,18 +111,56 @@ impl Netlink {
         });
     }
 
+    /// Lets an interface receive the neighbour solicitations for an address: joins the
+    /// solicited-node group (RFC 4291 section 2.7.1) by an address of the interface, not by a
+    /// socket, so that the membership outlives the daemon like the XDP program does.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said. A membership that exists already is none.
+    pub async fn join_solicited(&self, ifindex: u32, address: Ipv6Addr) -> io::Result<()> {
+        let group = IpAddr::V6(solicited_node(address));
+        let mut request = self.handle.address().add(ifindex, group, 128).replace();
+        let flags = AddressFlags::Mcautojoin | AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        // rtnetlink takes a multicast address for something else than the interface's own.
+        request.message_mut().attributes =
+            vec![AddressAttribute::Address(group), AddressAttribute::Flags(flags)];
+        request.execute().await.map_err(io::Error::other)
+    }
+
+    /// Ends what [`Netlink::join_solicited`] began.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub async fn leave_solicited(&self, ifindex: u32, address: Ipv6Addr) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        message.header.prefix_len = 128;
+        message.header.index = ifindex;
+        let group = IpAddr::V6(solicited_node(address));
+        message.attributes.push(AddressAttribute::Address(group));
+        self.handle.address().del(message).execute().await.map_err(io::Error::other)
+    }
+
     async fn route(&self, address: IpAddr) -> Option<Route> {
         let message = match address {
             IpAddr::V4(v4) => {
-                RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(v4, 32).build()
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build()
             }
             IpAddr::V6(v6) => {
-                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(v6, 128).build()
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build()
             }
         };
         let mut answers = Box::pin(self.handle.route().get(message).execute());
         route(&answers.try_next().await.ok()??)
     }
+}
+
+fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    let last = u16::from_be_bytes([b, c]);
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), last)
 }
 
 fn news(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
@@ -204,6 +243,13 @@ fn route(message: &RouteMessage) -> Option<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_solicited_node_group_takes_the_last_24_bits() {
+        // The example of RFC 4291 section 2.7.1.
+        let address = "4037::01:800:200e:8c6c".parse().expect("literal");
+        assert_eq!(solicited_node(address).to_string(), "ff02::1:ff0e:8c6c");
+    }
 
     #[test]
     fn the_kernel_tells_the_loopback_interface_and_the_route_to_it() {
