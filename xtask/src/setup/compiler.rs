@@ -1,6 +1,7 @@
 //! The compiler for eBPF: any rustc with the sources of `core` beside it, since nobody ships `core`
-//! compiled for BPF. The usual one is a rustup nightly with `rust-src`; where rustup cannot download,
-//! Debian's `rustc-web` does as well. What is complete on the machine is taken without asking a network.
+//! compiled for BPF. On Debian it is `rustc-web`, which comes with the LLVM that the linker needs and
+//! changes rarely; elsewhere a rustup nightly with `rust-src`, whose LLVM is usually newer than any
+//! that a distribution has. What is complete on the machine is taken without asking a network.
 
 use std::env;
 use std::fmt;
@@ -122,7 +123,8 @@ fn candidates() -> Vec<Candidate> {
     sysroots().iter().filter_map(|sysroot| Candidate::in_sysroot(sysroot)).collect()
 }
 
-/// Where a compiler may be, the preferred first: nightlies, other toolchains of rustup, the system's.
+/// Where a compiler may be, the preferred first: the system's, because it does not change from day
+/// to day, then nightlies, then other toolchains of rustup.
 fn sysroots() -> Vec<PathBuf> {
     let rustup = env::var_os("RUSTUP_HOME")
         .map(PathBuf::from)
@@ -134,7 +136,7 @@ fn sysroots() -> Vec<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
     toolchains.sort_by_key(|path| (!is_nightly(path), path.clone()));
-    toolchains.push(PathBuf::from("/usr"));
+    toolchains.insert(0, PathBuf::from("/usr"));
     toolchains
 }
 
@@ -152,13 +154,14 @@ pub(super) fn install(mut apt: Option<&mut Apt>) -> Result<()> {
             Err(reason) => reasons.push(format!("{candidate}: {reason:#}")),
         }
     }
-    match add_with_rustup().and_then(|found| linker::install(found.llvm, apt.as_deref_mut())) {
-        Ok(()) => return Ok(()),
-        Err(reason) => reasons.push(format!("a rustup nightly with rust-src: {reason:#}")),
-    }
-    match install_debians(apt.as_deref_mut()).and_then(|found| linker::install(found.llvm, apt)) {
+    let debians = install_debians(apt.as_deref_mut());
+    match debians.and_then(|found| linker::install(found.llvm, apt.as_deref_mut())) {
         Ok(()) => return Ok(()),
         Err(reason) => reasons.push(format!("Debian's {DEBIAN_RUSTC}: {reason:#}")),
+    }
+    match add_with_rustup().and_then(|found| linker::install(found.llvm, apt)) {
+        Ok(()) => return Ok(()),
+        Err(reason) => reasons.push(format!("a rustup nightly with rust-src: {reason:#}")),
     }
     bail!(
         "cannot get a compiler for eBPF. Install a rustup nightly with rust-src and a bpf-linker for \
@@ -220,15 +223,15 @@ mod tests {
 
     #[test]
     fn a_later_compiler_with_a_linker_beats_an_earlier_one_without() {
-        let candidates = [candidate("/nightly", 23), candidate("/usr", 22)];
-        let linker_for = |llvm| (llvm == 22).then(|| PathBuf::from("/bin/bpf-linker"));
-        let chosen = choose(&candidates, linker_for).expect("22 has a linker");
-        assert_eq!(chosen.candidate.sysroot, Path::new("/usr"));
+        let candidates = [candidate("/usr", 22), candidate("/nightly", 23)];
+        let linker_for = |llvm| (llvm == 23).then(|| PathBuf::from("/bin/bpf-linker"));
+        let chosen = choose(&candidates, linker_for).expect("23 has a linker");
+        assert_eq!(chosen.candidate.sysroot, Path::new("/nightly"));
         assert_eq!(choose(&candidates[..1], linker_for), None);
     }
 
     #[test]
-    fn nightlies_are_preferred() {
+    fn nightlies_are_known_by_their_name() {
         assert!(is_nightly(Path::new("/r/toolchains/nightly-x86_64-unknown-linux-gnu")));
         assert!(!is_nightly(Path::new("/r/toolchains/stable-x86_64-unknown-linux-gnu")));
     }

@@ -58,6 +58,8 @@ pub(super) fn install(llvm: u32, apt: Option<&mut Apt>) -> Result<()> {
     if let Some(apt) = apt {
         // libpolly: llvm-config names it among the libraries, but the -dev package lacks it.
         let packages = [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")];
+        apt.update()?;
+        ensure!(apt.candidate(&packages[0])?.is_some(), "apt knows no {}", packages[0]);
         apt.install(&packages.each_ref().map(String::as_str), "half a minute")?;
     }
     ensure!(
