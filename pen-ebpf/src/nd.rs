@@ -40,7 +40,12 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
             Err(reason) => reason.counter(),
         };
     }
-    let entry = match forward::own(&Maps, &Addr::v6(nd.target)) {
+    let target = Addr::v6(nd.target);
+    if target.is_v4() {
+        // As for destinations: a mapped address is nobody's on a wire.
+        return Counter::PassNotOurs;
+    }
+    let entry = match forward::own(&Maps, &target) {
         Ok(entry) => entry,
         Err(reason) => return reason.counter(),
     };

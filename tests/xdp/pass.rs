@@ -193,6 +193,19 @@ fn a_frame_that_is_cut_short_anywhere_passes() {
     }
 }
 
+/// IPv4 addresses are mapped into IPv6 ones in our maps, but on a wire `::ffff:192.0.2.10` is not
+/// the IPv4 address: no router may forward to it (RFC 4291 section 2.5.5.2).
+#[test]
+fn ipv6_to_a_mapped_address_is_not_for_the_ipv4_service() {
+    let mut bench = Bench::new(usual());
+    let mapped = VIP4.to_ipv6_mapped();
+    for packet in [Packet::tcp(mapped, 80), Packet::udp(mapped, 53), Packet::tcp(mapped, 81)] {
+        bench.ends_in(Counter::PassNotOurs, &packet.frame(), "to a mapped address");
+    }
+    let solicitation = Solicitation::who_has(mapped);
+    bench.ends_in(Counter::PassNotOurs, &solicitation.frame(), "who has a mapped address");
+}
+
 #[test]
 fn a_packet_to_the_neighbour_of_a_virtual_address_passes() {
     let mut bench = Bench::new(usual());
