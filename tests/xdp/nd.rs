@@ -14,6 +14,8 @@ use crate::world::{CLIENT_MAC, CLIENT6, VIP_MAC, VIP6, usual};
 
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
+/// An option whose length is 0, which would be read for ever.
+const NO_LENGTH: [u8; 8] = [1, 0, 2, 3, 4, 5, 6, 7];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 
@@ -56,6 +58,10 @@ fn who_asks_for_a_virtual_address_is_told_its_mac() {
         ("link-layer address and nonce", {
             ask.clone().options(&[link_layer, NONCE.to_vec()].concat())
         }),
+        (
+            "one option of twice the length",
+            ask.clone().options(&[[14, 2, 0, 0, 0, 0, 0, 0]; 2].concat()),
+        ),
         ("from a link-local address", Solicitation { source: link_local, ..ask }),
     ];
     for (what, solicitation) in cases {
@@ -104,10 +110,46 @@ fn an_invalid_solicitation_passes() {
         ("target changed on the way", spoiled(frame.len() - 1, &[0xff])),
         ("length that is no whole option", ask.clone().options(&[1]).frame()),
         ("two bytes of an option", ask.clone().options(&[1, 1]).frame()),
+        ("half an option", ask.clone().options(&[1, 1, 2, 0xc1]).frame()),
         ("too long", ask.clone().options(&[NONCE; 3].concat()).frame()),
         ("much too long", ask.clone().options(&[NONCE; 100].concat()).frame()),
         ("longer than the frame", spoiled(IP + 4, &[0, 40])),
         ("shorter than a solicitation", spoiled(IP + 4, &[0, 20])),
+        ("version 4", spoiled(IP, &[0x40])),
+        ("an option without length", ask.clone().options(&NO_LENGTH).frame()),
+        (
+            "a second option without length",
+            ask.clone().options(&[NONCE, NO_LENGTH].concat()).frame(),
+        ),
+        (
+            "an option that is longer than the message",
+            ask.clone().options(&[14, 2, 0, 0, 0, 0, 0, 0]).frame(),
+        ),
+        (
+            "a second option that is longer than the message",
+            ask.clone().options(&[NONCE, [14, 2, 0, 0, 0, 0, 0, 0]].concat()).frame(),
+        ),
+        (
+            "a probe to one station only",
+            Solicitation {
+                source: Ipv6Addr::UNSPECIFIED,
+                destination: VIP6,
+                options: Vec::new(),
+                ..ask.clone()
+            }
+            .frame(),
+        ),
+        (
+            "a probe that says who asks",
+            Solicitation { source: Ipv6Addr::UNSPECIFIED, ..ask.clone() }.frame(),
+        ),
+        (
+            "a probe that says who asks behind a nonce",
+            Solicitation { source: Ipv6Addr::UNSPECIFIED, ..ask.clone() }
+                .options(&[NONCE.to_vec(), source_link_layer(CLIENT_MAC)].concat())
+                .frame(),
+        ),
+        ("asked by a group", Solicitation { source: ALL_NODES, ..ask }.frame()),
     ];
     for (what, frame) in cases {
         bench.ends_in(Counter::PassNeighbour, &frame, what);
