@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use pen_common::abi::Service;
+use pen_common::abi::{Backend, Service, Slot};
 use pen_common::forward::{Arrival, Flow, decide};
 use pen_common::moment::Moment;
 use pen_common::net::Be16;
@@ -128,8 +128,8 @@ fn the_kernel_decides_as_userspace_explains() {
         let mut rng = Rng::new(seed);
         let mut bench = Bench::new(tables.clone());
         // One of three is down, so that the slots after a flow's own one count as well.
-        bench.set_state(2, pen_common::abi::Backend::DOWN);
-        bench.set_state(8, pen_common::abi::Backend::DOWN);
+        bench.set_state(2, Backend::DOWN);
+        bench.set_state(8, Backend::DOWN);
         for number in 0..10_000 {
             let packets = usual_packets();
             let (_, packet) = &packets[number % 4];
@@ -137,6 +137,26 @@ fn the_kernel_decides_as_userspace_explains() {
             let (action, out) = bench.send(None, &packet.frame());
             let chosen = (action == Action::Tx).then(|| backend_at(&out));
             assert_eq!(chosen, decided(bench.tables(), &packet), "seed {seed}: {packet:?}");
+        }
+    }
+}
+
+#[test]
+fn a_table_may_have_any_size() {
+    for slots in [1, 7, 64, 65537] {
+        let mut tables = one_service(&[1; 10]);
+        for service in tables.services.values_mut() {
+            service.slots = slots;
+        }
+        let table = (0..slots).map(|slot| Slot::settled(1 + u16::from(slot % 10 == 3)));
+        tables.slots.insert(0, table.collect());
+        let mut bench = Bench::new(tables);
+        assert_eq!(bench.dataplane().read().unwrap(), *bench.tables(), "{slots} slots");
+        let mut rng = Rng::new(6);
+        for _ in 0..300 {
+            let packet = rng.moved(&Packet::tcp(VIP4, 80));
+            let chosen = bench.forwarded(&packet.frame());
+            assert_eq!(Some(chosen), decided(bench.tables(), &packet), "{slots} slots");
         }
     }
 }
