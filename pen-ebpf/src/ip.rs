@@ -39,11 +39,15 @@ pub(crate) fn ipv4(ctx: &XdpContext, frame: &Frame<'_>, eth: &EthHeader) -> Coun
 #[inline(always)]
 pub(crate) fn ipv6(ctx: &XdpContext, frame: &Frame<'_>, eth: &EthHeader) -> Counter {
     let Some(ip) = frame.at::<Ipv6Header>(IP) else { return Counter::PassNotOurs };
+    let destination = Addr::v6(ip.destination);
+    if destination.is_v4() {
+        // Our maps hold IPv4 addresses mapped; on a wire a mapped address is nobody's.
+        return Counter::PassNotOurs;
+    }
     if ip.next_header == protocol::ICMPV6 {
         return nd::answer(ctx.ctx);
     }
     let arrival = arrival(ctx, eth);
-    let destination = Addr::v6(ip.destination);
     let verdict = forward::decide(&Maps, &arrival, &destination, || parse_ipv6(frame, ip));
     carry_out(ctx, frame, &verdict)
 }

@@ -23,6 +23,15 @@ const _: () =
 /// Longest solicitation that is answered, in words of four bytes: options "source link-layer
 /// address" and "nonce" (RFC 7527). Longer ones are left to the kernel.
 const MAX_WORDS: usize = 10;
+/// Options count their length in units of eight bytes.
+const UNIT: usize = 8;
+/// Kind of the option "source link-layer address".
+const SOURCE_LINK_LAYER: u8 = 1;
+/// First byte of every group's address.
+const MULTICAST: u8 = 0xff;
+/// The network of the groups of solicited nodes, ff02::1:ff00:0/104: the first 64 bits, and the 40
+/// after them.
+const SOLICITED_NODES: (u64, u64) = (0xff02 << 48, 0x1ff);
 /// ff02::1 and the Ethernet address that belongs to it.
 const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
@@ -40,7 +49,12 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
             Err(reason) => reason.counter(),
         };
     }
-    let entry = match forward::own(&Maps, &Addr::v6(nd.target)) {
+    let target = Addr::v6(nd.target);
+    if target.is_v4() {
+        // As for destinations: a mapped address is nobody's on a wire.
+        return Counter::PassNotOurs;
+    }
+    let entry = match forward::own(&Maps, &target) {
         Ok(entry) => entry,
         Err(reason) => return reason.counter(),
     };
@@ -63,14 +77,18 @@ fn is_valid(ctx: *mut xdp_md) -> bool {
         return false;
     };
     let length = ip.payload_length.value() as usize;
-    if ip.hop_limit != 255
-        || nd.code != 0
-        || length < size_of::<NdMessage>()
-        || !length.is_multiple_of(4)
-    {
+    if ip.version_class_flow[0] >> 4 != 6 || ip.hop_limit != 255 || nd.code != 0 {
         return false;
     }
     if (IPV6_PAYLOAD + length) as u64 > frame.length() || length > MAX_WORDS * 4 {
+        return false;
+    }
+    let Some(kinds) = options(&frame, length) else { return false };
+    let (high, low) = Addr::v6(ip.destination).halves();
+    let to_group = high == SOLICITED_NODES.0 && low >> 24 == SOLICITED_NODES.1;
+    let probe = Addr::v6(ip.source) == Addr::default();
+    let invalid_probe = probe && (!to_group || kinds.contains(&SOURCE_LINK_LAYER));
+    if invalid_probe || ip.source[0] == MULTICAST {
         return false;
     }
     let mut sum = Checksum::ipv6_pseudo_header(
@@ -87,6 +105,27 @@ fn is_valid(ctx: *mut xdp_md) -> bool {
         sum = sum.add_bytes(*bytes);
     }
     sum.finish() == Be16::new(0)
+}
+
+/// Kinds of the options of a solicitation of `length` bytes, 0 where there is none; `None` if they
+/// do not fill it exactly.
+#[inline(always)]
+fn options(frame: &Frame<'_>, length: usize) -> Option<[u8; 2]> {
+    const FIRST: usize = size_of::<NdMessage>();
+    const SECOND: usize = FIRST + UNIT;
+    const END: usize = SECOND + UNIT;
+    if length == FIRST {
+        return Some([0, 0]);
+    }
+    let [first, units, ..] = *frame.at::<[u8; 4]>(IPV6_PAYLOAD + FIRST)?;
+    match (length, units) {
+        (SECOND, 1) | (END, 2) => Some([first, 0]),
+        (END, 1) => {
+            let [second, units, ..] = *frame.at::<[u8; 4]>(IPV6_PAYLOAD + SECOND)?;
+            if units == 1 { Some([first, second]) } else { None }
+        }
+        _ => None,
+    }
 }
 
 /// Turns the solicitation, which resizing left in its place, into the advertisement.

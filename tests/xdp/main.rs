@@ -1,2 +1,21 @@
-//! placeholder
-fn main() {}
+//! Packets through the real XDP program: a frame in, a verdict, a frame and a counter out
+//! (BPF_PROG_TEST_RUN). Nothing is attached to any interface, so that every case is exact, fast and
+//! independent of the machine's network. They need root: `cargo xtask test` runs them.
+
+mod adopt;
+mod arp;
+mod backends;
+mod bench;
+mod carp;
+mod counters;
+mod dsr;
+mod frame;
+mod fuzz;
+mod interfaces;
+mod nd;
+mod pass;
+mod rng;
+mod shares;
+mod swap;
+mod verdicts;
+mod world;

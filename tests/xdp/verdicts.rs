@@ -1,0 +1,71 @@
+//! One frame for each counter: a reason that nothing can construct, or a new one without a test,
+//! does not get in. The match has no wildcard, so that a new counter fails to compile here.
+
+use pen_common::abi::{Backend, Group};
+use pen_common::net::MacAddr;
+use pen_common::verdict::Counter;
+use pen_ctl::engine::tables::Tables;
+
+use crate::bench::Bench;
+use crate::frame::{Arp, IP, Packet, Solicitation, patch, tagged};
+use crate::interfaces::{Wires, with_wires};
+use crate::world::{CLIENT4, VIP4, VIP6, one_service, usual};
+
+/// Tables and a frame that end in this counter.
+fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
+    let tcp = Packet::tcp(VIP4, 80);
+    let frame = tcp.frame();
+    match counter {
+        Counter::PassEthertype => (usual(), tagged(&frame, 0x8100)),
+        Counter::PassNotOurs => (usual(), Packet::tcp(CLIENT4, 80).frame()),
+        Counter::PassNotMaster => {
+            let mut tables = usual();
+            tables.groups.insert(0, Group { role: Group::BACKUP, ..Group::ALWAYS });
+            (tables, frame)
+        }
+        Counter::PassOtherStation => (usual(), tcp.at_station(MacAddr([2; 6])).frame()),
+        Counter::PassMalformed => (usual(), frame[..frame.len() - 1].to_vec()),
+        Counter::PassFragment => (usual(), patch(&frame, IP + 6, &[0x20, 0])),
+        Counter::PassOptions => (usual(), patch(&frame, IP, &[0x46])),
+        Counter::PassProtocol => (usual(), Packet::other(VIP4, 112, &[0; 36]).frame()),
+        Counter::PassNoService => (usual(), Packet::tcp(VIP4, 81).frame()),
+        Counter::PassNeighbour => (usual(), Arp { operation: 2, ..Arp::who_has(VIP4) }.frame()),
+        Counter::DropNoBackend => {
+            let mut tables = one_service(&[1; 3]);
+            for backend in tables.backends.values_mut() {
+                backend.state = Backend::DOWN;
+            }
+            (tables, frame)
+        }
+        Counter::DropNoTable => {
+            let mut tables = usual();
+            tables.slots.clear();
+            (tables, frame)
+        }
+        Counter::DropRewrite => {
+            let mut tables = usual();
+            for backend in tables.backends.values_mut() {
+                backend.ifindex = wires.back;
+            }
+            (tables, frame)
+        }
+        Counter::Transmit => (usual(), frame),
+        Counter::Redirect => {
+            let (mut tables, frame) = example(Counter::DropRewrite, wires);
+            tables.egress.insert(wires.back);
+            (tables, frame)
+        }
+        Counter::ArpReply => (usual(), Arp::who_has(VIP4).frame()),
+        Counter::NdReply => (usual(), Solicitation::who_has(VIP6).frame()),
+    }
+}
+
+#[test]
+fn every_counter_has_a_frame_that_ends_in_it() {
+    with_wires(|wires| {
+        for counter in Counter::ALL {
+            let (tables, frame) = example(*counter, wires);
+            Bench::new(tables).ends_in(*counter, &frame, counter.name());
+        }
+    });
+}
