@@ -7,7 +7,8 @@ mod error;
 mod layout;
 mod maps;
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::{Ebpf, EbpfLoader};
@@ -30,6 +31,8 @@ pub struct Dataplane {
     attached: attach::Links,
     /// Folder of the pins of this ABI version.
     folder: PathBuf,
+    /// Held for as long as this daemon lives: two on the same maps would undo each other's writes.
+    _lock: File,
 }
 
 impl Dataplane {
@@ -45,6 +48,7 @@ impl Dataplane {
         let folder = pins.join(format!("v{ABI_VERSION}"));
         fs::create_dir_all(&folder)
             .map_err(|source| DataplaneError::Pins { path: folder.clone(), source })?;
+        let lock = lock(pins)?;
         // aya takes a pinned map whatever its layout is, so it is compared here.
         layout::verify(&folder)?;
         let mut loader = EbpfLoader::new();
@@ -55,7 +59,7 @@ impl Dataplane {
         let program = attach::program(&mut ebpf)?;
         program.load().map_err(DataplaneError::Verify)?;
         let maps = Maps::take(&mut ebpf)?;
-        Ok(Self { ebpf, maps, attached: attach::Links::default(), folder })
+        Ok(Self { ebpf, maps, attached: attach::Links::default(), folder, _lock: lock })
     }
 
     /// What the maps hold.
@@ -110,7 +114,7 @@ impl Dataplane {
 
     /// The clean end: detaches everywhere and removes all pins.
     pub fn detach(self) {
-        let Self { ebpf, maps, attached, folder } = self;
+        let Self { ebpf, maps, attached, folder, _lock } = self;
         attached.detach(&folder);
         for name in pen_common::abi::map::ALL {
             // Whatever cannot be removed is gone already.
@@ -130,5 +134,21 @@ impl Dataplane {
     /// If the object has none.
     pub fn program(&mut self) -> Result<&mut aya::programs::Xdp, DataplaneError> {
         attach::program(&mut self.ebpf)
+    }
+}
+
+/// Locks the folder of the pins; the kernel releases it however the daemon ends.
+fn lock(pins: &Path) -> Result<File, DataplaneError> {
+    let failed = |source| DataplaneError::Pins { path: pins.to_owned(), source };
+    let folder = File::open(pins).map_err(failed)?;
+    let in_use = || DataplaneError::InUse { path: pins.to_owned() };
+    folder.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => in_use(),
+        TryLockError::Error(source) => failed(source),
+    })?;
+    // A daemon that just ended cleanly may have removed it in between.
+    match (folder.metadata(), fs::metadata(pins)) {
+        (Ok(locked), Ok(there)) if locked.ino() == there.ino() => Ok(folder),
+        _ => Err(in_use()),
     }
 }
