@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::api::{Counts, Refusal, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
+use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::Dataplane;
@@ -37,8 +38,8 @@ pub struct Places {
 ///
 /// # Errors
 ///
-/// If something that is needed at the start is missing; nothing is left attached then that was not
-/// attached before.
+/// If something that is needed at the start is missing; nothing is left behind then that was not
+/// there before.
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     privileges::check().map_err(|missing| anyhow!("{missing}"))?;
     let socket = config.control.socket.clone();
@@ -54,11 +55,15 @@ async fn serve(
     listener: tokio::net::UnixListener,
 ) -> anyhow::Result<()> {
     let dataplane = Dataplane::open(&places.object, &places.pins)?;
-    let adopted = dataplane.read()?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
-    let known = netlink.dump().await.context("rtnetlink")?;
-    let engine = Engine::new(config, adopted, random_secret()?, clock::now());
+    let (adopted, secret, netlink, known) = match look_around(&dataplane, &events).await {
+        Ok(found) => found,
+        Err(error) => {
+            dataplane.abandon();
+            return Err(error);
+        }
+    };
+    let engine = Engine::new(config, adopted, secret, clock::now());
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -75,6 +80,10 @@ async fn serve(
     daemon.starting = false;
     if let Some(failure) = daemon.failure.take() {
         // Nothing works without its interface; an adopted attachment goes on forwarding.
+        if !daemon.dataplane.has_adopted() {
+            daemon.leave().await;
+        }
+        daemon.dataplane.abandon();
         return Err(anyhow!(failure));
     }
     let (calls, mut requests) = mpsc::channel(CALLS);
@@ -98,11 +107,20 @@ async fn serve(
         }
     }
     tracing::info!("detaching");
-    daemon.engine.stop();
-    daemon.carry_out();
-    daemon.leaving.join_all().await;
+    daemon.leave().await;
     daemon.dataplane.detach();
     Ok(())
+}
+
+/// What is there before the engine begins; nothing is changed yet.
+async fn look_around(
+    dataplane: &Dataplane,
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<(Tables, Secret, Netlink, Vec<Event>)> {
+    let adopted = dataplane.read()?;
+    let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
+    let known = netlink.dump().await.context("rtnetlink")?;
+    Ok((adopted, random_secret()?, netlink, known))
 }
 
 struct Daemon {
@@ -121,6 +139,13 @@ impl Daemon {
     fn handle(&mut self, event: Event) {
         self.engine.handle(clock::now(), event);
         self.carry_out();
+    }
+
+    /// Gives back what was asked of interfaces, except for XDP.
+    async fn leave(&mut self) {
+        self.engine.stop();
+        self.carry_out();
+        while self.leaving.join_next().await.is_some() {}
     }
 
     fn carry_out(&mut self) {
