@@ -6,7 +6,7 @@ use std::process;
 
 use anyhow::{Context, anyhow};
 use pen_common::hash::Secret;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -42,9 +42,11 @@ pub struct Places {
 /// there before.
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     privileges::check().map_err(|missing| anyhow!("{missing}"))?;
+    // Before anything is made, so that an end during the start is a clean one as well.
+    let signals = Signals::new()?;
     let socket = config.control.socket.clone();
     let listener = server::bind(&socket).with_context(|| socket.display().to_string())?;
-    let result = serve(config, &places, listener).await;
+    let result = serve(config, &places, listener, signals).await;
     let _ = std::fs::remove_file(&socket);
     result
 }
@@ -53,6 +55,7 @@ async fn serve(
     config: Config,
     places: &Places,
     listener: tokio::net::UnixListener,
+    mut signals: Signals,
 ) -> anyhow::Result<()> {
     let dataplane = Dataplane::open(&places.object, &places.pins)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
@@ -88,9 +91,6 @@ async fn serve(
     }
     let (calls, mut requests) = mpsc::channel(CALLS);
     tokio::spawn(server::serve(listener, calls));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     tracing::info!("ready");
     loop {
         tokio::select! {
@@ -99,17 +99,33 @@ async fn serve(
             () = clock::sleep_until(daemon.engine.next_deadline()) => {
                 daemon.handle(Event::TimePassed);
             }
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 tracing::warn!("SIGHUP: the configuration is read at the start only; restart pend");
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
         }
     }
     tracing::info!("detaching");
     daemon.leave().await;
     daemon.dataplane.detach();
     Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// What is there before the engine begins; nothing is changed yet.

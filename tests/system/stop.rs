@@ -1,10 +1,10 @@
 //! The clean end: after SIGTERM or SIGINT nothing of pen is left in the kernel or in the file
 //! system.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use nix::sys::signal::Signal;
-use pen_tests::{client::http, link::xdp_mode};
+use pen_tests::{client::http, link::xdp_mode, process::SHORT};
 
 use crate::stage::{Stage, WEB};
 
@@ -19,6 +19,9 @@ fn leaves_nothing(signal: Signal) {
     assert_eq!(xdp_mode(stage.balancer(), "eth0").unwrap(), None);
     assert!(!stage.pend.pins().exists());
     assert!(!socket.exists());
+    // Nor an address of the kernel's that hears solicitations for the IPv6 VIP.
+    let addresses = stage.balancer().ip("address show dev eth0").unwrap();
+    assert!(!addresses.contains("ff02::"), "{addresses}");
     assert!(http(stage.client(), WEB).is_err(), "nobody forwards any more");
 }
 
@@ -45,6 +48,25 @@ fn a_pend_that_took_over_after_a_crash_leaves_nothing_behind_either() {
 }
 
 #[test]
+fn sigterm_in_the_middle_of_a_start_leaves_nothing_behind_either() {
+    let mut stage = Stage::new();
+    assert!(stage.pend.terminate().unwrap().success());
+    let [pins, socket] = [stage.pend.pins(), stage.pend.socket()].map(Path::to_owned);
+    let pinned = pins.join(format!("v{}", pen_common::ABI_VERSION)).join("CFG");
+    for moment in [socket.clone(), pins.clone(), pinned] {
+        stage.pend.launch().unwrap();
+        pen_tests::wait_until(SHORT, &format!("there is {}", moment.display()), || {
+            moment.exists().then_some(())
+        })
+        .unwrap();
+        let status = stage.pend.terminate().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", stage.pend.log());
+        assert_eq!(xdp_mode(stage.balancer(), "eth0").unwrap(), None);
+        assert!(!pins.exists() && !socket.exists(), "after {}", moment.display());
+    }
+}
+
+#[test]
 fn sigterm_while_clients_talk_ends_pend_at_once() {
     let mut stage = Stage::new();
     let client = stage.lab.client().netns.clone();
@@ -57,7 +79,7 @@ fn sigterm_while_clients_talk_ends_pend_at_once() {
 fn sighup_is_answered_in_the_log_and_changes_nothing() {
     let mut stage = Stage::new();
     stage.pend.signal(Signal::SIGHUP).unwrap();
-    pen_tests::wait_until(pen_tests::process::SHORT, "pend says what it does with SIGHUP", || {
+    pen_tests::wait_until(SHORT, "pend says what it does with SIGHUP", || {
         stage.pend.log().contains("SIGHUP").then_some(())
     })
     .unwrap();
