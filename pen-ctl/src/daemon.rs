@@ -195,6 +195,7 @@ impl Daemon {
                 Action::AttachXdp { interface, ifindex, mode } => {
                     self.attach(interface, ifindex, mode);
                 }
+                Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
                 Action::Log { warning: true, text } => tracing::warn!("{text}"),
                 Action::Log { warning: false, text } => tracing::info!("{text}"),
             }

@@ -2,6 +2,7 @@
 //! (actions, imperative). All of it is plain data, so that a test, a dry run and a replay cost
 //! nothing.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -185,6 +186,8 @@ pub enum Action {
         /// How.
         mode: XdpMode,
     },
+    /// Detach XDP from all interfaces but these: an earlier configuration had them, or they are gone.
+    DetachOthers(BTreeSet<u32>),
     /// Tell the operator's log.
     Log {
         /// Needs attention.

@@ -154,6 +154,7 @@ impl Engine {
             Event::Started => {
                 self.started = true;
                 self.dirty = true;
+                self.detach_others();
                 let text = format!("node {} started", self.config.node.name);
                 self.journal.add(now, "started", &self.config.node.name, text);
             }
@@ -303,7 +304,15 @@ impl Engine {
             interface.error = Some("the interface is gone".to_owned());
             let text = format!("interface {} is gone; waiting for its return", link.name);
             self.warn(now, "link-gone", &link.name, text);
+            self.detach_others();
         }
+    }
+
+    fn detach_others(&mut self) {
+        let with_xdp = self.interfaces.iter().filter(|(_, found)| found.mode != XdpMode::Off);
+        let links = with_xdp.filter_map(|(name, _)| self.network.link_by_name(name));
+        let keep = links.map(|link| link.ifindex).collect();
+        self.actions.push_back(Action::DetachOthers(keep));
     }
 
     fn attach_done(&mut self, now: Moment, name: &str, result: Result<Attachment, String>) {

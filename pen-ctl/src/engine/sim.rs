@@ -73,6 +73,8 @@ pub(super) struct Sim {
     /// The next writes to the maps fail.
     pub(super) broken_maps: bool,
     pub(super) attached: Vec<String>,
+    /// Interfaces that were not to be detached when last asked.
+    pub(super) kept: BTreeSet<u32>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
 }
@@ -95,6 +97,7 @@ impl Sim {
             refusing: BTreeSet::new(),
             broken_maps: false,
             attached: Vec::new(),
+            kept: BTreeSet::new(),
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
         };
@@ -153,6 +156,7 @@ impl Sim {
                 Action::LeaveSolicited { ifindex, address } => {
                     assert!(self.solicited.remove(&(ifindex, address)), "never joined");
                 }
+                Action::DetachOthers(keep) => self.kept = keep,
                 Action::Log { .. } => {}
             }
         }
@@ -401,7 +405,9 @@ fn a_backend_whose_ethernet_address_is_unknown_is_not_used_and_shown_as_such() {
 fn a_lost_interface_is_attached_again_when_it_returns_under_a_new_index() {
     let mut sim = Sim::start(config(1));
     sim.run_for(secs(1));
+    assert_eq!(sim.kept, BTreeSet::from([3]));
     sim.event(Event::LinkRemoved { ifindex: 3 });
+    assert_eq!(sim.kept, BTreeSet::new());
     assert_eq!(sim.serving(), BTreeSet::new());
     assert!(sim.maps.addrs.is_empty(), "no address without its interface");
     sim.event(Event::LinkChanged(Link { ifindex: 9, ..link(true) }));
