@@ -173,6 +173,9 @@ impl Daemon {
                     }
                 }
                 Action::ResolveNeighbour(address) => self.netlink.resolve(address),
+                Action::ConfirmNeighbour { ifindex, address } => {
+                    self.netlink.confirm(ifindex, address);
+                }
                 Action::JoinSolicited { ifindex, address } => {
                     let netlink = self.netlink.clone();
                     tokio::spawn(async move {

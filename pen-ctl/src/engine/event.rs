@@ -150,6 +150,14 @@ pub enum Action {
     /// Ask the kernel for the route to an address and, on a connected network, to look for the
     /// neighbour; answered by `RouteFound` and `NeighbourChanged`.
     ResolveNeighbour(IpAddr),
+    /// Let the kernel verify at once that a neighbour still has the Ethernet address it believes;
+    /// until the neighbour has failed to answer, the address holds.
+    ConfirmNeighbour {
+        /// Index of the interface.
+        ifindex: u32,
+        /// The neighbour.
+        address: IpAddr,
+    },
     /// Let the interface receive neighbour solicitations for an address that the kernel does not
     /// have: they are sent to a multicast group, which a real NIC and a snooping switch filter.
     JoinSolicited {

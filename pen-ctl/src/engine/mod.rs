@@ -33,7 +33,7 @@ use pen_common::net::{Addr, Be16, protocol};
 
 use crate::api::Admin;
 use crate::config::{self, CheckKind, Config, Protocol, XdpMode};
-use event::{Action, Attachment, Event, ProbeId};
+use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use health::{Health, Rules, State};
 use ids::Ids;
 use journal::Journal;
@@ -352,6 +352,14 @@ impl Engine {
         let Some(state) = backend.health.record(probe.serial, outcome, &rules) else { return };
         self.dirty = true;
         let subject = format!("{}/{}", service.name, backend.config.name);
+        let address = backend.config.address;
+        // Silence may come of a changed Ethernet address, which the kernel would go on believing for
+        // a minute.
+        if backend.health.last_error() == Some(&ProbeError::Timeout)
+            && let Ok(hop) = self.network.hop(address)
+        {
+            self.actions.push_back(Action::ConfirmNeighbour { ifindex: hop.ifindex, address });
+        }
         match (state, backend.health.last_error().cloned()) {
             (State::Down, error) => {
                 let error = error.map_or_else(String::new, |error| format!(": {error}"));

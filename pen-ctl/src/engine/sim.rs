@@ -73,6 +73,8 @@ pub(super) struct Sim {
     /// The next writes to the maps fail.
     pub(super) broken_maps: bool,
     pub(super) attached: Vec<String>,
+    /// Neighbours that were to be confirmed.
+    pub(super) doubted: Vec<IpAddr>,
     /// Interfaces that were not to be detached when last asked.
     pub(super) kept: BTreeSet<u32>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
@@ -97,6 +99,7 @@ impl Sim {
             refusing: BTreeSet::new(),
             broken_maps: false,
             attached: Vec::new(),
+            doubted: Vec::new(),
             kept: BTreeSet::new(),
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
@@ -156,6 +159,7 @@ impl Sim {
                 Action::LeaveSolicited { ifindex, address } => {
                     assert!(self.solicited.remove(&(ifindex, address)), "never joined");
                 }
+                Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
                 Action::DetachOthers(keep) => self.kept = keep,
                 Action::Log { .. } => {}
             }
@@ -399,6 +403,17 @@ fn a_backend_whose_ethernet_address_is_unknown_is_not_used_and_shown_as_such() {
     let backends = sim.engine.backends(sim.now, &Counts::default());
     let why = backends[1].why.as_deref();
     assert_eq!(why, Some("no answer to ARP or neighbour discovery on eth0"));
+}
+
+#[test]
+fn the_ethernet_address_of_a_backend_that_went_silent_is_confirmed_once() {
+    let mut sim = Sim::start(config(3));
+    sim.run_for(secs(1));
+    sim.dead.insert(address(2));
+    sim.refusing.insert(address(3));
+    sim.run_for(secs(9));
+    assert_eq!(sim.serving(), BTreeSet::from([1]));
+    assert_eq!(sim.doubted, [address(2)]);
 }
 
 #[test]
