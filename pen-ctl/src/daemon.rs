@@ -6,13 +6,14 @@ use std::process;
 
 use anyhow::{Context, anyhow};
 use pen_common::hash::Secret;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::api::{Counts, Refusal, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
+use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::Dataplane;
@@ -37,13 +38,15 @@ pub struct Places {
 ///
 /// # Errors
 ///
-/// If something that is needed at the start is missing; nothing is left attached then that was not
-/// attached before.
+/// If something that is needed at the start is missing; nothing is left behind then that was not
+/// there before.
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     privileges::check().map_err(|missing| anyhow!("{missing}"))?;
+    // Before anything is made, so that an end during the start is a clean one as well.
+    let signals = Signals::new()?;
     let socket = config.control.socket.clone();
     let listener = server::bind(&socket).with_context(|| socket.display().to_string())?;
-    let result = serve(config, &places, listener).await;
+    let result = serve(config, &places, listener, signals).await;
     let _ = std::fs::remove_file(&socket);
     result
 }
@@ -52,13 +55,18 @@ async fn serve(
     config: Config,
     places: &Places,
     listener: tokio::net::UnixListener,
+    mut signals: Signals,
 ) -> anyhow::Result<()> {
     let dataplane = Dataplane::open(&places.object, &places.pins)?;
-    let adopted = dataplane.read()?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
-    let known = netlink.dump().await.context("rtnetlink")?;
-    let engine = Engine::new(config, adopted, random_secret()?, clock::now());
+    let (adopted, secret, netlink, known) = match look_around(&dataplane, &events).await {
+        Ok(found) => found,
+        Err(error) => {
+            dataplane.abandon();
+            return Err(error);
+        }
+    };
+    let engine = Engine::new(config, adopted, secret, clock::now());
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -75,13 +83,14 @@ async fn serve(
     daemon.starting = false;
     if let Some(failure) = daemon.failure.take() {
         // Nothing works without its interface; an adopted attachment goes on forwarding.
+        if !daemon.dataplane.has_adopted() {
+            daemon.leave().await;
+        }
+        daemon.dataplane.abandon();
         return Err(anyhow!(failure));
     }
     let (calls, mut requests) = mpsc::channel(CALLS);
     tokio::spawn(server::serve(listener, calls));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     tracing::info!("ready");
     loop {
         tokio::select! {
@@ -90,19 +99,44 @@ async fn serve(
             () = clock::sleep_until(daemon.engine.next_deadline()) => {
                 daemon.handle(Event::TimePassed);
             }
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 tracing::warn!("SIGHUP: the configuration is read at the start only; restart pend");
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
         }
     }
     tracing::info!("detaching");
-    daemon.engine.stop();
-    daemon.carry_out();
-    daemon.leaving.join_all().await;
+    daemon.leave().await;
     daemon.dataplane.detach();
     Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// What is there before the engine begins; nothing is changed yet.
+async fn look_around(
+    dataplane: &Dataplane,
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<(Tables, Secret, Netlink, Vec<Event>)> {
+    let adopted = dataplane.read()?;
+    let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
+    let known = netlink.dump().await.context("rtnetlink")?;
+    Ok((adopted, random_secret()?, netlink, known))
 }
 
 struct Daemon {
@@ -123,6 +157,13 @@ impl Daemon {
         self.carry_out();
     }
 
+    /// Gives back what was asked of interfaces, except for XDP.
+    async fn leave(&mut self) {
+        self.engine.stop();
+        self.carry_out();
+        while self.leaving.join_next().await.is_some() {}
+    }
+
     fn carry_out(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             match action {
@@ -132,6 +173,9 @@ impl Daemon {
                     }
                 }
                 Action::ResolveNeighbour(address) => self.netlink.resolve(address),
+                Action::ConfirmNeighbour { ifindex, address } => {
+                    self.netlink.confirm(ifindex, address);
+                }
                 Action::JoinSolicited { ifindex, address } => {
                     let netlink = self.netlink.clone();
                     tokio::spawn(async move {
@@ -154,6 +198,7 @@ impl Daemon {
                 Action::AttachXdp { interface, ifindex, mode } => {
                     self.attach(interface, ifindex, mode);
                 }
+                Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
                 Action::Log { warning: true, text } => tracing::warn!("{text}"),
                 Action::Log { warning: false, text } => tracing::info!("{text}"),
             }

@@ -42,9 +42,10 @@ impl Capture {
     /// One line for each packet so far: time, MAC addresses, protocol, what tcpdump makes of it.
     pub fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.packets).unwrap_or_default();
-        // A last line without an end is still being written.
+        // A last line without an end is still being written; an empty one is the farewell of SIGINT.
         text.split_inclusive('\n')
             .filter_map(|line| Some(line.strip_suffix('\n')?.to_owned()))
+            .filter(|line| !line.is_empty())
             .collect()
     }
 

@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -28,6 +28,22 @@ pub fn curl(netns: &Netns, url: &str) -> Result<String, String> {
         Ok(output.stdout.trim_end().to_owned())
     } else {
         Err(output.stderr.trim_end().to_owned())
+    }
+}
+
+/// Fetches a URL `times` times with one curl, over a new connection each time: the bodies' lines, or
+/// curl's complaint about the first that failed.
+pub fn curl_times(netns: &Netns, server: SocketAddr, times: u32) -> Result<Vec<String>, String> {
+    let mut command = netns.command("curl");
+    command.args(["--silent", "--show-error", "--fail", "--fail-early", "--noproxy", "*"]);
+    command.args(["--max-time", "2", "--header", "Connection: close"]);
+    command.arg(format!("http://{server}/?[1-{times}]"));
+    let output = run(&mut command, Duration::from_secs(30)).map_err(|e| format!("{e:#}"))?;
+    if output.status.success() {
+        Ok(output.stdout.lines().map(str::to_owned).collect())
+    } else {
+        let answers = output.stdout.lines().count();
+        Err(format!("after {answers} answers: {}", output.stderr.trim_end()))
     }
 }
 
@@ -91,6 +107,11 @@ impl TcpTalk {
         }
     }
 
+    /// Its own address and port.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
     /// Ends its own half, and expects the other to do the same.
     pub fn close(mut self) -> io::Result<()> {
         self.0.get_mut().shutdown(Shutdown::Write)?;
@@ -106,15 +127,30 @@ impl UdpTalk {
     /// Takes a port. Only answers that come from `server` will count.
     pub fn open(netns: &Netns, server: SocketAddr) -> io::Result<Self> {
         let any = match server {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
+        Self::open_from(netns, any, server)
+    }
+
+    /// As [`UdpTalk::open`], from this one of the namespace's addresses.
+    pub fn open_from(netns: &Netns, source: IpAddr, server: SocketAddr) -> io::Result<Self> {
         netns.run(|| {
-            let socket = UdpSocket::bind(any)?;
+            let socket = UdpSocket::bind((source, 0))?;
             socket.connect(server)?;
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(Self(socket))
         })
+    }
+
+    /// Its own address and port.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Sends without waiting for an answer.
+    pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        self.0.send(datagram).map(drop)
     }
 
     /// Asks once: who answered, if anyone did in time.

@@ -50,6 +50,13 @@ impl Host {
         }
     }
 
+    fn connect(&self, switch: &Switch) -> Result<()> {
+        switch.plug(&self.netns, &self.name, &self.mac)?;
+        self.netns.ip(&format!("address add {}/24 dev {NIC}", self.v4))?;
+        self.netns.ip(&format!("address add {}/64 dev {NIC} nodad", self.v6))?;
+        Ok(())
+    }
+
     /// Adds a VIP on `lo` so that packets for it are accepted, but nobody is told about it.
     pub fn hold_vip(&self, vip: IpAddr) -> Result<()> {
         let length = if vip.is_ipv4() { 32 } else { 128 };
@@ -103,6 +110,16 @@ impl Lab {
     /// The first balancer.
     pub fn balancer(&self) -> &Host {
         &self.balancers[0]
+    }
+
+    /// Takes a host off the switch for good: its `eth0` is gone.
+    pub fn unplug(&self, host: &Host) -> Result<()> {
+        self.switch.netns().ip(&format!("link delete dev {}", host.name)).map(drop)
+    }
+
+    /// Plugs a host in again after [`Lab::unplug`]: a new `eth0` with the same addresses.
+    pub fn replug(&self, host: &Host) -> Result<()> {
+        host.connect(&self.switch)
     }
 
     /// Plugs one more host in; the caller keeps it.
@@ -177,8 +194,6 @@ fn make_host(switch: &Switch, name: &str, number: u8) -> Result<Host> {
         v6: v6(number6),
         mac: format!("02:70:65:6e:{:02}:{:02}", number / 100, number % 100),
     };
-    switch.plug(&host.netns, name, &host.mac).with_context(|| format!("cannot plug {name} in"))?;
-    host.netns.ip(&format!("address add {}/24 dev {NIC}", host.v4))?;
-    host.netns.ip(&format!("address add {}/64 dev {NIC} nodad", host.v6))?;
+    host.connect(switch).with_context(|| format!("cannot plug {name} in"))?;
     Ok(host)
 }

@@ -51,10 +51,15 @@ impl Switch {
 
     /// Plugs a namespace in: it gets [`NIC`] with this MAC address, the switch a port of this name.
     pub fn plug(&self, host: &Netns, port: &str, mac: &str) -> Result<()> {
-        veth((&self.0, port), (host, NIC))?;
+        self.plug_as(host, NIC, port, mac)
+    }
+
+    /// As [`Switch::plug`], for a second interface of another name.
+    pub fn plug_as(&self, host: &Netns, nic: &str, port: &str, mac: &str) -> Result<()> {
+        veth((&self.0, port), (host, nic))?;
         self.0.ip(&format!("link set dev {port} master {BRIDGE} up"))?;
-        host.ip(&format!("link set dev {NIC} address {mac} up"))?;
-        run_ok(host.command("ethtool").args(["-K", NIC, "tx", "off"]))?;
+        host.ip(&format!("link set dev {nic} address {mac} up"))?;
+        run_ok(host.command("ethtool").args(["-K", nic, "tx", "off"]))?;
         Ok(())
     }
 
@@ -66,16 +71,27 @@ impl Switch {
     /// Gives a port the XDP program that passes everything, so that the host behind it can send
     /// with native XDP_TX.
     pub fn attach_pass(&self, port: &str) -> Result<()> {
-        let object = pass_object()?;
-        // Before ip does it, which does not look whether another one is just doing so.
-        mount_bpffs()?;
-        run_ok(
-            self.0
-                .command("ip")
-                .args(["link", "set", "dev", port, "xdpdrv", "obj"])
-                .arg(object)
-                .args(["sec", "xdp"]),
-        )?;
-        Ok(())
+        attach_pass(&self.0, port)
     }
+}
+
+/// Gives an interface the XDP program that passes everything, in native mode.
+pub fn attach_pass(netns: &Netns, device: &str) -> Result<()> {
+    let object = pass_object()?;
+    // Before ip does it, which does not look whether another one is just doing so.
+    mount_bpffs()?;
+    run_ok(
+        netns
+            .command("ip")
+            .args(["link", "set", "dev", device, "xdpdrv", "obj"])
+            .arg(object)
+            .args(["sec", "xdp"]),
+    )?;
+    Ok(())
+}
+
+/// Which XDP program an interface has, as `ip` names the mode: "xdp" (native), "xdpgeneric".
+pub fn xdp_mode(netns: &Netns, device: &str) -> Result<Option<String>> {
+    let shown = netns.ip(&format!("link show dev {device}"))?;
+    Ok(shown.split_whitespace().find(|word| word.starts_with("xdp")).map(str::to_owned))
 }

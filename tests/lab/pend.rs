@@ -36,8 +36,11 @@ pub struct Pend {
     process: Option<Process>,
     netns: Netns,
     pins: PathBuf,
+    /// The pins belong to another one, which removes them.
+    foreign_pins: bool,
     config: PathBuf,
     socket: PathBuf,
+    wrapper: Vec<String>,
     args: Vec<String>,
     scratch: Scratch,
 }
@@ -50,8 +53,7 @@ impl Pend {
 
     /// Starts it with more arguments.
     pub fn start_with(netns: &Netns, config: &ConfigText, args: &[&str]) -> Result<Self> {
-        let mut pend = Self::prepare(netns)?;
-        pend.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut pend = Self::prepare(netns)?.with_args(args);
         pend.write_config(&config.render(Some(&pend.socket)))?;
         pend.launch()?;
         Ok(pend)
@@ -65,8 +67,10 @@ impl Pend {
             process: None,
             netns: netns.clone(),
             pins: Path::new(BPFFS).join(unique("pen-lab")),
+            foreign_pins: false,
             config: scratch.file("pen.toml"),
             socket: scratch.file("pend.sock"),
+            wrapper: Vec::new(),
             args: Vec::new(),
             scratch,
         })
@@ -75,6 +79,25 @@ impl Pend {
     /// Keeps the configuration somewhere else, where it survives.
     pub fn config_at(mut self, config: PathBuf) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Starts it with more arguments from now on.
+    pub fn with_args(mut self, args: &[&str]) -> Self {
+        self.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self
+    }
+
+    /// Starts it through another program, for example `setpriv`, from now on.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Uses the pins of another one.
+    pub fn pins_of(mut self, other: &Self) -> Self {
+        other.pins.clone_into(&mut self.pins);
+        self.foreign_pins = true;
         self
     }
 
@@ -89,7 +112,9 @@ impl Pend {
         if self.is_running() {
             bail!("pend already runs");
         }
-        let mut command = self.netns.command(program("pend")?);
+        let mut words = self.wrapper.iter().map(Into::into).chain([program("pend")?]);
+        let mut command = self.netns.command(words.next().context("there is at least pend")?);
+        command.args(words);
         command.arg("--config").arg(&self.config).arg("--pins").arg(&self.pins).args(&self.args);
         let process = Process::start("pend", command, &self.scratch.file("pend.log"))?;
         self.process = Some(process.with_grace(GRACE));
@@ -139,6 +164,13 @@ impl Pend {
         .map_err(|error| self.with_log(&error))
     }
 
+    /// The texts of all events of a kind, oldest first.
+    pub fn events(&self, kind: &str) -> Result<Vec<String>> {
+        let rows = self.penctl_json(["events"])?;
+        let rows = rows.as_array().into_iter().flatten().filter(|row| row["kind"] == kind);
+        Ok(rows.filter_map(|row| row["text"].as_str().map(str::to_owned)).collect())
+    }
+
     /// How many packets a counter of `penctl counters` has seen; 0 for one that is not listed.
     pub fn counter(&self, name: &str) -> Result<u64> {
         let rows = self.penctl_json(["counters"])?;
@@ -175,8 +207,19 @@ impl Pend {
 
     /// Asks it to leave, and waits; an end by another signal is an error.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.end_with(Signal::SIGTERM)
+    }
+
+    /// As [`Pend::terminate`], with a signal that means the same.
+    pub fn end_with(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        self.wait_end()
+    }
+
+    /// Waits for an end that it comes to by itself; that by a signal's default action is an error.
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
         let mut process = self.process.take().context("pend does not run")?;
-        let status = process.terminate(GRACE)?;
+        let status = process.wait(GRACE)?;
         match status.signal() {
             Some(signal) => Err(anyhow!("pend was ended by signal {signal}:\n{}", process.log())),
             None => Ok(status),
@@ -197,6 +240,11 @@ impl Pend {
     /// Whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
     }
 
     /// Everything it has said, over all its starts.
@@ -233,7 +281,9 @@ impl Drop for Pend {
         // First the daemon, then its pins: it would complain about maps that go while it runs.
         self.process = None;
         // After an orderly end there is nothing to remove.
-        let _ = fs::remove_dir_all(&self.pins);
+        if !self.foreign_pins {
+            let _ = fs::remove_dir_all(&self.pins);
+        }
     }
 }
 

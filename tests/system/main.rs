@@ -1,5 +1,24 @@
 //! End-to-end tests in network namespaces, with real servers. They need root: `cargo xtask test`
 //! runs them.
+//!
+//! Each file is one theme, each test one scenario with a network of its own; [`stage`] builds what
+//! most of them start from.
+#![cfg(test)]
 
+mod bystanders;
+mod config;
+mod control;
+mod crash;
+mod dsr;
+mod explain;
+mod health;
 mod lab;
+mod links;
+mod neighbours;
+mod operator;
+mod output;
+mod reach;
 mod readme;
+mod stage;
+mod start;
+mod stop;

@@ -2,6 +2,7 @@
 //! (actions, imperative). All of it is plain data, so that a test, a dry run and a replay cost
 //! nothing.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -149,6 +150,14 @@ pub enum Action {
     /// Ask the kernel for the route to an address and, on a connected network, to look for the
     /// neighbour; answered by `RouteFound` and `NeighbourChanged`.
     ResolveNeighbour(IpAddr),
+    /// Let the kernel verify at once that a neighbour still has the Ethernet address it believes;
+    /// until the neighbour has failed to answer, the address holds.
+    ConfirmNeighbour {
+        /// Index of the interface.
+        ifindex: u32,
+        /// The neighbour.
+        address: IpAddr,
+    },
     /// Let the interface receive neighbour solicitations for an address that the kernel does not
     /// have: they are sent to a multicast group, which a real NIC and a snooping switch filter.
     JoinSolicited {
@@ -185,6 +194,8 @@ pub enum Action {
         /// How.
         mode: XdpMode,
     },
+    /// Detach XDP from all interfaces but these: an earlier configuration had them, or they are gone.
+    DetachOthers(BTreeSet<u32>),
     /// Tell the operator's log.
     Log {
         /// Needs attention.

@@ -33,7 +33,7 @@ use pen_common::net::{Addr, Be16, protocol};
 
 use crate::api::Admin;
 use crate::config::{self, CheckKind, Config, Protocol, XdpMode};
-use event::{Action, Attachment, Event, ProbeId};
+use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use health::{Health, Rules, State};
 use ids::Ids;
 use journal::Journal;
@@ -154,6 +154,7 @@ impl Engine {
             Event::Started => {
                 self.started = true;
                 self.dirty = true;
+                self.detach_others();
                 let text = format!("node {} started", self.config.node.name);
                 self.journal.add(now, "started", &self.config.node.name, text);
             }
@@ -303,7 +304,15 @@ impl Engine {
             interface.error = Some("the interface is gone".to_owned());
             let text = format!("interface {} is gone; waiting for its return", link.name);
             self.warn(now, "link-gone", &link.name, text);
+            self.detach_others();
         }
+    }
+
+    fn detach_others(&mut self) {
+        let with_xdp = self.interfaces.iter().filter(|(_, found)| found.mode != XdpMode::Off);
+        let links = with_xdp.filter_map(|(name, _)| self.network.link_by_name(name));
+        let keep = links.map(|link| link.ifindex).collect();
+        self.actions.push_back(Action::DetachOthers(keep));
     }
 
     fn attach_done(&mut self, now: Moment, name: &str, result: Result<Attachment, String>) {
@@ -343,6 +352,14 @@ impl Engine {
         let Some(state) = backend.health.record(probe.serial, outcome, &rules) else { return };
         self.dirty = true;
         let subject = format!("{}/{}", service.name, backend.config.name);
+        let address = backend.config.address;
+        // Silence may come of a changed Ethernet address, which the kernel would go on believing for
+        // a minute.
+        if backend.health.last_error() == Some(&ProbeError::Timeout)
+            && let Ok(hop) = self.network.hop(address)
+        {
+            self.actions.push_back(Action::ConfirmNeighbour { ifindex: hop.ifindex, address });
+        }
         match (state, backend.health.last_error().cloned()) {
             (State::Down, error) => {
                 let error = error.map_or_else(String::new, |error| format!(": {error}"));

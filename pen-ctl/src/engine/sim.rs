@@ -73,6 +73,10 @@ pub(super) struct Sim {
     /// The next writes to the maps fail.
     pub(super) broken_maps: bool,
     pub(super) attached: Vec<String>,
+    /// Neighbours that were to be confirmed.
+    pub(super) doubted: Vec<IpAddr>,
+    /// Interfaces that were not to be detached when last asked.
+    pub(super) kept: BTreeSet<u32>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
 }
@@ -95,6 +99,8 @@ impl Sim {
             refusing: BTreeSet::new(),
             broken_maps: false,
             attached: Vec::new(),
+            doubted: Vec::new(),
+            kept: BTreeSet::new(),
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
         };
@@ -153,6 +159,8 @@ impl Sim {
                 Action::LeaveSolicited { ifindex, address } => {
                     assert!(self.solicited.remove(&(ifindex, address)), "never joined");
                 }
+                Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
+                Action::DetachOthers(keep) => self.kept = keep,
                 Action::Log { .. } => {}
             }
         }
@@ -398,10 +406,23 @@ fn a_backend_whose_ethernet_address_is_unknown_is_not_used_and_shown_as_such() {
 }
 
 #[test]
+fn the_ethernet_address_of_a_backend_that_went_silent_is_confirmed_once() {
+    let mut sim = Sim::start(config(3));
+    sim.run_for(secs(1));
+    sim.dead.insert(address(2));
+    sim.refusing.insert(address(3));
+    sim.run_for(secs(9));
+    assert_eq!(sim.serving(), BTreeSet::from([1]));
+    assert_eq!(sim.doubted, [address(2)]);
+}
+
+#[test]
 fn a_lost_interface_is_attached_again_when_it_returns_under_a_new_index() {
     let mut sim = Sim::start(config(1));
     sim.run_for(secs(1));
+    assert_eq!(sim.kept, BTreeSet::from([3]));
     sim.event(Event::LinkRemoved { ifindex: 3 });
+    assert_eq!(sim.kept, BTreeSet::new());
     assert_eq!(sim.serving(), BTreeSet::new());
     assert!(sim.maps.addrs.is_empty(), "no address without its interface");
     sim.event(Event::LinkChanged(Link { ifindex: 9, ..link(true) }));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::stream::{StreamExt, TryStreamExt};
 use pen_common::net::MacAddr;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State as OperState};
 use rtnetlink::packet_route::neighbour::{
@@ -111,6 +111,51 @@ impl Netlink {
         });
     }
 
+    /// Lets the kernel ask a neighbour at once whether it is still there: three questions a second
+    /// apart to the known Ethernet address, then the entry fails.
+    pub fn confirm(&self, ifindex: u32, address: IpAddr) {
+        let netlink = self.clone();
+        tokio::spawn(async move {
+            // What is set by hand, or under question already, is not to be touched.
+            let asked = [NeighbourState::Reachable, NeighbourState::Stale, NeighbourState::Delay];
+            let Some(known) = netlink.neighbour(ifindex, address).await else { return };
+            let (true, Some(mac)) = (asked.contains(&known.header.state), ethernet(&known)) else {
+                return;
+            };
+            // An error means that entry or interface just vanished, which is news of its own.
+            let _ = netlink
+                .handle
+                .neighbours()
+                .add(ifindex, address)
+                .link_layer_address(&mac.0)
+                .state(NeighbourState::Probe)
+                .replace()
+                .execute()
+                .await;
+        });
+    }
+
+    /// The kernel's entry of one neighbour.
+    async fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<NeighbourMessage> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.ifindex = ifindex;
+        message.attributes.push(NeighbourAttribute::Destination(address.into()));
+        // rtnetlink only knows how to ask for all of them.
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(message));
+        request.header.flags = NLM_F_REQUEST;
+        let mut answers = self.handle.clone().request(request).ok()?;
+        match answers.next().await?.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
+                Some(message)
+            }
+            _ => None,
+        }
+    }
+
     /// Lets an interface receive the neighbour solicitations for an address: joins the
     /// solicited-node group (RFC 4291 section 2.7.1) by an address of the interface, not by a
     /// socket, so that the membership outlives the daemon like the XDP program does.
@@ -202,13 +247,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Event> {
-    let mac = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(bytes) => {
-            <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr)
-        }
-        _ => None,
-    });
-    let neighbour = match (message.header.state, mac) {
+    let neighbour = match (message.header.state, ethernet(message)) {
         (NeighbourState::Failed, _) => Neighbour::Failed,
         // Incomplete says nothing yet; a state without an address belongs to no Ethernet.
         (NeighbourState::Incomplete | NeighbourState::None, _) | (_, None) => return None,
@@ -216,6 +255,15 @@ fn neighbour(message: &NeighbourMessage) -> Option<Event> {
     };
     let address = destination(message)?;
     Some(Event::NeighbourChanged { ifindex: message.header.ifindex, address, neighbour })
+}
+
+fn ethernet(message: &NeighbourMessage) -> Option<MacAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => {
+            <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr)
+        }
+        _ => None,
+    })
 }
 
 fn destination(message: &NeighbourMessage) -> Option<IpAddr> {

@@ -1,13 +1,14 @@
 //! The daemon's half of the control interface. Nothing that a peer does can stall the daemon: the
 //! number of connections, the size of a request, the time for its header, for the whole exchange
-//! and for an idle connection are bounded, and the engine only ever sees whole valid requests.
+//! and for an idle connection are bounded, and the engine only ever sees whole valid requests. Nor
+//! can it keep others out: one connection too many ends the oldest.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,13 +19,15 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::{Gid, Group, chown};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::route::{self, refuse};
 use crate::api::{Refusal, Reply, Request};
 
-/// Connections at a time; more wait in the socket's queue.
+/// Connections at a time. A question is answered within milliseconds, so that the oldest of so many
+/// is idle.
 const CONNECTIONS: usize = 32;
 /// Bytes of a request's body.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -76,9 +79,9 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves the socket for ever.
 pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // Oldest first.
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -88,11 +91,17 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
                 continue;
             }
         };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let calls = calls.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let _ = timeout(CONNECTION_TIME, connection(stream, calls)).await;
-            drop(place);
         });
+        open.push_back(task.abort_handle());
     }
 }
 

@@ -2,7 +2,7 @@
 //! and the next one replaces the program in them atomically. The pin's name says which interface
 //! and which mode: `link-<ifindex>-native` or `link-<ifindex>-generic`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -144,12 +144,13 @@ impl Links {
         })
     }
 
-    pub(super) fn detach_others(folder: &Path, keep: &[u32]) {
+    pub(super) fn detach_others(&mut self, folder: &Path, keep: &BTreeSet<u32>) {
         for (path, ifindex) in pins(folder) {
             if !keep.contains(&ifindex) {
                 let _ = fs::remove_file(path);
             }
         }
+        self.links.retain(|ifindex, _| keep.contains(ifindex));
     }
 
     pub(super) fn detach(self, folder: &Path) {
@@ -159,6 +160,11 @@ impl Links {
         // The last descriptor of each link closes here, and with it the attachment ends.
         drop(self);
     }
+}
+
+/// Interfaces with a pinned link.
+pub(super) fn pinned(folder: &Path) -> BTreeSet<u32> {
+    pins(folder).into_iter().map(|(_, ifindex)| ifindex).collect()
 }
 
 /// All pinned links of a folder.

@@ -21,6 +21,11 @@ pub enum DataplaneError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another daemon runs with these pins.
+    InUse {
+        /// Their folder.
+        path: PathBuf,
+    },
     /// A pinned map has another layout than this program.
     Layout {
         /// The pin.
@@ -50,6 +55,12 @@ impl fmt::Display for DataplaneError {
             Self::Pins { path, source } => write!(
                 f,
                 "{}: {source}; the folder must be on a bpffs: mount -t bpf bpf /sys/fs/bpf",
+                path.display()
+            ),
+            Self::InUse { path } => write!(
+                f,
+                "{}: another pend uses these pins; stop it first, or give this one others with \
+                 --pins",
                 path.display()
             ),
             Self::Layout { path, difference } => write!(

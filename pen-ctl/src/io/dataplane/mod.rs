@@ -7,7 +7,9 @@ mod error;
 mod layout;
 mod maps;
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::{Ebpf, EbpfLoader};
@@ -30,6 +32,10 @@ pub struct Dataplane {
     attached: attach::Links,
     /// Folder of the pins of this ABI version.
     folder: PathBuf,
+    /// Interfaces that were attached before this daemon came.
+    adopted: BTreeSet<u32>,
+    /// Held for as long as this daemon lives: two on the same maps would undo each other's writes.
+    _lock: File,
 }
 
 impl Dataplane {
@@ -38,24 +44,29 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// If the object, the pins, or the kernel do not allow it; nothing is attached then.
+    /// If the object, the pins, or the kernel do not allow it; nothing is left behind then.
     pub fn open(object: &Path, pins: &Path) -> Result<Self, DataplaneError> {
         let bytes = fs::read(object)
             .map_err(|source| DataplaneError::NoObject { path: object.to_owned(), source })?;
         let folder = pins.join(format!("v{ABI_VERSION}"));
         fs::create_dir_all(&folder)
             .map_err(|source| DataplaneError::Pins { path: folder.clone(), source })?;
+        let lock = lock(pins)?;
+        let adopted = attach::pinned(&folder);
         // aya takes a pinned map whatever its layout is, so it is compared here.
         layout::verify(&folder)?;
-        let mut loader = EbpfLoader::new();
-        for name in pen_common::abi::map::ALL {
-            loader.map_pin_path(name, folder.join(name));
+        match load(&bytes, &folder) {
+            Ok((ebpf, maps)) => {
+                let attached = attach::Links::default();
+                Ok(Self { ebpf, maps, attached, folder, adopted, _lock: lock })
+            }
+            Err(error) => {
+                if adopted.is_empty() {
+                    remove_maps(&folder);
+                }
+                Err(error)
+            }
         }
-        let mut ebpf = loader.load(&bytes).map_err(DataplaneError::Load)?;
-        let program = attach::program(&mut ebpf)?;
-        program.load().map_err(DataplaneError::Verify)?;
-        let maps = Maps::take(&mut ebpf)?;
-        Ok(Self { ebpf, maps, attached: attach::Links::default(), folder })
     }
 
     /// What the maps hold.
@@ -103,24 +114,32 @@ impl Dataplane {
     }
 
     /// Detaches from all interfaces that are pinned but not among these: an earlier configuration
-    /// had them.
-    pub fn detach_others(&mut self, keep: &[u32]) {
-        attach::Links::detach_others(&self.folder, keep);
+    /// had them, or they are gone.
+    pub fn detach_others(&mut self, keep: &BTreeSet<u32>) {
+        self.attached.detach_others(&self.folder, keep);
+    }
+
+    /// Whether an earlier daemon left an attachment.
+    #[must_use]
+    pub fn has_adopted(&self) -> bool {
+        !self.adopted.is_empty()
+    }
+
+    /// Takes a start back that failed. What an earlier daemon left stays, and goes on forwarding.
+    pub fn abandon(mut self) {
+        if self.adopted.is_empty() {
+            self.detach();
+        } else {
+            self.attached.detach_others(&self.folder, &self.adopted);
+        }
     }
 
     /// The clean end: detaches everywhere and removes all pins.
     pub fn detach(self) {
-        let Self { ebpf, maps, attached, folder } = self;
+        let Self { ebpf, maps, attached, folder, adopted: _, _lock } = self;
         attached.detach(&folder);
-        for name in pen_common::abi::map::ALL {
-            // Whatever cannot be removed is gone already.
-            let _ = fs::remove_file(folder.join(name));
-        }
+        remove_maps(&folder);
         drop((ebpf, maps));
-        let _ = fs::remove_dir(&folder);
-        if let Some(parent) = folder.parent() {
-            let _ = fs::remove_dir(parent);
-        }
     }
 
     /// The program, for tests that run it on packets.
@@ -130,5 +149,45 @@ impl Dataplane {
     /// If the object has none.
     pub fn program(&mut self) -> Result<&mut aya::programs::Xdp, DataplaneError> {
         attach::program(&mut self.ebpf)
+    }
+}
+
+fn load(object: &[u8], folder: &Path) -> Result<(Ebpf, Maps), DataplaneError> {
+    let mut loader = EbpfLoader::new();
+    for name in pen_common::abi::map::ALL {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    let mut ebpf = loader.load(object).map_err(DataplaneError::Load)?;
+    let program = attach::program(&mut ebpf)?;
+    program.load().map_err(DataplaneError::Verify)?;
+    let maps = Maps::take(&mut ebpf)?;
+    Ok((ebpf, maps))
+}
+
+/// Removes the pins of all maps, and their folders if nothing else is in them.
+fn remove_maps(folder: &Path) {
+    // Whatever cannot be removed is gone already.
+    for name in pen_common::abi::map::ALL {
+        let _ = fs::remove_file(folder.join(name));
+    }
+    let _ = fs::remove_dir(folder);
+    if let Some(parent) = folder.parent() {
+        let _ = fs::remove_dir(parent);
+    }
+}
+
+/// Locks the folder of the pins; the kernel releases it however the daemon ends.
+fn lock(pins: &Path) -> Result<File, DataplaneError> {
+    let failed = |source| DataplaneError::Pins { path: pins.to_owned(), source };
+    let folder = File::open(pins).map_err(failed)?;
+    let in_use = || DataplaneError::InUse { path: pins.to_owned() };
+    folder.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => in_use(),
+        TryLockError::Error(source) => failed(source),
+    })?;
+    // A daemon that just ended cleanly may have removed it in between.
+    match (folder.metadata(), fs::metadata(pins)) {
+        (Ok(locked), Ok(there)) if locked.ino() == there.ino() => Ok(folder),
+        _ => Err(in_use()),
     }
 }
