@@ -105,7 +105,7 @@ fn a_lease_in_the_past_ends_the_role_of_master() {
 #[test]
 fn a_lease_that_nobody_renews_runs_out_by_itself() {
     let (mut bench, frames) = bench(backup(Moment::NEVER));
-    let lease = now() + Duration::from_millis(300);
+    let lease = now() + Duration::from_millis(500);
     bench.write(Write::SetGroup(GROUP, master(lease)));
     let (frame, _) = &frames[0];
     let mut forwarded = 0;
