@@ -51,6 +51,8 @@ pub const MAX_BACKENDS: u32 = 16384;
 pub const MAX_GROUPS: u32 = 256;
 /// Most interfaces that frames are redirected to.
 pub const MAX_EGRESS: u32 = 64;
+/// `BPF_F_INNER_MAP` (linux/bpf.h): tables of one outer map may differ in size.
+pub const INNER_MAP: u32 = 1 << 12;
 /// Slots in one value of a service's table. A table is written chunk by chunk: one system call for
 /// 64 slots instead of one for each.
 pub const CHUNK: u32 = 64;

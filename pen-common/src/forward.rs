@@ -89,9 +89,11 @@ pub fn decide(
         Ok(entry) => entry,
         Err(reason) => return Verdict::Pass(reason),
     };
-    // On the address's own network a frame must be addressed to us: a switch floods frames of
-    // stations that it does not know, and forwarding those would duplicate them.
-    if arrival.ifindex == entry.ifindex && arrival.station != entry.mac {
+    // A frame must be addressed to us: a switch floods frames of stations that it does not know, and
+    // forwarding those, or a group's, would duplicate them. The station of another network than the
+    // address's own is not known here; a group is recognised by its first bit.
+    let group = arrival.station.0[0] & 1 == 1;
+    if group || arrival.ifindex == entry.ifindex && arrival.station != entry.mac {
         return Verdict::Pass(PassReason::PassOtherStation);
     }
     let flow = match parse() {
@@ -301,6 +303,11 @@ mod tests {
         // A frame that was routed to us through another interface bears that interface's address.
         let routed = Arrival { ifindex: 4, ..other };
         assert!(matches!(decide_for(&maps(), routed, flow(80)), Verdict::Forward(_)));
+        let broadcast = Arrival { station: MacAddr([0xff; 6]), ..routed };
+        assert_eq!(
+            decide_for(&maps(), broadcast, flow(80)),
+            Verdict::Pass(PassReason::PassOtherStation)
+        );
     }
 
     #[test]

@@ -1,10 +1,7 @@
 //! The one clock of pen: monotonic nanoseconds, as `bpf_ktime_get_ns` and `CLOCK_MONOTONIC` give
 //! them. Code that decides gets a `Moment` as an argument and never reads a clock.
 
-use core::{
-    ops::{Add, Sub},
-    time::Duration,
-};
+use core::{ops::Add, time::Duration};
 
 /// A point in time, in nanoseconds since boot (time in suspend not counted).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,14 +28,6 @@ impl Add<Duration> for Moment {
     }
 }
 
-impl Sub for Moment {
-    type Output = Duration;
-
-    fn sub(self, earlier: Self) -> Duration {
-        self.since(earlier)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_difference_is_never_negative() {
-        assert_eq!(Moment(5) - Moment(9), Duration::ZERO);
+        assert_eq!(Moment(5).since(Moment(9)), Duration::ZERO);
         assert_eq!(Moment(9).since(Moment(5)), Duration::from_nanos(4));
     }
 }

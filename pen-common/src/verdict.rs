@@ -13,20 +13,6 @@ pub enum Verdict {
     Forward(Forward),
 }
 
-impl Verdict {
-    /// The counter of this end; what is forwarded counts as transmitted on the same or on another
-    /// interface, which only the caller can tell.
-    #[must_use]
-    #[inline(always)]
-    pub const fn reason(&self) -> Option<Counter> {
-        match self {
-            Self::Pass(reason) => Some(reason.counter()),
-            Self::Drop(reason) => Some(reason.counter()),
-            Self::Forward(_) => None,
-        }
-    }
-}
-
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process;
 
 use anyhow::{Context, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_common::hash::Secret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::{Counts, Refusal, Reply, Request};
 use crate::config::Config;
@@ -42,6 +43,7 @@ pub struct Places {
 /// there before.
 pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     privileges::check().map_err(|missing| anyhow!("{missing}"))?;
+    raise_descriptor_limit();
     // Before anything is made, so that an end during the start is a clean one as well.
     let signals = Signals::new()?;
     let socket = config.control.socket.clone();
@@ -59,7 +61,8 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let dataplane = Dataplane::open(&places.object, &places.pins)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let (adopted, secret, netlink, known) = match look_around(&dataplane, &events).await {
+    let (adopted, secret, (netlink, mut news), known) = match look_around(&dataplane, &events).await
+    {
         Ok(found) => found,
         Err(error) => {
             dataplane.abandon();
@@ -102,6 +105,10 @@ async fn serve(
             _ = signals.hangup.recv() => {
                 tracing::warn!("SIGHUP: the configuration is read at the start only; restart pend");
             }
+            _ = &mut news => {
+                // The kernel goes on forwarding; a service manager starts the next daemon.
+                return Err(anyhow!("the connection to rtnetlink ended"));
+            }
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
         }
@@ -132,10 +139,10 @@ impl Signals {
 async fn look_around(
     dataplane: &Dataplane,
     events: &mpsc::Sender<Event>,
-) -> anyhow::Result<(Tables, Secret, Netlink, Vec<Event>)> {
+) -> anyhow::Result<(Tables, Secret, (Netlink, JoinHandle<()>), Vec<Event>)> {
     let adopted = dataplane.read()?;
     let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
-    let known = netlink.dump().await.context("rtnetlink")?;
+    let known = netlink.0.dump().await.context("rtnetlink")?;
     Ok((adopted, random_secret()?, netlink, known))
 }
 
@@ -256,6 +263,15 @@ impl Daemon {
             error: error.to_string(),
             cure: "see the daemon's log".to_owned(),
         })
+    }
+}
+
+/// A probe of each backend may be under way at a time, and the usual soft limit is 1024.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files cannot be raised: {error}");
     }
 }
 

@@ -18,14 +18,12 @@ use pen_common::{
     verdict::{Counter, MAX_COUNTERS},
 };
 
-/// `BPF_F_INNER_MAP`: tables of one outer map may differ in size.
-const INNER_MAP: usize = 1 << 12;
 /// `BPF_F_NO_PREALLOC`: memory for what is used, not for the most that may be.
 const NO_PREALLOC: usize = 1;
 /// Size of the inner map that the verifier sees; real tables have the size of their service.
 const TEMPLATE_CHUNKS: usize = 256;
 
-type Table = Array<abi::SlotChunk, TEMPLATE_CHUNKS, INNER_MAP>;
+type Table = Array<abi::SlotChunk, TEMPLATE_CHUNKS, { abi::INNER_MAP as usize }>;
 
 #[btf_map]
 static CFG: Array<Cfg, 1> = Array::new();

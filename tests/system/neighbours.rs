@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use pen_tests::{Capture, Lab, Netns, Output, VIP4, VIP6, wait_until};
+use pen_tests::{Capture, Lab, Netns, Output, Pend, VIP4, VIP6, process::SHORT, wait_until};
 
 use crate::stage::{Stage, WEB, balance, over_one, usual, vips};
 
@@ -40,7 +40,7 @@ fn a_vip_is_answered_for_even_while_no_backend_is_usable() {
     let lab = Lab::builder().backends(1).build().unwrap();
     // Nobody listens there.
     let config = vips().service(over_one("web", WEB, lab.backends[0].v4.into()));
-    let mut pend = pen_tests::Pend::start(&lab.balancer().netns, &config).unwrap();
+    let mut pend = Pend::start(&lab.balancer().netns, &config).unwrap();
     pend.wait_ready(0).unwrap();
     pend.wait_health("web", "b1", "down").unwrap();
     assert_eq!(who_has(&lab.client().netns, VIP4).1.len(), 1);
@@ -101,4 +101,21 @@ fn a_client_that_forgets_the_vip_finds_it_again() {
         asks().contains("REACHABLE").then_some(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_neighbour_that_the_operator_set_by_hand_stays_as_it_is() {
+    let lab = Lab::builder().backends(1).build().unwrap();
+    let balancer = &lab.balancer().netns;
+    let backend = &lab.backends[0];
+    let entry = format!("{} lladdr {} nud permanent dev eth0", backend.v4, backend.mac);
+    balancer.ip(&format!("neigh replace {entry}")).unwrap();
+    let mut pend = Pend::start(balancer, &usual(&lab)).unwrap();
+    pend.wait_ready(0).unwrap();
+    wait_until(SHORT, "the address is known to pend", || {
+        (pend.backend("web", "b1").unwrap()["mac"] == backend.mac.as_str()).then_some(())
+    })
+    .unwrap();
+    let shown = balancer.ip(&format!("neigh show {}", backend.v4)).unwrap();
+    assert!(shown.contains("PERMANENT"), "{shown}");
 }

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
     version,
     after_help = "Examples:
   penctl backends                                  who is usable, and why not
-  penctl drain web/b1                              no new flows to b1
+  penctl drain web/b1                              take b1 out of the table
   penctl explain 198.51.100.7:5000 192.0.2.10:80   where would this packet go, and why
   penctl --json counters | jq .                    for machines
   penctl events --follow                           what happens, as it happens
@@ -67,7 +67,7 @@ enum Verb {
         #[arg(default_value = "tcp", value_parser = protocol)]
         protocol: Protocol,
     },
-    /// No new flows to a backend
+    /// Take a backend out of the table, but go on checking it (its connections move as well)
     Drain(Wish),
     /// No packets at all to a backend, and no checks of it
     Maint(Wish),
@@ -217,8 +217,10 @@ async fn follow(args: &Args, mut client: Client, first: &[u8]) -> Result<(), Cli
         let request = Request::Events { since };
         let answer = match client.ask(&request).await {
             Err(ClientError::Broken(_)) => {
+                // Another daemon, perhaps, whose numbers start anew.
                 client = Client::connect(&args.socket).await?;
-                client.ask(&request).await?
+                since = 0;
+                client.ask(&Request::Events { since }).await?
             }
             answer => answer?,
         };

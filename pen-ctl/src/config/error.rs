@@ -81,6 +81,7 @@ pub enum ErrorKind {
     InvalidName { name: String },
     HostNameUnknown { reason: String },
     Duplicate { what: &'static str, name: String, first: Position },
+    VipWithoutXdp { name: String },
     UndeclaredInterface { name: String, near: Option<String> },
     UndeclaredVip { address: IpAddr, declared: Vec<IpAddr> },
     UndeclaredPool { name: String, near: Option<String> },
@@ -172,6 +173,11 @@ impl fmt::Display for ErrorKind {
             Self::Duplicate { what, name, first } => {
                 write!(f, "{what} `{name}` is given twice, also at {first}; remove or change one")
             }
+            Self::VipWithoutXdp { name } => write!(
+                f,
+                "`{name}` has `xdp = \"off\"`, so nobody would answer for the address; use another \
+                 interface, or set `xdp = \"auto\"`"
+            ),
             Self::UndeclaredInterface { name, near } => {
                 write!(f, "no `[[interface]]` is called `{name}`; ")?;
                 match near {

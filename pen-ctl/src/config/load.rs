@@ -167,7 +167,8 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     let node = node::node(roots, system, report);
     let control = node::control(roots, report);
     let (interfaces, interface_names) = node::interfaces(roots, system, report);
-    let (vips, addresses) = vip::vips(roots, &interface_names, report);
+    let (vips, addresses) =
+        vip::vips(roots, &interface_names, interfaces.as_deref().unwrap_or_default(), report);
     let services = service::services(roots, &addresses, system, report);
     Ok(Config {
         node: node?,

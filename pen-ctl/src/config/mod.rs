@@ -27,6 +27,9 @@ pub use system::RealSystem;
 pub use system::{SecretFile, System};
 pub use words::UnknownWord;
 
+/// Highest weight of a backend.
+pub const MAX_WEIGHT: u32 = 256;
+
 /// A whole valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -149,7 +152,7 @@ pub struct Backend {
     pub address: IpAddr,
     /// Port; that of the service in mode `dsr`. If the service is any port: as written, or 0.
     pub port: u16,
-    /// Share of new flows relative to the other backends, 0..=256; 0 takes none.
+    /// Share of new flows relative to the other backends, 0..=[`MAX_WEIGHT`]; 0 takes none.
     pub weight: u32,
 }
 

@@ -34,8 +34,8 @@ const SERVICE: Spec = Spec {
 };
 const POOL: Spec = Spec { name: "pool", title: "[[pool]]", keys: &["name", "backends", "check"] };
 
-// Id 0 is no service and no backend.
 const MAX_SERVICE_COUNT: usize = MAX_SERVICES as usize - 1;
+// Id 0 is no backend.
 const MAX_BACKEND_COUNT: usize = MAX_BACKENDS as usize - 1;
 
 /// `[[service]]`.

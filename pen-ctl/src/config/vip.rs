@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use pen_common::abi::MAX_ADDRS;
 
-use crate::config::Vip;
 use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
+use crate::config::{Interface, Vip, XdpMode};
 
 const VIP: Spec = Spec { name: "vip", title: "[[vip]]", keys: &["address", "interface"] };
 
@@ -16,6 +16,7 @@ const VIP: Spec = Spec { name: "vip", title: "[[vip]]", keys: &["address", "inte
 pub(super) fn vips(
     roots: &Roots<'_>,
     interfaces: &Names<String>,
+    valid: &[Interface],
     report: &mut Report<'_>,
 ) -> (Read<Vec<Vip>>, Names<IpAddr>) {
     let mut addresses = Names::new("VIP");
@@ -24,14 +25,17 @@ pub(super) fn vips(
     if let Some(Ok(table)) = tables.get(max) {
         report.add(table.place, ErrorKind::TooMany { what: "VIPs", max });
     }
-    let vips: Vec<_> =
-        tables.into_iter().map(|table| vip(table, interfaces, &mut addresses, report)).collect();
+    let vips: Vec<_> = tables
+        .into_iter()
+        .map(|table| vip(table, interfaces, valid, &mut addresses, report))
+        .collect();
     (vips.into_iter().collect(), addresses)
 }
 
 fn vip(
     table: Read<Table<'_>>,
     interfaces: &Names<String>,
+    valid: &[Interface],
     addresses: &mut Names<IpAddr>,
     report: &mut Report<'_>,
 ) -> Read<Vip> {
@@ -39,17 +43,21 @@ fn vip(
         .and_then(|table| table.required_text("address", "\"192.0.2.10\"", report))
         .and_then(|text| address(text, report));
     let address = addresses.claim(address, report);
-    let interface = interface(&table?, interfaces, report);
+    let interface = interface(&table?, interfaces, valid, report);
     Ok(Vip { address: address?.value, interface: interface? })
 }
 
 fn interface(
     table: &Table<'_>,
     interfaces: &Names<String>,
+    valid: &[Interface],
     report: &mut Report<'_>,
 ) -> Read<String> {
     let At { place, value } = table.required_text("interface", "\"eth0\"", report)?;
     let name = value.to_owned();
+    if valid.iter().any(|interface| interface.name == name && interface.xdp == XdpMode::Off) {
+        return Err(report.add(place, ErrorKind::VipWithoutXdp { name }));
+    }
     if interfaces.find(&name).is_some() {
         return Ok(name);
     }

@@ -98,8 +98,9 @@ impl Engine {
         let mut outages = Vec::new();
         for service in &mut self.services {
             let members = members(service, &self.network, None);
+            let ids: BTreeSet<u32> = members.iter().map(|member| u32::from(member.id)).collect();
             for backend in &mut service.backends {
-                let usable = members.iter().any(|member| u32::from(member.id) == backend.id);
+                let usable = ids.contains(&backend.id);
                 if usable != backend.usable {
                     backend.usable = usable;
                     backend.usable_since = now;

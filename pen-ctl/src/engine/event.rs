@@ -26,6 +26,8 @@ pub enum Event {
         /// Its index.
         ifindex: u32,
     },
+    /// These interfaces exist and no others: the end of others was missed.
+    LinksKnown(BTreeSet<u32>),
     /// The kernel said how it would reach an address; `None` if it has no route.
     RouteFound {
         /// The address.
@@ -121,6 +123,9 @@ pub enum ProbeError {
     Refused,
     /// No way to it, or any other error of the system, in its words.
     System(String),
+    /// This machine could not probe (out of descriptors, ports or memory), in the system's words:
+    /// says nothing about the backend.
+    Local(String),
 }
 
 impl std::fmt::Display for ProbeError {
@@ -129,6 +134,7 @@ impl std::fmt::Display for ProbeError {
             Self::Timeout => f.write_str("no answer in time"),
             Self::Refused => f.write_str("connection refused"),
             Self::System(error) => f.write_str(error),
+            Self::Local(error) => write!(f, "not probed: {error}"),
         }
     }
 }

@@ -97,6 +97,9 @@ impl Health {
         self.in_flight = None;
         let success = outcome.is_ok();
         self.last_error = outcome.err();
+        if let Some(ProbeError::Local(_)) = self.last_error {
+            return None;
+        }
         let (agrees, needed) = match self.state {
             State::Checking => (false, 1),
             State::Up => (success, rules.fall),
@@ -191,6 +194,17 @@ mod tests {
         let serial = health.poll(at(9000), &RULES).expect("due");
         health.record(serial, Ok(()), &RULES);
         assert_eq!(health.next_deadline(), at(10_000));
+    }
+
+    #[test]
+    fn a_probe_that_this_machine_could_not_make_says_nothing() {
+        let mut health = Health::new(State::Up, at(0));
+        for second in 0..10 {
+            let serial = health.poll(at(second * 1000), &RULES).expect("due");
+            let local = ProbeError::Local("too many open files".to_owned());
+            assert_eq!(health.record(serial, Err(local), &RULES), None);
+        }
+        assert_eq!(health.state(), State::Up);
     }
 
     #[test]

@@ -41,6 +41,16 @@ impl<K: Ord + Clone> Ids<K> {
         Some((id, true))
     }
 
+    /// Frees the numbers of all keys but these if there would not be enough for them otherwise.
+    /// Elsewhere numbers are freed only after new ones were given, so that no number changes its
+    /// meaning within one batch of writes.
+    pub fn make_room(&mut self, keep: &BTreeSet<K>) {
+        let capacity = (self.limit - self.first) as usize;
+        if self.used.len() + keep.len() > capacity {
+            self.retain(keep);
+        }
+    }
+
     /// Frees the numbers of all keys but these.
     pub fn retain(&mut self, keep: &BTreeSet<K>) {
         let used = &mut self.used;
@@ -68,6 +78,18 @@ mod tests {
         assert_eq!(ids.assign(&"c"), Some((1, true)));
         assert_eq!(ids.assign(&"d"), Some((3, true)));
         assert_eq!(ids.assign(&"e"), None, "all are taken");
+    }
+
+    #[test]
+    fn room_is_made_only_when_it_is_needed() {
+        let mut ids = Ids::new(1, 4);
+        for key in ["a", "b"] {
+            ids.assign(&key);
+        }
+        ids.make_room(&BTreeSet::from(["b"]));
+        assert_eq!(ids.assign(&"a"), Some((1, false)), "there was room for one more");
+        ids.make_room(&BTreeSet::from(["b", "c"]));
+        assert_eq!(ids.assign(&"c"), Some((1, true)));
     }
 
     #[test]

@@ -161,13 +161,16 @@ impl Engine {
             Event::TimePassed => {}
             Event::LinkChanged(link) => self.link_changed(now, link),
             Event::LinkRemoved { ifindex } => self.link_removed(now, ifindex),
+            Event::LinksKnown(existing) => {
+                for ifindex in self.network.links_beside(&existing) {
+                    self.link_removed(now, ifindex);
+                }
+            }
             Event::RouteFound { address, route } => {
-                self.network.route_found(address, route);
-                self.dirty = true;
+                self.dirty |= self.network.route_found(address, route);
             }
             Event::NeighbourChanged { ifindex, address, neighbour } => {
-                self.network.neighbour_changed(ifindex, address, neighbour, now);
-                self.dirty = true;
+                self.dirty |= self.network.neighbour_changed(ifindex, address, neighbour, now);
             }
             Event::ProbeDone { probe, outcome } => self.probe_done(now, probe, outcome),
             Event::AttachDone { interface, result } => self.attach_done(now, &interface, result),
@@ -178,7 +181,8 @@ impl Engine {
             }
         }
         self.run_timers(now);
-        if self.dirty && self.started {
+        // After a failure the maps are left alone until the next attempt is due.
+        if self.dirty && self.started && self.retry_writes_at == Moment::NEVER {
             self.dirty = false;
             self.refresh(now);
         }
@@ -349,9 +353,18 @@ impl Engine {
         });
         let Some((service, backend)) = found else { return };
         let rules = rules(&service.check);
-        let Some(state) = backend.health.record(probe.serial, outcome, &rules) else { return };
-        self.dirty = true;
+        let was_local = matches!(backend.health.last_error(), Some(ProbeError::Local(_)));
+        let state = backend.health.record(probe.serial, outcome, &rules);
         let subject = format!("{}/{}", service.name, backend.config.name);
+        if let Some(error @ ProbeError::Local(_)) = backend.health.last_error()
+            && !was_local
+        {
+            let text = format!("{subject}: {error}; its state stays as it is");
+            self.warn(now, "not-probed", &subject, text);
+            return;
+        }
+        let Some(state) = state else { return };
+        self.dirty = true;
         let address = backend.config.address;
         // Silence may come of a changed Ethernet address, which the kernel would go on believing for
         // a minute.
@@ -417,8 +430,9 @@ impl Engine {
                 service.backends.iter().map(move |backend| backend_key(key, backend))
             })
             .collect();
-        self.service_ids.retain(&wanted.iter().map(|(service, ..)| *service).collect());
-        self.backend_ids.retain(&wanted);
+        let services: BTreeSet<ServiceKey> = wanted.iter().map(|(service, ..)| *service).collect();
+        self.service_ids.make_room(&services);
+        self.backend_ids.make_room(&wanted);
         let mut first_probe = now;
         for config in self.config.services.clone() {
             let key = service_key(&config);
@@ -436,6 +450,10 @@ impl Engine {
             let slots = Arc::from([]);
             self.services.push(Service { config, key, id, backends, members: Vec::new(), slots });
         }
+        self.service_ids.retain(&services);
+        self.backend_ids.retain(&wanted);
+        let attached = self.config.interfaces.iter().filter(|found| found.xdp != XdpMode::Off);
+        self.network.declare(attached.map(|interface| interface.name.clone()));
         for interface in &self.config.interfaces {
             let retry_at = if interface.xdp == XdpMode::Off { Moment::NEVER } else { now };
             self.interfaces.entry(interface.name.clone()).or_insert(Interface {

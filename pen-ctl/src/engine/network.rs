@@ -1,7 +1,7 @@
 //! What is known about the network around: interfaces, routes, neighbours; and the way to each
 //! backend that follows from it. Pure: netlink's news come in as events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -54,6 +54,12 @@ pub enum NoHop {
         /// Its name.
         interface: String,
     },
+    /// The interface is not among those of the configuration: without XDP most drivers do not
+    /// transmit frames that are redirected to them.
+    Undeclared {
+        /// Its name.
+        interface: String,
+    },
     /// Nobody answered ARP or neighbour discovery.
     Unresolved {
         /// Name of the interface that was asked on.
@@ -75,6 +81,11 @@ impl std::fmt::Display for NoHop {
             Self::NoEthernet { interface } => {
                 write!(f, "interface {interface} has no Ethernet addresses")
             }
+            Self::Undeclared { interface } => write!(
+                f,
+                "reached through {interface}: add [[interface]] name = \"{interface}\" to the \
+                 configuration"
+            ),
             Self::Unresolved { interface } => {
                 write!(f, "no answer to ARP or neighbour discovery on {interface}")
             }
@@ -88,6 +99,8 @@ pub struct Network {
     links: BTreeMap<u32, Link>,
     neighbours: BTreeMap<(u32, IpAddr), MacAddr>,
     targets: BTreeMap<IpAddr, Target>,
+    /// Names of the interfaces that frames may leave by.
+    declared: BTreeSet<String>,
 }
 
 /// An address whose way is of interest.
@@ -107,6 +120,11 @@ impl Network {
                 before.remove(&address).unwrap_or(Target { route: None, next_resolve: now });
             self.targets.insert(address, target);
         }
+    }
+
+    /// Frames may leave by exactly these interfaces.
+    pub fn declare(&mut self, interfaces: impl IntoIterator<Item = String>) {
+        self.declared = interfaces.into_iter().collect();
     }
 
     /// Takes over what an earlier controller knew, until the kernel is heard.
@@ -144,6 +162,8 @@ impl Network {
     pub fn link_changed(&mut self, link: Link, now: Moment) -> bool {
         let changed = self.links.get(&link.ifindex) != Some(&link);
         if changed {
+            // A name belongs to one interface; news of the other's end may have been lost.
+            self.links.retain(|index, known| *index == link.ifindex || known.name != link.name);
             self.links.insert(link.ifindex, link);
             self.resolve_all(now);
         }
@@ -157,36 +177,39 @@ impl Network {
         self.links.remove(&ifindex)
     }
 
-    /// The kernel said how it would reach an address.
-    pub fn route_found(&mut self, address: IpAddr, route: Option<Route>) {
-        if let Some(target) = self.targets.get_mut(&address) {
-            target.route = Some(route);
-        }
+    /// Interfaces that are known here, but not among these.
+    #[must_use]
+    pub fn links_beside(&self, existing: &BTreeSet<u32>) -> Vec<u32> {
+        self.links.keys().filter(|ifindex| !existing.contains(ifindex)).copied().collect()
     }
 
-    /// The kernel's neighbour table changed.
+    /// The kernel said how it would reach an address. True if that is news.
+    pub fn route_found(&mut self, address: IpAddr, route: Option<Route>) -> bool {
+        let Some(target) = self.targets.get_mut(&address) else { return false };
+        target.route.replace(route) != Some(route)
+    }
+
+    /// The kernel's neighbour table changed. True if that is news about a watched address.
     pub fn neighbour_changed(
         &mut self,
         ifindex: u32,
         address: IpAddr,
         neighbour: Neighbour,
         now: Moment,
-    ) {
+    ) -> bool {
+        let Some(target) = self.targets.get_mut(&address) else { return false };
         match neighbour {
             Neighbour::Resolved(mac) => {
-                self.neighbours.insert((ifindex, address), mac);
+                self.neighbours.insert((ifindex, address), mac) != Some(mac)
             }
             Neighbour::Failed => {
-                self.neighbours.remove(&(ifindex, address));
-                if let Some(target) = self.targets.get_mut(&address) {
-                    target.next_resolve = target.next_resolve.min(now + RETRY);
-                }
+                target.next_resolve = target.next_resolve.min(now + RETRY);
+                self.neighbours.remove(&(ifindex, address)).is_some()
             }
             // The kernel may collect an entry that nobody else uses; ask again, keep what is known.
             Neighbour::Forgotten => {
-                if let Some(target) = self.targets.get_mut(&address) {
-                    target.next_resolve = now;
-                }
+                target.next_resolve = now;
+                false
             }
         }
     }
@@ -207,6 +230,9 @@ impl Network {
         let interface = || link.name.clone();
         if !link.up {
             return Err(NoHop::LinkDown { interface: interface() });
+        }
+        if !self.declared.contains(&link.name) {
+            return Err(NoHop::Undeclared { interface: interface() });
         }
         if link.mac == MacAddr::NONE {
             return Err(NoHop::NoEthernet { interface: interface() });
@@ -250,8 +276,14 @@ mod tests {
         Moment(seconds * 1_000_000_000)
     }
 
-    fn connected() -> Network {
+    fn empty() -> Network {
         let mut network = Network::default();
+        network.declare(["eth0".to_owned()]);
+        network
+    }
+
+    fn connected() -> Network {
+        let mut network = empty();
         network.watch([BACKEND], at(0));
         network.link_changed(link(true), at(0));
         network.route_found(BACKEND, Some(Route { ifindex: 3, gateway: None }));
@@ -267,7 +299,7 @@ mod tests {
 
     #[test]
     fn each_reason_for_no_way_is_told() {
-        let mut network = Network::default();
+        let mut network = empty();
         network.watch([BACKEND], at(0));
         assert_eq!(network.hop(BACKEND), Err(NoHop::Unknown));
         network.route_found(BACKEND, None);
@@ -284,6 +316,8 @@ mod tests {
         assert_eq!(network.hop(BACKEND), Err(NoHop::NoEthernet { interface: interface() }));
         network.link_changed(link(true), at(0));
         assert_eq!(network.hop(BACKEND), Err(NoHop::Unresolved { interface: interface() }));
+        network.declare([]);
+        assert_eq!(network.hop(BACKEND), Err(NoHop::Undeclared { interface: interface() }));
     }
 
     #[test]
@@ -316,6 +350,28 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_that_took_over_a_name_replaces_the_one_whose_end_was_missed() {
+        let mut network = connected();
+        network.link_changed(Link { ifindex: 7, ..link(true) }, at(1));
+        assert_eq!(network.link_by_name("eth0").map(|link| link.ifindex), Some(7));
+        assert!(network.links_beside(&BTreeSet::from([7])).is_empty());
+        assert_eq!(network.links_beside(&BTreeSet::new()), [7]);
+    }
+
+    #[test]
+    fn what_is_known_already_or_concerns_nobody_is_no_news() {
+        let mut network = connected();
+        let resolved = Neighbour::Resolved(MAC);
+        assert!(!network.neighbour_changed(3, BACKEND, resolved, at(1)));
+        assert!(!network.route_found(BACKEND, Some(Route { ifindex: 3, gateway: None })));
+        let other = "10.0.0.99".parse().expect("literal");
+        assert!(!network.neighbour_changed(3, other, resolved, at(1)));
+        assert!(!network.route_found(other, None));
+        assert!(network.neighbour_changed(3, BACKEND, Neighbour::Failed, at(1)));
+        assert!(network.route_found(BACKEND, None));
+    }
+
+    #[test]
     fn watching_anew_keeps_what_is_known() {
         let mut network = connected();
         let other = "10.0.0.12".parse().expect("literal");
@@ -328,7 +384,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_controller_knew_holds_until_the_kernel_is_heard() {
-        let mut network = Network::default();
+        let mut network = empty();
         network.watch([BACKEND], at(0));
         network.adopt(BACKEND, Hop { ifindex: 3, source_mac: link(true).mac, mac: MAC });
         network.link_changed(link(true), at(0));

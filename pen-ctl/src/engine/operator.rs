@@ -12,10 +12,7 @@ use super::health::State;
 use super::scheduler::{self, SLOTS};
 use super::{Engine, Service, desired};
 use crate::api::{Admin, Change, Explain, Explanation, Refusal, SetAdmin, SetWeight};
-use crate::config::Protocol;
-
-/// Highest weight; the configuration has the same limit.
-const MAX_WEIGHT: u32 = 256;
+use crate::config::{MAX_WEIGHT, Protocol};
 
 impl Engine {
     /// Sets the operator's wish for a backend.

@@ -62,6 +62,13 @@ pub enum Write {
 #[must_use]
 pub fn diff(applied: &Tables, desired: &Tables) -> Vec<Write> {
     let mut writes = Vec::new();
+    let is_down = |backend: &Backend| backend.state == Backend::DOWN;
+    // First of all, because it depends on nothing and nothing may delay it.
+    for (id, backend) in changed(&applied.backends, &desired.backends) {
+        if is_down(backend) {
+            writes.push(Write::SetBackend(*id, *backend));
+        }
+    }
     if applied.cfg != desired.cfg {
         writes.push(Write::SetCfg(desired.cfg));
     }
@@ -71,10 +78,10 @@ pub fn diff(applied: &Tables, desired: &Tables) -> Vec<Write> {
     for ifindex in desired.egress.difference(&applied.egress) {
         writes.push(Write::AddEgress(*ifindex));
     }
-    let mut backends: Vec<_> = changed(&applied.backends, &desired.backends).collect();
-    backends.sort_by_key(|(_, backend)| backend.state != Backend::DOWN);
-    for (id, backend) in backends {
-        writes.push(Write::SetBackend(*id, *backend));
+    for (id, backend) in changed(&applied.backends, &desired.backends) {
+        if !is_down(backend) {
+            writes.push(Write::SetBackend(*id, *backend));
+        }
     }
     for (id, slots) in changed(&applied.slots, &desired.slots) {
         writes.push(Write::SetTable(*id, Arc::clone(slots)));
@@ -292,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_down_is_written_before_anything_else_of_the_backends() {
+    fn what_goes_down_is_written_before_anything_else() {
         let backend = |state| Backend { state, port: Be16::new(80), ..Backend::default() };
         let before = Tables {
             backends: BTreeMap::from([(1, backend(0)), (2, backend(Backend::UP))]),
@@ -300,12 +307,14 @@ mod tests {
         };
         let after = Tables {
             backends: BTreeMap::from([(1, backend(Backend::UP)), (2, backend(0))]),
+            egress: BTreeSet::from([3]),
             ..Tables::default()
         };
         assert_eq!(
             diff(&before, &after),
             vec![
                 Write::SetBackend(2, backend(Backend::DOWN)),
+                Write::AddEgress(3),
                 Write::SetBackend(1, backend(Backend::UP)),
             ]
         );

@@ -1,11 +1,13 @@
 //! The kernel's news about interfaces, routes and neighbours, by rtnetlink; and the request to look
 //! for a neighbour. Says what it hears, decides nothing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use futures_util::stream::{StreamExt, TryStreamExt};
+use futures_util::stream::{Stream, StreamExt, TryStreamExt};
+use nix::errno::Errno;
 use pen_common::net::MacAddr;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -15,14 +17,22 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::engine::event::{Event, Link, Neighbour, Route};
 
 /// The whole state is read again this often, because the kernel drops news when a burst of them
 /// overruns the socket's buffer.
 const RESYNC: Duration = Duration::from_secs(30);
+
+/// An answer of the kernel that takes longer was lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+type Message = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
 
 /// A connection to the kernel.
 #[derive(Clone)]
@@ -32,38 +42,50 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Connects, and from now on sends all news to `events`.
+    /// Connects, and from now on sends all news to `events`. The task that is returned ends only if
+    /// the kernel's side does.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses the socket.
-    pub fn connect(events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let (connection, handle, mut messages) =
+    /// If the kernel refuses a socket.
+    pub fn connect(events: mpsc::Sender<Event>) -> io::Result<(Self, JoinHandle<()>)> {
+        let (connection, listening, messages) =
             rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Neigh])?;
         tokio::spawn(connection);
-        let netlink = Self { handle, events: events.clone() };
-        tokio::spawn(async move {
-            while let Some((message, _)) = messages.next().await {
-                if let Some(event) = news(message)
-                    && events.send(event).await.is_err()
-                {
+        // Requests have a socket of their own: a burst of news must not push answers out of the
+        // buffer.
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        let netlink = Self { handle, events };
+        let news = tokio::spawn(netlink.clone().watch(listening, messages));
+        Ok((netlink, news))
+    }
+
+    /// Passes news on, in one task with the reading of the whole state, so that what is read is
+    /// never older than news that were passed on before.
+    async fn watch(self, _listening: Handle, mut messages: impl Stream<Item = Message> + Unpin) {
+        let mut resync = tokio::time::interval(RESYNC);
+        resync.tick().await;
+        loop {
+            let events = tokio::select! {
+                message = messages.next() => match message {
+                    Some((message, _)) => match message.payload {
+                        NetlinkPayload::InnerMessage(message) => news(message).into_iter().collect(),
+                        // The kernel dropped news.
+                        NetlinkPayload::Overrun(_) => self.dump().await.unwrap_or_default(),
+                        _ => Vec::new(),
+                    },
+                    None => return,
+                },
+                // An error here is transient (interrupted dump); the next round repeats it.
+                _ = resync.tick() => self.dump().await.unwrap_or_default(),
+            };
+            for event in events {
+                if self.events.send(event).await.is_err() {
                     return;
                 }
             }
-        });
-        let resync = netlink.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(RESYNC).await;
-                // An error here is transient (interrupted dump); the next round repeats it.
-                for event in resync.dump().await.unwrap_or_default() {
-                    if resync.events.send(event).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        Ok(netlink)
+        }
     }
 
     /// All interfaces and neighbours, as events.
@@ -72,15 +94,25 @@ impl Netlink {
     ///
     /// If the kernel does not answer.
     pub async fn dump(&self) -> io::Result<Vec<Event>> {
+        timeout(PATIENCE, self.dump_all())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)
+    }
+
+    async fn dump_all(&self) -> Result<Vec<Event>, rtnetlink::Error> {
         let mut events = Vec::new();
+        let mut existing = BTreeSet::new();
         let mut links = self.handle.link().get().execute();
-        while let Some(message) = links.try_next().await.map_err(io::Error::other)? {
+        while let Some(message) = links.try_next().await? {
+            existing.insert(message.header.index);
             events.extend(link(&message).map(Event::LinkChanged));
         }
+        events.push(Event::LinksKnown(existing));
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut neighbours =
                 self.handle.neighbours().get().set_address_family(family).execute();
-            while let Some(message) = neighbours.try_next().await.map_err(io::Error::other)? {
+            while let Some(message) = neighbours.try_next().await? {
                 events.extend(neighbour(&message));
             }
         }
@@ -92,23 +124,34 @@ impl Netlink {
     pub fn resolve(&self, address: IpAddr) {
         let netlink = self.clone();
         tokio::spawn(async move {
-            let route = netlink.route(address).await;
-            if let Some(Route { ifindex, gateway: None }) = route {
-                // NTF_USE without a state starts the resolution, and for a known neighbour the
-                // confirmation (neighbour.c, neigh_add). An error means that the interface just
-                // vanished, which is news of its own.
-                let _ = netlink
-                    .handle
-                    .neighbours()
-                    .add(ifindex, address)
-                    .state(NeighbourState::None)
-                    .flags(NeighbourFlags::Use)
-                    .replace()
-                    .execute()
-                    .await;
-            }
-            let _ = netlink.events.send(Event::RouteFound { address, route }).await;
+            // Without an answer nothing is known; the engine asks again.
+            let _ = timeout(PATIENCE, netlink.find(address)).await;
         });
+    }
+
+    async fn find(&self, address: IpAddr) -> Result<(), rtnetlink::Error> {
+        let route = self.route(address).await?;
+        let _ = self.events.send(Event::RouteFound { address, route }).await;
+        let Some(Route { ifindex, gateway: None }) = route else { return Ok(()) };
+        let known = self.neighbour(ifindex, address).await;
+        if let Some(event) = known.as_ref().and_then(neighbour) {
+            let _ = self.events.send(event).await;
+        }
+        // An entry that the operator set by hand would lose its permanence.
+        let fixed = [NeighbourState::Permanent, NeighbourState::Noarp];
+        if known.is_some_and(|known| fixed.contains(&known.header.state)) {
+            return Ok(());
+        }
+        // NTF_USE without a state starts the resolution, and for a known neighbour the confirmation
+        // (neighbour.c, neigh_add).
+        self.handle
+            .neighbours()
+            .add(ifindex, address)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace()
+            .execute()
+            .await
     }
 
     /// Lets the kernel ask a neighbour at once whether it is still there: three questions a second
@@ -188,7 +231,10 @@ impl Netlink {
         self.handle.address().del(message).execute().await.map_err(io::Error::other)
     }
 
-    async fn route(&self, address: IpAddr) -> Option<Route> {
+    /// The route to an address; `None` if the kernel says that there is none.
+    async fn route(&self, address: IpAddr) -> Result<Option<Route>, rtnetlink::Error> {
+        const NO_ROUTE: [Errno; 5] =
+            [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::ENODEV];
         let message = match address {
             IpAddr::V4(v4) => {
                 RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build()
@@ -198,7 +244,15 @@ impl Netlink {
             }
         };
         let mut answers = Box::pin(self.handle.route().get(message).execute());
-        route(&answers.try_next().await.ok()??)
+        match answers.try_next().await {
+            Ok(answer) => Ok(answer.as_ref().and_then(route)),
+            Err(rtnetlink::Error::NetlinkError(error))
+                if NO_ROUTE.contains(&Errno::from_raw(error.raw_code().abs())) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -208,9 +262,14 @@ fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), last)
 }
 
-fn news(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
-    let NetlinkPayload::InnerMessage(message) = message.payload else { return None };
+fn news(message: RouteNetlinkMessage) -> Option<Event> {
     match message {
+        // A bridge tells of its ports in its own family: a port that leaves is not gone.
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
+            if message.header.interface_family != AddressFamily::Unspec =>
+        {
+            None
+        }
         RouteNetlinkMessage::NewLink(message) => link(&message).map(Event::LinkChanged),
         RouteNetlinkMessage::DelLink(message) => {
             Some(Event::LinkRemoved { ifindex: message.header.index })
@@ -304,15 +363,18 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let (sender, _receiver) = mpsc::channel(16);
-            let netlink = Netlink::connect(sender).expect("rtnetlink needs no privilege to read");
+            let (netlink, _news) =
+                Netlink::connect(sender).expect("rtnetlink needs no privilege to read");
             let events = netlink.dump().await.expect("dump");
             let loopback = events.iter().find_map(|event| match event {
                 Event::LinkChanged(link) if link.name == "lo" => Some(link.ifindex),
                 _ => None,
             });
             let route = netlink.route("127.0.0.1".parse().expect("literal")).await;
-            assert_eq!(route.map(|route| route.ifindex), loopback);
-            assert_eq!(route.and_then(|route| route.gateway), None);
+            let route = route.expect("an answer").expect("a route");
+            assert_eq!((Some(route.ifindex), route.gateway), (loopback, None));
+            let nowhere = netlink.route("255.255.255.255".parse().expect("literal")).await;
+            assert!(nowhere.is_ok(), "no route is no error: {nowhere:?}");
         });
     }
 }

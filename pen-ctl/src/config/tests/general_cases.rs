@@ -246,6 +246,14 @@ address = "192.0.2.11"
 interface = "eth00""#, &[
         "3:13: no `[[interface]]` is called `eth00`; did you mean `eth0`?",
     ]),
+    Case(r#"[[interface]]
+name = "eth1"
+xdp = "off"
+[[vip]]
+address = "192.0.2.11"
+interface = "eth1""#, &[
+        r#"6:13: `eth1` has `xdp = "off"`, so nobody would answer for the address; use another interface, or set `xdp = "auto"`"#,
+    ]),
     Case(r#"[[vip]]
 address = "192.0.2.11"
 interface = "wan""#, &[

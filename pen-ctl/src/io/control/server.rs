@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,6 +57,13 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
+    // A typing error in the configuration must not cost a file.
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "is there and is no socket; give another [control] socket, or remove it",
+        ));
+    }
     // Only a socket that nobody listens on is a left-over.
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => {
@@ -69,11 +76,15 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
         Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    // Under another name until its mode is right: nobody connects in between.
+    let new = path.with_extension("new");
+    let _ = fs::remove_file(&new);
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o660))?;
     let group = Group::from_name("pen").ok().flatten().map_or(Gid::from_raw(0), |group| group.gid);
     // A user who is not root keeps the socket to itself.
-    let _ = chown(path, None, Some(group));
+    let _ = chown(&new, None, Some(group));
+    fs::rename(&new, path)?;
     Ok(listener)
 }
 
@@ -159,5 +170,49 @@ async fn exchange(
         Ok(Ok(Ok(reply))) => Ok(reply),
         Ok(Ok(Err(refusal))) => Err((409, refusal)),
         Ok(Err(_)) | Err(_) => Err(busy(())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("pen-control-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    fn bind_in_runtime(path: &Path) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async { bind(path).map(drop) })
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = folder("file");
+        let path = folder.join("pen.toml");
+        fs::write(&path, "precious").expect("write");
+        let error = bind_in_runtime(&path).expect_err("it is a file");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+        fs::remove_dir_all(folder).expect("clean up");
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_on_is_replaced_and_one_in_use_is_not() {
+        let folder = folder("stale");
+        let path = folder.join("pend.sock");
+        bind_in_runtime(&path).expect("a new one");
+        bind_in_runtime(&path).expect("nobody listens any more");
+        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        fs::remove_file(&path).expect("clean up");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("listen");
+        let error = bind_in_runtime(&path).expect_err("somebody listens");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        fs::remove_dir_all(folder).expect("clean up");
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
 use pen_common::abi::{
-    AddrEntry, Backend, CHUNK, Cfg, Count, Group, MAX_BACKENDS, MAX_GROUPS, Service, ServiceKey,
-    Slot, SlotChunk, map,
+    AddrEntry, Backend, CHUNK, Cfg, Count, Group, INNER_MAP, MAX_BACKENDS, MAX_GROUPS, Service,
+    ServiceKey, Slot, SlotChunk, map,
 };
 use pen_common::net::Addr;
 use pen_common::verdict::Counter;
@@ -15,9 +15,6 @@ use pen_common::verdict::Counter;
 use super::DataplaneError;
 use crate::api::Counts;
 use crate::engine::tables::{Tables, Write};
-
-/// `BPF_F_INNER_MAP`: tables of one outer map may differ in size.
-const INNER_MAP: u32 = 1 << 12;
 
 pub(super) struct Maps {
     cfg: Array<MapData, Cfg>,
@@ -92,12 +89,7 @@ impl Maps {
     fn read_table(&self, service: &Service) -> Result<Arc<[Slot]>, MapError> {
         let table = match self.tables.get(&service.id, 0) {
             Ok(table) => table,
-            Err(MapError::KeyNotFound) => return Ok(Arc::from([])),
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(nix::errno::Errno::ENOENT as i32) =>
-            {
-                return Ok(Arc::from([]));
-            }
+            Err(error) if is_missing(&error) => return Ok(Arc::from([])),
             Err(error) => return Err(error),
         };
         let chunks: Vec<SlotChunk> = table.iter().collect::<Result<_, _>>()?;
@@ -112,12 +104,11 @@ impl Maps {
                 self.tx.insert(*ifindex, *ifindex, None, 0).map_err(xdp_map_error)
             }
             Write::SetBackend(id, backend) => {
-                self.backends.set(*id, backend, 0)?;
-                if *backend == Backend::default() {
-                    // The next backend of this id starts to count from zero.
+                // A backend that gets an id starts to count from zero.
+                if self.backends.get(id, 0)?.generation != backend.generation {
                     clear(&mut self.backend_counters, *id)?;
                 }
-                Ok(())
+                self.backends.set(*id, backend, 0)
             }
             Write::SetTable(id, slots) => self.set_table(*id, slots),
             Write::SetService(key, service) => self.services.insert(key, service, 0),
@@ -131,12 +122,7 @@ impl Maps {
             }
             Write::RemoveEgress(ifindex) => match self.tx.remove(*ifindex) {
                 // The kernel removes an interface that is gone by itself.
-                Err(MapError::KeyNotFound) => Ok(()),
-                Err(MapError::SyscallError(error))
-                    if error.io_error.raw_os_error() == Some(nix::errno::Errno::ENOENT as i32) =>
-                {
-                    Ok(())
-                }
+                Err(error) if is_missing(&error) => Ok(()),
                 other => other,
             },
         }
@@ -170,6 +156,16 @@ impl Maps {
             counts.backends.insert(*id, sum(&self.backend_counters, *id)?);
         }
         Ok(counts)
+    }
+}
+
+fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => {
+            error.io_error.raw_os_error() == Some(nix::errno::Errno::ENOENT as i32)
+        }
+        _ => false,
     }
 }
 

@@ -8,8 +8,8 @@ mod layout;
 mod maps;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use aya::{Ebpf, EbpfLoader};
@@ -49,7 +49,11 @@ impl Dataplane {
         let bytes = fs::read(object)
             .map_err(|source| DataplaneError::NoObject { path: object.to_owned(), source })?;
         let folder = pins.join(format!("v{ABI_VERSION}"));
-        fs::create_dir_all(&folder)
+        // Whoever may open the pins may rewrite the maps.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
             .map_err(|source| DataplaneError::Pins { path: folder.clone(), source })?;
         let lock = lock(pins)?;
         let adopted = attach::pinned(&folder);

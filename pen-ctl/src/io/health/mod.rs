@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -35,9 +36,17 @@ async fn connect(target: SocketAddr, limit: Duration) -> Outcome {
         }
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Err(ProbeError::Refused),
         Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(ProbeError::Timeout),
+        Ok(Err(error)) if is_local(&error) => Err(ProbeError::Local(error.to_string())),
         Ok(Err(error)) => Err(ProbeError::System(error.to_string())),
         Err(_elapsed) => Err(ProbeError::Timeout),
     }
+}
+
+/// Errors that say nothing about the backend.
+fn is_local(error: &std::io::Error) -> bool {
+    const LOCAL: [Errno; 5] =
+        [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|number| LOCAL.contains(&Errno::from_raw(number)))
 }
 
 #[cfg(test)]
@@ -77,6 +86,15 @@ mod tests {
             }
             assert_eq!(connect(target, limit).await, Err(ProbeError::Timeout));
         });
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_backends_fault() {
+        for (number, local) in
+            [(Errno::EMFILE, true), (Errno::EADDRNOTAVAIL, true), (Errno::EHOSTUNREACH, false)]
+        {
+            assert_eq!(is_local(&std::io::Error::from_raw_os_error(number as i32)), local);
+        }
     }
 
     #[test]

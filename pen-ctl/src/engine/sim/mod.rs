@@ -1,0 +1,254 @@
+//! The engine in a world of its own: a virtual clock, an interface, and backends that can die.
+//! Actions are carried out on plain tables, so that a packet's fate is asked with the decision that
+//! the kernel makes. The tests in `stories` and `operator` read as stories.
+
+mod operator;
+mod stories;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use pen_common::forward::{self, Arrival, Flow};
+use pen_common::moment::Moment;
+use pen_common::net::{Addr, Be16, MacAddr, protocol};
+use pen_common::verdict::Verdict;
+
+use super::Engine;
+use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::tables::{Tables, Write};
+use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
+use crate::config::{
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol, Service,
+    Vip, XdpMode,
+};
+
+pub(super) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+const NIC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+/// A service `web` on 192.0.2.10:80/tcp with backends b1, b2, ... and checks each second.
+pub(super) fn config(backends: u8) -> Config {
+    Config {
+        node: Node { name: "edge1".into(), secret: Some([1, 2]) },
+        interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
+        control: Control { socket: "/run/pen/pend.sock".into() },
+        vips: vec![Vip { address: VIP, interface: "eth0".into() }],
+        services: vec![Service {
+            name: "web".into(),
+            vip: VIP,
+            port: 80,
+            protocol: Protocol::Tcp,
+            mode: Mode::Dsr,
+            affinity: Affinity::Flow,
+            backends: (1..=backends)
+                .map(|number| Backend {
+                    name: format!("b{number}"),
+                    address: address(number),
+                    port: 80,
+                    weight: 1,
+                })
+                .collect(),
+            check: Check {
+                kind: CheckKind::Tcp { port: 80 },
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_millis(500),
+                rise: 2,
+                fall: 3,
+            },
+        }],
+    }
+}
+
+pub(super) fn address(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
+}
+
+/// The world.
+pub(super) struct Sim {
+    pub(super) engine: Engine,
+    pub(super) now: Moment,
+    /// What the kernel's maps hold.
+    pub(super) maps: Tables,
+    /// Hosts that do not answer at all.
+    pub(super) dead: BTreeSet<IpAddr>,
+    /// Hosts that refuse connections.
+    pub(super) refusing: BTreeSet<IpAddr>,
+    /// This machine has no descriptors left.
+    pub(super) starved: bool,
+    /// The next writes to the maps fail.
+    pub(super) broken_maps: bool,
+    pub(super) attached: Vec<String>,
+    /// Neighbours that were to be confirmed.
+    pub(super) doubted: Vec<IpAddr>,
+    /// Interfaces that were not to be detached when last asked.
+    pub(super) kept: BTreeSet<u32>,
+    pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
+    pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
+}
+
+impl Sim {
+    /// Starts with empty maps.
+    pub(super) fn start(config: Config) -> Self {
+        Self::start_over(config, Tables::default())
+    }
+
+    /// Starts with maps that an earlier controller left.
+    pub(super) fn start_over(config: Config, maps: Tables) -> Self {
+        let now = Moment(1_000_000_000);
+        let engine = Engine::new(config, maps.clone(), [7, 7], now);
+        let mut sim = Self {
+            engine,
+            now,
+            maps,
+            dead: BTreeSet::new(),
+            refusing: BTreeSet::new(),
+            starved: false,
+            broken_maps: false,
+            attached: Vec::new(),
+            doubted: Vec::new(),
+            kept: BTreeSet::new(),
+            probes: BTreeMap::new(),
+            solicited: BTreeSet::new(),
+        };
+        sim.event(Event::LinkChanged(link(true)));
+        sim.event(Event::Started);
+        sim
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.engine.handle(self.now, event);
+        self.carry_out();
+    }
+
+    /// Lets time pass.
+    pub(super) fn run_for(&mut self, duration: Duration) -> &mut Self {
+        let end = self.now + duration;
+        loop {
+            let next = self.engine.next_deadline();
+            if next > end {
+                break;
+            }
+            assert!(next != self.now || self.engine.next_deadline() > Moment(0), "no progress");
+            self.now = self.now.max(next);
+            self.event(Event::TimePassed);
+            assert!(self.engine.next_deadline() > self.now, "a deadline is not served");
+        }
+        self.now = end;
+        self
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::WriteTables(writes) => self.write(&writes),
+                Action::ResolveNeighbour(address) => self.resolve(address),
+                Action::StartProbe { probe, address, timeout, .. } => {
+                    self.probes.entry(address).or_default().push(self.now);
+                    let outcome = if self.starved {
+                        Err(ProbeError::Local("too many open files".to_owned()))
+                    } else if self.dead.contains(&address) {
+                        assert!(timeout < Duration::from_secs(1));
+                        Err(ProbeError::Timeout)
+                    } else if self.refusing.contains(&address) {
+                        Err(ProbeError::Refused)
+                    } else {
+                        Ok(())
+                    };
+                    self.engine.handle(self.now, Event::ProbeDone { probe, outcome });
+                }
+                Action::AttachXdp { interface, .. } => {
+                    self.attached.push(interface.clone());
+                    let result = Ok(Attachment { native: true, warning: None });
+                    self.engine.handle(self.now, Event::AttachDone { interface, result });
+                }
+                Action::JoinSolicited { ifindex, address } => {
+                    assert!(self.solicited.insert((ifindex, address)), "joined twice");
+                }
+                Action::LeaveSolicited { ifindex, address } => {
+                    assert!(self.solicited.remove(&(ifindex, address)), "never joined");
+                }
+                Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
+                Action::DetachOthers(keep) => self.kept = keep,
+                Action::Log { .. } => {}
+            }
+        }
+    }
+
+    fn write(&mut self, writes: &[Write]) {
+        if self.broken_maps {
+            self.broken_maps = false;
+            let actual = Box::new(self.maps.clone());
+            let error = "out of memory".to_owned();
+            self.engine.handle(self.now, Event::WriteFailed { error, actual });
+            return;
+        }
+        for write in writes {
+            self.maps.apply(write);
+        }
+    }
+
+    fn resolve(&mut self, address: IpAddr) {
+        let route = Some(Route { ifindex: 3, gateway: None });
+        self.engine.handle(self.now, Event::RouteFound { address, route });
+        let neighbour = if self.dead.contains(&address) {
+            Neighbour::Failed
+        } else {
+            let IpAddr::V4(v4) = address else { unreachable!("the world is IPv4") };
+            Neighbour::Resolved(MacAddr([2, 0, 0, 0, 1, v4.octets()[3]]))
+        };
+        self.engine.handle(self.now, Event::NeighbourChanged { ifindex: 3, address, neighbour });
+    }
+
+    /// Backends that `flows` flows reach in the kernel's maps, or `None` for lost packets.
+    pub(super) fn flows(&self, flows: u16) -> Vec<Option<IpAddr>> {
+        (0..flows).map(|flow| self.reach(flow)).collect()
+    }
+
+    fn reach(&self, source_port: u16) -> Option<IpAddr> {
+        let flow = Flow {
+            source: Addr::v4([198, 51, 100, 7]),
+            source_port: Be16::new(source_port),
+            port: Be16::new(80),
+            protocol: protocol::TCP,
+        };
+        let arrival = Arrival { ifindex: 3, station: NIC };
+        let destination = Addr::from(VIP);
+        match forward::decide(&self.maps.at(self.now), &arrival, &destination, || Ok(flow)) {
+            Verdict::Forward(forward) => Some(IpAddr::from(forward.backend.addr)),
+            Verdict::Drop(_) | Verdict::Pass(_) => None,
+        }
+    }
+
+    /// Last numbers of the addresses that get flows.
+    pub(super) fn serving(&self) -> BTreeSet<u8> {
+        let last = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets()[3],
+            IpAddr::V6(_) => unreachable!("the world is IPv4"),
+        };
+        self.flows(500).into_iter().flatten().map(last).collect()
+    }
+
+    pub(super) fn set_admin(&mut self, backend: &str, admin: Admin) -> Result<Change, Refusal> {
+        let wish =
+            SetAdmin { service: "web".into(), backend: backend.into(), admin, dry_run: false };
+        let change = self.engine.set_admin(self.now, &wish);
+        self.carry_out();
+        change
+    }
+
+    pub(super) fn set_weight(&mut self, backend: &str, weight: u32) -> Result<Change, Refusal> {
+        let wish =
+            SetWeight { service: "web".into(), backend: backend.into(), weight, dry_run: false };
+        let change = self.engine.set_weight(self.now, &wish);
+        self.carry_out();
+        change
+    }
+}
+
+fn link(up: bool) -> Link {
+    Link { ifindex: 3, name: "eth0".into(), mac: NIC, up }
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
