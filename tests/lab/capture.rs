@@ -27,7 +27,10 @@ impl Capture {
         let packets = scratch.file("packets");
         let mut tcpdump = netns.command("sh");
         // The shell splits packets from complaints, then becomes tcpdump.
-        tcpdump.args(["-c", r#"exec tcpdump -i "$1" -nn -e -l --immediate-mode "$2" >"$3""#, "sh"]);
+        // In immediate mode the kernel's ring has a place of the snapshot's length for each packet:
+        // with the default length there would be eight, and bursts would be missed.
+        let line = r#"exec tcpdump -i "$1" -s 256 -B 8192 -nn -e -l --immediate-mode "$2" >"$3""#;
+        tcpdump.args(["-c", line, "sh"]);
         tcpdump.args([device, filter]).arg(&packets);
         let mut process = Process::start("tcpdump", tcpdump, &scratch.file("log"))?;
         wait_until(Duration::from_secs(5), "tcpdump listens", || {
