@@ -170,7 +170,7 @@ fn of_numbered_datagrams_none_is_lost_or_doubled_through_a_crash_and_a_restart()
         let sender = scope.spawn(move || send_numbers(client, stop));
         // A panic must reach the end of the scope, where all threads have to have ended.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..2 {
+            for _ in 0..4 {
                 stage.pend.kill9().unwrap();
                 stage.web_tally(50);
                 stage.pend.launch().unwrap();
@@ -189,7 +189,7 @@ fn of_numbered_datagrams_none_is_lost_or_doubled_through_a_crash_and_a_restart()
         sent
     });
     let received = numbers.received.lock().unwrap();
-    assert!(sent > 1000, "{sent}");
+    assert!(sent > 500, "{sent}");
     let doubled: Vec<_> = received.iter().filter(|(_, times)| **times != 1).collect();
     assert!(doubled.is_empty(), "{doubled:?}");
 }

@@ -46,7 +46,8 @@ fn own_addresses() -> Result<Vec<IpAddr>> {
     let own = getifaddrs().context("cannot list the interfaces")?;
     Ok(own
         .filter_map(|interface| ip(&interface.address?))
-        .filter(|ip| !is_link_local(ip))
+        // pend hears neighbour solicitations by a multicast address of the interface.
+        .filter(|ip| !is_link_local(ip) && !ip.is_multicast())
         .collect())
 }
 
