@@ -27,10 +27,11 @@ impl Capture {
         let packets = scratch.file("packets");
         let mut tcpdump = netns.command("sh");
         // The shell splits packets from complaints, then becomes tcpdump.
-        // In immediate mode the kernel's ring has a place of the snapshot's length for each packet:
-        // with the default length there would be eight, and bursts would be missed.
-        let line = r#"exec tcpdump -i "$1" -s 256 -B 8192 -nn -e -l --immediate-mode "$2" >"$3""#;
-        tcpdump.args(["-c", line, "sh"]);
+        // In immediate mode each packet takes a slot of the snap length: by default the buffer has
+        // room for eight.
+        let script =
+            r#"exec tcpdump -i "$1" -nn -e -l --immediate-mode -s 2048 -B 16384 "$2" >"$3""#;
+        tcpdump.args(["-c", script, "sh"]);
         tcpdump.args([device, filter]).arg(&packets);
         let mut process = Process::start("tcpdump", tcpdump, &scratch.file("log"))?;
         wait_until(Duration::from_secs(5), "tcpdump listens", || {
@@ -59,10 +60,14 @@ impl Capture {
         })
     }
 
-    /// Stops listening: all packets seen.
+    /// Stops listening: all packets seen. An error if some were missed.
     pub fn stop(mut self) -> Result<Vec<String>> {
         self.process.signal(Signal::SIGINT)?;
         self.process.wait(Duration::from_secs(3))?;
+        let log = self.process.log();
+        if !log.contains("\n0 packets dropped by kernel") {
+            bail!("tcpdump was too slow: {}", log.trim_end());
+        }
         Ok(self.lines())
     }
 }

@@ -28,20 +28,21 @@ fn nginx_answers_all(at: SocketAddr, ip: &str) {
 
     let balancer = format!("{} >", lab.balancer().mac);
     let from_balancer = |line: &&String| line.contains(&balancer);
-    // curl is done before the end of its last connection, and tcpdump writes when it likes.
-    wait_until(SHORT, "each frame was counted and has gone on", || {
+    // curl is done before the end of its last connection, and tcpdump later.
+    let transmitted = || usize::try_from(pend.counter("transmit").unwrap()).unwrap();
+    wait_until(SHORT, "each frame has gone on and was seen", || {
         let lines = capture.lines();
         let sent = lines.iter().filter(from_balancer).count();
-        let counted = usize::try_from(pend.counter("transmit").unwrap()).unwrap();
-        (sent == counted && lines.len() - sent == counted).then_some(())
+        (sent * 2 == lines.len() && sent == transmitted()).then_some(())
     })
     .unwrap();
     let lines = capture.stop().unwrap();
-    let received = lines.iter().filter(|line| !from_balancer(line)).count();
+    let (sent, received): (Vec<_>, Vec<_>) = lines.iter().partition(from_balancer);
     let answer = format!(" {}.80 > ", at.ip());
     assert_eq!(lines.iter().find(|line| line.contains(&answer)), None, "an answer came by");
     // SYN, ACK, request and FIN at least; the last ACK may be part of the FIN.
-    assert!(received >= 200 * 4, "{received}");
+    assert!(received.len() >= 200 * 4, "{}", received.len());
+    assert_eq!([sent.len(), transmitted()], [received.len(); 2]);
     assert_eq!(pend.counter("redirect").unwrap(), 0);
 }
 

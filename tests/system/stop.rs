@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use nix::sys::signal::Signal;
 use pen_tests::{client::http, link::xdp_mode, process::SHORT};
 
-use crate::stage::{Stage, WEB};
+use crate::stage::{Stage, WEB, while_asking};
 
 fn leaves_nothing(signal: Signal) {
     let mut stage = Stage::new();
@@ -70,9 +70,12 @@ fn sigterm_in_the_middle_of_a_start_leaves_nothing_behind_either() {
 fn sigterm_while_clients_talk_ends_pend_at_once() {
     let mut stage = Stage::new();
     let client = stage.lab.client().netns.clone();
-    let (status, heard) =
-        crate::stage::while_asking(&client, &[WEB], || stage.pend.terminate().unwrap());
-    assert!(status.success() && heard.asked > 0);
+    let (status, heard) = while_asking(&client, &[WEB], || {
+        stage.web_tally(5);
+        stage.pend.terminate().unwrap()
+    });
+    assert!(status.success(), "{status}");
+    assert!(heard.asked > 0);
 }
 
 #[test]
