@@ -51,6 +51,10 @@ fn a_second_daemon_adopts_tables_and_counters() {
     let frame = Packet::tcp(VIP4, 80).frame();
     let id = bench.forwarded(&frame);
     let before = bench.counts();
+    let first = bench.lend();
+    let error = bench.pins().open().err();
+    assert!(matches!(error, Some(DataplaneError::InUse { .. })), "the first one lives: {error:?}");
+    drop(first);
     let mut second = bench.pins().open().unwrap();
     let adopted = second.read().unwrap();
     assert_eq!(adopted, rich());
@@ -61,6 +65,7 @@ fn a_second_daemon_adopts_tables_and_counters() {
     assert_eq!(counts.verdicts[Counter::Transmit as usize].packets, 1);
     // What the second one writes, the first one's program sees.
     second.write(&diff(&adopted, &empty())).unwrap();
+    bench.give_back(second);
     bench.ends_in(Counter::PassNotOurs, &frame, "the second daemon removed the address");
 }
 

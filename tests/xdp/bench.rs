@@ -11,7 +11,8 @@ use std::process;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya_obj::programs::XdpAttachType;
 use pen_common::abi::{Backend, Count};
 use pen_common::verdict::Counter;
 use pen_ctl::api::Counts;
@@ -47,8 +48,10 @@ pub(crate) struct Pins(pub(crate) PathBuf);
 
 /// The program with maps of its own.
 pub(crate) struct Bench {
-    /// None only while it is dropped.
+    /// None while it is dropped, or with [`Bench::lend`].
     dataplane: Option<Dataplane>,
+    /// The program on its own, once the daemon's handle of it may be away.
+    program: Option<Xdp>,
     tables: Tables,
     counted: Vec<Count>,
     pins: Pins,
@@ -88,8 +91,13 @@ impl Bench {
         let pins = Pins::new();
         let dataplane = pins.open().expect("the kernel takes the program");
         let counted = vec![Count::default(); Counter::ALL.len()];
-        let mut bench =
-            Self { dataplane: Some(dataplane), tables: Tables::default(), counted, pins };
+        let mut bench = Self {
+            dataplane: Some(dataplane),
+            program: None,
+            tables: Tables::default(),
+            counted,
+            pins,
+        };
         bench.change(tables);
         bench
     }
@@ -116,6 +124,22 @@ impl Bench {
     /// What the maps should hold.
     pub(crate) fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// Takes the daemon's side away; frames go on, as they do in the kernel without a daemon.
+    pub(crate) fn lend(&mut self) -> Dataplane {
+        let pin = self.pins.0.join("program");
+        let program = self.dataplane().program().expect("the object has the program");
+        program.pin(&pin).expect("programs can be pinned");
+        self.program =
+            Some(Xdp::from_pin(&pin, XdpAttachType::Interface).expect("and opened again"));
+        fs::remove_file(&pin).expect("the handle is enough");
+        self.dataplane.take().expect("open until the drop")
+    }
+
+    /// Takes back what was lent, or another daemon of the same maps.
+    pub(crate) fn give_back(&mut self, dataplane: Dataplane) {
+        self.dataplane = Some(dataplane);
     }
 
     /// Where the maps are pinned.
@@ -174,7 +198,13 @@ impl Bench {
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
         options.ctx_in = context.as_deref();
-        let program = self.dataplane().program().expect("the object has the program");
+        let program = match &mut self.program {
+            Some(program) => program,
+            None => {
+                let dataplane = self.dataplane.as_mut().expect("open until the drop");
+                dataplane.program().expect("the object has the program")
+            }
+        };
         let result = program.test_run(options).expect("the kernel runs the frame");
         out.truncate(usize::try_from(result.data_size_out).expect("fits the buffer"));
         let action = match result.return_value {

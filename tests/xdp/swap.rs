@@ -1,6 +1,5 @@
 //! A table is replaced as a whole while frames run: a frame sees the old one or the new one, and
-//! none is lost in between. A second handle on the same pins writes, as the daemon does while the
-//! kernel forwards.
+//! none is lost in between. A thread writes, as the daemon does while the kernel forwards.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,15 +18,16 @@ const CHANGES: usize = 60;
 /// Runs frames of random flows while another thread carries the writes out, one after the other;
 /// returns the backends.
 fn run_while_writing(bench: &mut Bench, writes: Vec<Write>) -> Vec<u32> {
-    let mut writer = bench.pins().open().expect("the pinned maps are adopted");
+    let mut writer = bench.lend();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let done = &done;
-        scope.spawn(move || {
+        let writer = scope.spawn(move || {
             for write in writes {
                 writer.write(&[write]).expect("the kernel takes the write");
             }
             done.store(true, Ordering::Release);
+            writer
         });
         let mut rng = Rng::new(4);
         let packet = Packet::tcp(VIP4, 80);
@@ -37,6 +37,7 @@ fn run_while_writing(bench: &mut Bench, writes: Vec<Write>) -> Vec<u32> {
             assert_eq!(action, Action::Tx, "frame {} is lost", seen.len());
             seen.push(backend_at(&out));
         }
+        bench.give_back(writer.join().expect("all writes are done"));
         seen
     })
 }

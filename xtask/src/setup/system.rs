@@ -26,6 +26,8 @@ const TOOLS: &[Tool] = &[
     tool("ip", "iproute2", "makes namespaces, links, addresses and routes"),
     tool("bridge", "iproute2", "shows what a bridge has learnt"),
     tool("ethtool", "ethtool", "switches checksum offload off on veth"),
+    tool("sysctl", "procps", "tells servers to keep silent about virtual addresses"),
+    tool("openssl", "openssl", "makes the secret of the README's configuration"),
     tool("nginx", "nginx-light", "is the HTTP backend"),
     tool("dnsmasq", "dnsmasq-base", "is the DNS backend"),
     tool("dig", "bind9-dnsutils", "is the DNS client"),
