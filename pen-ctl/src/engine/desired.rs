@@ -81,6 +81,14 @@ pub(super) fn members(
     members
 }
 
+/// Whether the first check of some backend is still to come: nothing is known of the service then.
+fn awaits_checks(service: &Service) -> bool {
+    service.config.check.kind != CheckKind::None
+        && service.backends.iter().any(|backend| {
+            backend.health.state() == State::Checking && backend.admin != Admin::Maint
+        })
+}
+
 impl Engine {
     /// Computes everything anew and emits the writes that are needed.
     pub(super) fn refresh(&mut self, now: Moment) {
@@ -106,12 +114,15 @@ impl Engine {
                     backend.usable_since = now;
                 }
             }
-            let is_new = service.slots.is_empty();
-            if members != service.members || is_new {
-                if members.is_empty() != service.members.is_empty() || is_new && members.is_empty()
-                {
-                    outages.push((service.config.name.clone(), members.is_empty()));
+            let down = members.is_empty();
+            if !(down && awaits_checks(service)) && service.down != Some(down) {
+                // That a service starts well is no news.
+                if down || service.down == Some(true) {
+                    outages.push((service.config.name.clone(), down));
                 }
+                service.down = Some(down);
+            }
+            if members != service.members || service.slots.is_empty() {
                 service.slots = Arc::from(scheduler::maglev(&members, self.secret, SLOTS));
                 service.members = members;
             }

@@ -84,6 +84,9 @@ struct Service {
     /// The table of the last members; computed anew only when they change.
     members: Vec<Member>,
     slots: Arc<[Slot]>,
+    /// Whether it has no usable backend, as the operator was told or may take for granted; `None`
+    /// before the first checks.
+    down: Option<bool>,
 }
 
 /// A backend at run time.
@@ -448,7 +451,15 @@ impl Engine {
                 first_probe = first_probe + SPREAD.min(config.check.interval);
             }
             let slots = Arc::from([]);
-            self.services.push(Service { config, key, id, backends, members: Vec::new(), slots });
+            self.services.push(Service {
+                config,
+                key,
+                id,
+                backends,
+                members: Vec::new(),
+                slots,
+                down: None,
+            });
         }
         self.service_ids.retain(&services);
         self.backend_ids.retain(&wanted);

@@ -65,6 +65,22 @@ fn first_probes_are_spread_and_later_ones_keep_the_interval() {
 }
 
 #[test]
+fn a_service_that_starts_well_is_no_news_and_one_without_backends_is() {
+    let mut sim = Sim::start(config(2));
+    sim.run_for(secs(1));
+    let told = |sim: &Sim| -> Vec<String> {
+        let events = sim.engine.events(0).into_iter();
+        events.map(|event| event.kind).filter(|kind| kind.starts_with("service")).collect()
+    };
+    assert_eq!(told(&sim), Vec::<String>::new());
+    sim.refusing.extend([address(1), address(2)]);
+    sim.run_for(secs(4));
+    sim.refusing.clear();
+    sim.run_for(secs(4));
+    assert_eq!(told(&sim), ["service-down", "service-up"]);
+}
+
+#[test]
 fn without_a_usable_backend_packets_are_dropped_and_the_operator_is_told() {
     let mut sim = Sim::start(config(2));
     sim.run_for(secs(1));
