@@ -3,31 +3,53 @@
 //! (to explain), tests with literals; so what `penctl explain` says cannot drift from what the
 //! kernel does.
 //!
-//! Cost of a forwarded packet: two hash look-ups (address, service), five array look-ups (CARP
-//! role, secret, outer table, slot, backend) and one SipHash. It does not grow with the number of
-//! flows, services or backends.
+//! Cost of a forwarded packet of a settled slot: two hash look-ups (address, service), five array
+//! look-ups (CARP role, settings, outer table, slot, backend) and one SipHash. It does not grow with
+//! the number of flows, services or backends. An unsettled slot adds a look-up of the flow's record;
+//! a SYN of a service that remembers clients one of the client's; an access list one in the trie; a
+//! limit of the rate one for each SYN.
 
-use crate::abi::{AddrEntry, Backend, Group, Service, ServiceKey, Slot};
+use crate::abi::{
+    ACL_DENY, AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, Record, Service, ServiceKey, Slot,
+};
+use crate::affinity;
 use crate::hash::{self, Secret};
 use crate::moment::Moment;
-use crate::net::{Addr, Be16, MacAddr};
+use crate::net::{Addr, Be16, MacAddr, TcpHeader};
 use crate::verdict::{DropReason, Forward, PassReason, Verdict};
 
-/// The maps, as a decision sees them. Every look-up may miss.
+/// The maps, as a decision sees them. Every look-up may miss, and every record may fail to be made.
 pub trait Lookup {
     /// Is this address ours?
     fn addr(&self, addr: &Addr) -> Option<AddrEntry>;
     /// Role of a CARP group.
     fn group(&self, index: u32) -> Option<Group>;
-    /// Key of the flow hash.
-    fn secret(&self) -> Option<Secret>;
+    /// Settings of the whole program.
+    fn cfg(&self) -> Option<&Cfg>;
     /// Service of exactly this key.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// Slot of the table of a service.
     fn slot(&self, service: u32, index: u32) -> Option<Slot>;
     /// A backend.
-    fn backend(&self, id: u32) -> Option<Backend>;
-    /// The time; asked for only where a lease may run out.
+    fn backend(&self, id: u32) -> Option<&Backend>;
+    /// Record of a flow.
+    fn flow(&self, key: &FlowKey) -> Option<Record>;
+    /// Record of a client.
+    fn client(&self, key: &ClientKey) -> Option<Record>;
+    /// Makes or replaces the record of a flow; false if that cannot be.
+    fn record_flow(&self, key: &FlowKey, record: &Record) -> bool;
+    /// Makes or replaces the record of a client; false if that cannot be.
+    fn record_client(&self, key: &ClientKey, record: &Record) -> bool;
+    /// The record of a flow was used.
+    fn stamp_flow(&self, key: &FlowKey, now: Moment);
+    /// The record of a client was used.
+    fn stamp_client(&self, key: &ClientKey, now: Moment);
+    /// What an access list says of a source: [`crate::abi::ACL_ALLOW`] or
+    /// [`crate::abi::ACL_DENY`]; `None` if it says nothing.
+    fn acl(&self, list: u32, source: &Addr) -> Option<u32>;
+    /// Whether this source may open one more connection to this virtual address now.
+    fn admit(&self, vip: &AddrEntry, source: &Addr) -> bool;
+    /// The time.
     fn now(&self) -> Moment;
 }
 
@@ -51,6 +73,46 @@ pub struct Flow {
     pub port: Be16,
     /// IP protocol: 6 or 17.
     pub protocol: u8,
+    /// What the packet does to the flow.
+    pub stage: Stage,
+}
+
+/// What a packet does to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A TCP SYN opens it.
+    Open,
+    /// TCP that neither opens nor resets it.
+    Established,
+    /// A TCP RST ends it.
+    Reset,
+    /// UDP, where nobody can tell.
+    Datagram,
+    /// An ICMP error tells about it.
+    Quoted,
+}
+
+impl Stage {
+    /// By the flags of a TCP header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_tcp(flags: u8) -> Self {
+        if flags & TcpHeader::RST != 0 {
+            Self::Reset
+        } else if flags & (TcpHeader::SYN | TcpHeader::ACK) == TcpHeader::SYN {
+            Self::Open
+        } else {
+            Self::Established
+        }
+    }
+
+    /// Whether a record may be made or stamped because of it: nobody but the two ends of a flow can
+    /// fill the tables.
+    #[must_use]
+    #[inline(always)]
+    pub const fn may_record(self) -> bool {
+        !matches!(self, Self::Reset | Self::Quoted)
+    }
 }
 
 /// Slots tried, from the flow's own one on, until one names a usable backend. Matters only between
@@ -79,21 +141,17 @@ pub fn own(lookup: &impl Lookup, addr: &Addr) -> Result<AddrEntry, PassReason> {
 /// Decides about an IP packet. `parse` reads the transport header; it is called only once the
 /// destination is known to be ours, so that nothing is ever required of other traffic.
 #[inline(always)]
-pub fn decide(
-    lookup: &impl Lookup,
+pub fn decide<'a, L: Lookup>(
+    lookup: &'a L,
     arrival: &Arrival,
     destination: &Addr,
     parse: impl FnOnce() -> Result<Flow, PassReason>,
-) -> Verdict {
+) -> Verdict<'a> {
     let entry = match own(lookup, destination) {
         Ok(entry) => entry,
         Err(reason) => return Verdict::Pass(reason),
     };
-    // A frame must be addressed to us: a switch floods frames of stations that it does not know, and
-    // forwarding those, or a group's, would duplicate them. The station of another network than the
-    // address's own is not known here; a group is recognised by its first bit.
-    let group = arrival.station.0[0] & 1 == 1;
-    if group || arrival.ifindex == entry.ifindex && arrival.station != entry.mac {
+    if !is_addressed(arrival, &entry) {
         return Verdict::Pass(PassReason::PassOtherStation);
     }
     let flow = match parse() {
@@ -111,9 +169,36 @@ pub fn decide(
             }
         }
     };
-    let Some(secret) = lookup.secret() else { return Verdict::Drop(DropReason::DropNoTable) };
-    let index = hash::slot_index(flow_hash(secret, &service, &flow), service.slots);
-    choose(lookup, &service, index)
+    if let Err(reason) = admit(lookup, &entry, &flow) {
+        return Verdict::Drop(reason);
+    }
+    let Some(cfg) = lookup.cfg() else { return Verdict::Drop(DropReason::DropNoTable) };
+    let hash = flow_hash(cfg.secret, &service, &flow);
+    choose(lookup, &service, &flow, hash)
+}
+
+/// A frame must be addressed to us: a switch floods frames of stations that it does not know, and
+/// forwarding those, or a group's, would duplicate them. The station of another network than the
+/// address's own is not known here; a group is recognised by its first bit.
+#[must_use]
+#[inline(always)]
+pub fn is_addressed(arrival: &Arrival, entry: &AddrEntry) -> bool {
+    let group = arrival.station.0[0] & 1 == 1;
+    !group && (arrival.ifindex != entry.ifindex || arrival.station == entry.mac)
+}
+
+/// Access list and rate of the virtual address. Packets of connections that are open are never held
+/// back by the rate.
+#[inline(always)]
+fn admit<L: Lookup>(lookup: &L, entry: &AddrEntry, flow: &Flow) -> Result<(), DropReason> {
+    if entry.acl != 0 && lookup.acl(entry.acl, &flow.source) == Some(ACL_DENY) {
+        return Err(DropReason::DropAcl);
+    }
+    if entry.syn_interval_ns != 0 && flow.stage == Stage::Open && !lookup.admit(entry, &flow.source)
+    {
+        return Err(DropReason::DropRate);
+    }
+    Ok(())
 }
 
 /// Hash of a flow as its service wants it: of the client or of the whole flow.
@@ -128,36 +213,44 @@ fn flow_hash(secret: Secret, service: &Service, flow: &Flow) -> u64 {
 }
 
 #[inline(always)]
-fn choose(lookup: &impl Lookup, service: &Service, index: u32) -> Verdict {
-    let forward =
-        |id, backend| Verdict::Forward(Forward { service: service.id, slot: index, id, backend });
-    match usable(lookup, service.id, index) {
-        Ok(Some((id, backend))) => forward(id, backend),
-        Ok(None) => {
-            let id = probe(lookup, service.id, service.slots, index);
-            match lookup.backend(id) {
-                Some(backend) if id != 0 => forward(id, backend),
-                _ => Verdict::Drop(DropReason::DropNoBackend),
-            }
-        }
-        Err(reason) => Verdict::Drop(reason),
-    }
-}
-
-/// The backend of a slot; `None` while it is down and the table does not yet say so.
-#[inline(always)]
-fn usable(
-    lookup: &impl Lookup,
-    service: u32,
-    index: u32,
-) -> Result<Option<(u32, Backend)>, DropReason> {
-    let Some(slot) = lookup.slot(service, index) else { return Err(DropReason::DropNoTable) };
-    let id = u32::from(slot.current);
+fn choose<'a, L: Lookup>(lookup: &'a L, service: &Service, flow: &Flow, hash: u64) -> Verdict<'a> {
+    let index = hash::slot_index(hash, service.slots);
+    let Some(slot) = lookup.slot(service.id, index) else {
+        return Verdict::Drop(DropReason::DropNoTable);
+    };
+    let remembers = service.affinity == Service::CLIENT && flow.stage == Stage::Open;
+    let id = if slot.is_unsettled() || remembers {
+        affinity::pick(lookup, service, flow, slot)
+    } else {
+        u32::from(slot.current())
+    };
     if id == 0 {
-        return Err(DropReason::DropNoBackend);
+        return Verdict::Drop(DropReason::DropNoBackend);
     }
-    let Some(backend) = lookup.backend(id) else { return Err(DropReason::DropNoTable) };
-    Ok(if backend.state == Backend::DOWN { None } else { Some((id, backend)) })
+    let forward = |id, backend| {
+        Verdict::Forward(Forward {
+            service: service.id,
+            mode: service.mode,
+            slot: index,
+            hash,
+            id,
+            backend,
+        })
+    };
+    let Some(backend) = lookup.backend(id) else {
+        return Verdict::Drop(DropReason::DropNoTable);
+    };
+    if backend.state != Backend::DOWN {
+        return forward(id, backend);
+    }
+    if service.flags & Service::STUBBORN != 0 {
+        return Verdict::Drop(DropReason::DropStubborn);
+    }
+    let id = probe(lookup, service.id, service.slots, index);
+    match lookup.backend(id) {
+        Some(backend) if id != 0 => forward(id, backend),
+        _ => Verdict::Drop(DropReason::DropNoBackend),
+    }
 }
 
 /// The first usable backend in the slots after `index`; 0 if there is none. Not inlined: it is
@@ -170,7 +263,12 @@ fn probe<L: Lookup>(lookup: &L, service: u32, slots: u32, index: u32) -> u32 {
         if at >= slots {
             at = 0;
         }
-        if let Ok(Some((id, _))) = usable(lookup, service, at) {
+        let Some(slot) = lookup.slot(service, at) else { return 0 };
+        let id = u32::from(slot.current());
+        if let Some(backend) = lookup.backend(id)
+            && id != 0
+            && backend.state != Backend::DOWN
+        {
             return id;
         }
     }
@@ -182,6 +280,7 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::net::protocol;
+    use core::cell::RefCell;
     use std::collections::BTreeMap;
     use std::net::IpAddr;
     use std::vec;
@@ -197,6 +296,11 @@ mod tests {
         slots: Vec<Slot>,
         backends: Vec<Backend>,
         now: Moment,
+        cfg: Cfg,
+        flows: RefCell<BTreeMap<FlowKey, Record>>,
+        clients: RefCell<BTreeMap<ClientKey, Record>>,
+        denied: Vec<(u32, Addr)>,
+        hasty: Vec<Addr>,
     }
 
     impl Lookup for Maps {
@@ -206,8 +310,8 @@ mod tests {
         fn group(&self, index: u32) -> Option<Group> {
             self.groups.get(index as usize).copied()
         }
-        fn secret(&self) -> Option<Secret> {
-            Some([1, 2])
+        fn cfg(&self) -> Option<&Cfg> {
+            Some(&self.cfg)
         }
         fn service(&self, key: &ServiceKey) -> Option<Service> {
             self.services.get(key).copied()
@@ -216,8 +320,38 @@ mod tests {
             assert_eq!(service, 5);
             self.slots.get(index as usize).copied()
         }
-        fn backend(&self, id: u32) -> Option<Backend> {
-            self.backends.get(id as usize).copied()
+        fn backend(&self, id: u32) -> Option<&Backend> {
+            self.backends.get(id as usize)
+        }
+        fn flow(&self, key: &FlowKey) -> Option<Record> {
+            self.flows.borrow().get(key).copied()
+        }
+        fn client(&self, key: &ClientKey) -> Option<Record> {
+            self.clients.borrow().get(key).copied()
+        }
+        fn record_flow(&self, key: &FlowKey, record: &Record) -> bool {
+            self.flows.borrow_mut().insert(*key, *record);
+            true
+        }
+        fn record_client(&self, key: &ClientKey, record: &Record) -> bool {
+            self.clients.borrow_mut().insert(*key, *record);
+            true
+        }
+        fn stamp_flow(&self, key: &FlowKey, now: Moment) {
+            if let Some(record) = self.flows.borrow_mut().get_mut(key) {
+                record.last_seen_ns = now.0;
+            }
+        }
+        fn stamp_client(&self, key: &ClientKey, now: Moment) {
+            if let Some(record) = self.clients.borrow_mut().get_mut(key) {
+                record.last_seen_ns = now.0;
+            }
+        }
+        fn acl(&self, list: u32, source: &Addr) -> Option<u32> {
+            self.denied.contains(&(list, *source)).then_some(ACL_DENY)
+        }
+        fn admit(&self, _: &AddrEntry, source: &Addr) -> bool {
+            !self.hasty.contains(source)
         }
         fn now(&self) -> Moment {
             self.now
@@ -235,7 +369,7 @@ mod tests {
     /// 192.0.2.10:80/tcp over backends 1 and 2, in alternating slots.
     fn maps() -> Maps {
         let vip = addr("192.0.2.10");
-        let entry = AddrEntry { ifindex: 3, group: 0, mac: NIC.station, _pad: [0; 2] };
+        let entry = AddrEntry { ifindex: 3, mac: NIC.station, ..AddrEntry::default() };
         let service = Service { id: 5, slots: 7, ..Service::default() };
         Maps {
             addrs: BTreeMap::from([(vip, entry)]),
@@ -247,6 +381,11 @@ mod tests {
             slots: (0..7).map(|slot| Slot::settled(slot % 2 + 1)).collect(),
             backends: vec![backend(0), backend(Backend::UP), backend(Backend::UP)],
             now: Moment(1000),
+            cfg: Cfg { secret: [1, 2], ..Cfg::default() },
+            flows: RefCell::default(),
+            clients: RefCell::default(),
+            denied: Vec::new(),
+            hasty: Vec::new(),
         }
     }
 
@@ -256,16 +395,18 @@ mod tests {
             source_port: Be16::new(40000),
             port: Be16::new(port),
             protocol: protocol::TCP,
+            stage: Stage::Established,
         }
     }
 
-    fn decide_for(maps: &Maps, arrival: Arrival, flow: Flow) -> Verdict {
+    fn decide_for(maps: &Maps, arrival: Arrival, flow: Flow) -> Verdict<'_> {
         decide(maps, &arrival, &addr("192.0.2.10"), || Ok(flow))
     }
 
     #[test]
     fn a_packet_to_another_address_is_not_even_parsed() {
-        let verdict = decide(&maps(), &NIC, &addr("192.0.2.11"), || unreachable!("not ours"));
+        let maps = maps();
+        let verdict = decide(&maps, &NIC, &addr("192.0.2.11"), || unreachable!("not ours"));
         assert_eq!(verdict, Verdict::Pass(PassReason::PassNotOurs));
     }
 
@@ -274,7 +415,7 @@ mod tests {
         let maps = maps();
         let Verdict::Forward(forward) = decide_for(&maps, NIC, flow(80)) else { panic!("forward") };
         assert_eq!(forward.service, 5);
-        assert_eq!(forward.id, u32::from(maps.slots[forward.slot as usize].current));
+        assert_eq!(forward.id, u32::from(maps.slots[forward.slot as usize].current()));
     }
 
     #[test]
@@ -327,7 +468,8 @@ mod tests {
     #[test]
     fn what_the_parser_refuses_passes_with_its_reason() {
         for reason in [PassReason::PassFragment, PassReason::PassMalformed] {
-            let verdict = decide(&maps(), &NIC, &addr("192.0.2.10"), || Err(reason));
+            let maps = maps();
+            let verdict = decide(&maps, &NIC, &addr("192.0.2.10"), || Err(reason));
             assert_eq!(verdict, Verdict::Pass(reason));
         }
     }
@@ -336,10 +478,11 @@ mod tests {
     fn a_backend_that_went_down_is_replaced_with_the_next_packet() {
         let mut maps = maps();
         let Verdict::Forward(first) = decide_for(&maps, NIC, flow(80)) else { panic!("forward") };
-        maps.backends[first.id as usize].state = Backend::DOWN;
+        let (id, slot) = (first.id, first.slot);
+        maps.backends[id as usize].state = Backend::DOWN;
         let Verdict::Forward(second) = decide_for(&maps, NIC, flow(80)) else { panic!("forward") };
-        assert_ne!(second.id, first.id);
-        assert_eq!(second.slot, first.slot, "the flow's own slot is what is reported");
+        assert_ne!(second.id, id);
+        assert_eq!(second.slot, slot, "the flow's own slot is what is reported");
     }
 
     #[test]

@@ -60,7 +60,7 @@ const fn round(state: [u64; 4]) -> [u64; 4] {
 #[must_use]
 #[inline(always)]
 pub const fn client(secret: Secret, source: &Addr, prefix: u8) -> u64 {
-    let (high, low) = masked(source, prefix);
+    let (high, low) = masked(source, prefix).halves();
     siphash(secret, [high, low, 0])
 }
 
@@ -75,19 +75,21 @@ pub const fn flow(secret: Secret, source: &Addr, source_port: Be16, port: Be16) 
     siphash(secret, [high, low, ports])
 }
 
+/// An address cut to a prefix of `prefix` bits (of 128).
+#[must_use]
 #[inline(always)]
-const fn masked(addr: &Addr, prefix: u8) -> (u64, u64) {
+pub const fn masked(addr: &Addr, prefix: u8) -> Addr {
     let (high, low) = addr.halves();
     if prefix >= 128 {
-        (high, low)
+        *addr
     } else if prefix > 64 {
-        (high, low & !(u64::MAX >> (prefix - 64)))
+        Addr::from_halves(high, low & !(u64::MAX >> (prefix - 64)))
     } else if prefix == 64 {
-        (high, 0)
+        Addr::from_halves(high, 0)
     } else if prefix > 0 {
-        (high & !(u64::MAX >> prefix), 0)
+        Addr::from_halves(high & !(u64::MAX >> prefix), 0)
     } else {
-        (0, 0)
+        Addr::from_halves(0, 0)
     }
 }
 
@@ -130,7 +132,7 @@ mod tests {
 
         #[test]
         fn masking_keeps_exactly_the_prefix(bytes: [u8; 16], prefix in 0_u8..=128) {
-            let (high, low) = masked(&Addr::v6(bytes), prefix);
+            let (high, low) = masked(&Addr::v6(bytes), prefix).halves();
             let whole = u128::from_be_bytes(bytes);
             let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
             let mask = if prefix == 0 { 0 } else { mask };

@@ -14,9 +14,11 @@
 #![no_std]
 
 pub mod abi;
+pub mod affinity;
 pub mod csum;
 pub mod forward;
 pub mod hash;
+pub mod limit;
 pub mod moment;
 pub mod net;
 #[cfg(feature = "user")]
@@ -24,4 +26,4 @@ mod pod;
 pub mod verdict;
 
 /// Version of the layout of all maps together; the pins live in a folder of this name.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -100,6 +100,13 @@ impl Addr {
         high == 0 && low >> 32 == 0xffff
     }
 
+    /// From its two halves as numbers.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_halves(high: u64, low: u64) -> Self {
+        Self([high.to_be(), low.to_be()])
+    }
+
     /// The two halves as numbers, for hashing.
     #[must_use]
     #[inline(always)]
@@ -256,6 +263,17 @@ pub struct TcpHeader {
     pub urgent: Be16,
 }
 const _: () = assert!(size_of::<TcpHeader>() == 20);
+
+impl TcpHeader {
+    /// Flag: the sender has nothing more to send.
+    pub const FIN: u8 = 1;
+    /// Flag: opens a connection.
+    pub const SYN: u8 = 2;
+    /// Flag: the connection is no more.
+    pub const RST: u8 = 4;
+    /// Flag: acknowledges.
+    pub const ACK: u8 = 16;
+}
 
 /// UDP header (RFC 768).
 #[repr(C)]

@@ -1,7 +1,10 @@
 //! Marks the map types as plain bytes for aya. The only unsafe code of this crate.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
-use crate::abi::{AddrEntry, Backend, Cfg, Count, Group, Service, ServiceKey, Slot};
+use crate::abi::{
+    AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group, RateKey,
+    Record, Service, ServiceKey, Slot, Translation, Tuple, Window,
+};
 use crate::net::Addr;
 
 macro_rules! pod {
@@ -12,4 +15,5 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Addr, AddrEntry, Backend, Cfg, Count, Group, Service, ServiceKey, Slot);
+pod!(Addr, AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group);
+pod!(RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, Window);

@@ -4,26 +4,30 @@ use crate::abi::Backend;
 
 /// The end of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<'a> {
     /// Left to the kernel, unchanged.
     Pass(PassReason),
     /// Dropped.
     Drop(DropReason),
     /// Sent to a backend.
-    Forward(Forward),
+    Forward(Forward<'a>),
 }
 
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
+pub struct Forward<'a> {
     /// Id of the service.
     pub service: u32,
+    /// Mode of the service: [`crate::abi::Service::DSR`], ...
+    pub mode: u8,
     /// Slot of its table that the flow hashes to.
     pub slot: u32,
+    /// Hash of the flow; the slot is made of its high half.
+    pub hash: u64,
     /// Id of the backend.
     pub id: u32,
     /// The backend.
-    pub backend: Backend,
+    pub backend: &'a Backend,
 }
 
 macro_rules! counters {
@@ -115,6 +119,12 @@ counters! {
         DropNoTable = "drop-no-table",
         /// The frame could not be rewritten or redirected.
         DropRewrite = "drop-rewrite",
+        /// The flow belongs to a backend that is down, and its service is stubborn.
+        DropStubborn = "drop-stubborn",
+        /// The access list of the virtual address denies the source.
+        DropAcl = "drop-acl",
+        /// The source opens connections faster than the virtual address allows.
+        DropRate = "drop-rate",
     }
     done {
         /// Sent to a backend on the interface that the frame came from.

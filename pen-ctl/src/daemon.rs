@@ -251,7 +251,9 @@ impl Daemon {
             Request::Vips => Reply::Vips(self.engine.vips()),
             Request::Counters => Reply::Counters(engine::counters(&self.counts()?)),
             Request::Events { since } => Reply::Events(self.engine.events(*since)),
-            Request::Explain(packet) => Reply::Explanation(self.engine.explain(now, packet)?),
+            Request::Explain(packet) => {
+                Reply::Explanation(self.engine.explain(now, packet, self.dataplane.records())?)
+            }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
         };

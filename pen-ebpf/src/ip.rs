@@ -3,7 +3,7 @@
 //! read by a closure that `decide` calls only for our own addresses.
 
 use aya_ebpf::programs::XdpContext;
-use pen_common::forward::{self, Arrival, Flow};
+use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::net::{
     Addr, Be16, EthHeader, Ipv4Header, Ipv6Header, TcpHeader, UdpHeader, protocol,
 };
@@ -71,9 +71,8 @@ fn parse_ipv4(frame: &Frame<'_>, ip: &Ipv4Header) -> Result<Flow, PassReason> {
     if length < size_of::<Ipv4Header>() {
         return Err(PassReason::PassMalformed);
     }
-    let (source_port, port) =
-        ports(frame, IPV4_PAYLOAD, length - size_of::<Ipv4Header>(), ip.protocol)?;
-    Ok(Flow { source: Addr::v4(ip.source), source_port, port, protocol: ip.protocol })
+    let ports = ports(frame, IPV4_PAYLOAD, length - size_of::<Ipv4Header>(), ip.protocol)?;
+    Ok(ports.of(Addr::v4(ip.source), ip.protocol))
 }
 
 #[inline(always)]
@@ -87,8 +86,23 @@ fn parse_ipv6(frame: &Frame<'_>, ip: &Ipv6Header) -> Result<Flow, PassReason> {
         return Err(PassReason::PassMalformed);
     }
     let length = ip.payload_length.value() as usize;
-    let (source_port, port) = ports(frame, IPV6_PAYLOAD, length, ip.next_header)?;
-    Ok(Flow { source: Addr::v6(ip.source), source_port, port, protocol: ip.next_header })
+    let ports = ports(frame, IPV6_PAYLOAD, length, ip.next_header)?;
+    Ok(ports.of(Addr::v6(ip.source), ip.next_header))
+}
+
+/// What a decision needs of a transport header.
+struct Ports {
+    source: Be16,
+    destination: Be16,
+    stage: Stage,
+}
+
+impl Ports {
+    #[inline(always)]
+    const fn of(self, source: Addr, protocol: u8) -> Flow {
+        let Self { source: source_port, destination: port, stage } = self;
+        Flow { source, source_port, port, protocol, stage }
+    }
 }
 
 /// Source and destination port of the TCP or UDP header at `offset`, where the IP header says that
@@ -99,17 +113,25 @@ fn ports(
     offset: usize,
     length: usize,
     protocol: u8,
-) -> Result<(Be16, Be16), PassReason> {
+) -> Result<Ports, PassReason> {
     if (offset + length) as u64 > frame.length() {
         return Err(PassReason::PassMalformed);
     }
     match protocol {
         protocol::TCP => match frame.at::<TcpHeader>(offset) {
-            Some(tcp) if length >= size_of::<TcpHeader>() => Ok((tcp.source, tcp.destination)),
+            Some(tcp) if length >= size_of::<TcpHeader>() => Ok(Ports {
+                source: tcp.source,
+                destination: tcp.destination,
+                stage: Stage::of_tcp(tcp.flags),
+            }),
             _ => Err(PassReason::PassMalformed),
         },
         protocol::UDP => match frame.at::<UdpHeader>(offset) {
-            Some(udp) if length >= size_of::<UdpHeader>() => Ok((udp.source, udp.destination)),
+            Some(udp) if length >= size_of::<UdpHeader>() => Ok(Ports {
+                source: udp.source,
+                destination: udp.destination,
+                stage: Stage::Datagram,
+            }),
             _ => Err(PassReason::PassMalformed),
         },
         _ => Err(PassReason::PassProtocol),
@@ -117,12 +139,12 @@ fn ports(
 }
 
 #[inline(always)]
-fn carry_out(ctx: &XdpContext, frame: &Frame<'_>, verdict: &Verdict) -> Counter {
+fn carry_out(ctx: &XdpContext, frame: &Frame<'_>, verdict: &Verdict<'_>) -> Counter {
     match verdict {
         Verdict::Pass(reason) => reason.counter(),
         Verdict::Drop(reason) => reason.counter(),
         Verdict::Forward(forward) => {
-            let counter = rewrite::direct_return(ctx, frame, &forward.backend);
+            let counter = rewrite::direct_return(ctx, frame, forward.backend);
             if !matches!(counter, Counter::DropRewrite) {
                 maps::count_forwarded(forward.service, forward.id, frame.length());
             }

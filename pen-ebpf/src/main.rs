@@ -57,9 +57,12 @@ fn action(counter: Counter) -> u32 {
         | Counter::PassProtocol
         | Counter::PassNoService
         | Counter::PassNeighbour => xdp_action::XDP_PASS,
-        Counter::DropNoBackend | Counter::DropNoTable | Counter::DropRewrite => {
-            xdp_action::XDP_DROP
-        }
+        Counter::DropNoBackend
+        | Counter::DropNoTable
+        | Counter::DropRewrite
+        | Counter::DropStubborn
+        | Counter::DropAcl
+        | Counter::DropRate => xdp_action::XDP_DROP,
         Counter::Transmit | Counter::ArpReply | Counter::NdReply => xdp_action::XDP_TX,
         Counter::Redirect => xdp_action::XDP_REDIRECT,
     }

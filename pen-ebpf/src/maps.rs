@@ -2,17 +2,23 @@
 #![expect(unsafe_code, reason = "hash look-ups and counters go through pointers into maps")]
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray},
+    bindings::{BPF_ANY, BPF_EXIST},
+    btf_maps::{
+        Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie,
+    },
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use pen_common::{
     abi::{
-        self, AddrEntry, Backend, CHUNK, Cfg, Count, Group, MAX_ADDRS, MAX_BACKENDS, MAX_EGRESS,
-        MAX_GROUPS, MAX_SERVICES, Service, ServiceKey, Slot,
+        self, AclKey, AddrEntry, Backend, CHUNK, Cfg, ClientKey, Count, DEFAULT_CLIENTS,
+        DEFAULT_FLOWS, DEFAULT_TRANSLATIONS, FlowKey, Frag, FragKey, Group, MAX_ADDRS,
+        MAX_BACKENDS, MAX_EGRESS, MAX_FRAGS, MAX_GROUPS, MAX_LISTENS, MAX_PREFIXES, MAX_SERVICES,
+        MAX_SOURCES, RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, VALVE_COUNT,
+        Valve, Window,
     },
     forward::Lookup,
-    hash::Secret,
+    hash, limit,
     moment::Moment,
     net::Addr,
     verdict::{Counter, MAX_COUNTERS},
@@ -20,6 +26,8 @@ use pen_common::{
 
 /// `BPF_F_NO_PREALLOC`: memory for what is used, not for the most that may be.
 const NO_PREALLOC: usize = 1;
+/// Bits of a whole key of the trie: the list's number and an address.
+const ACL_BITS: u32 = 8 * size_of::<AclKey>() as u32;
 /// Size of the inner map that the verifier sees; real tables have the size of their service.
 const TEMPLATE_CHUNKS: usize = 256;
 
@@ -30,7 +38,7 @@ static CFG: Array<Cfg, 1> = Array::new();
 #[btf_map]
 static ADDRS: HashMap<Addr, AddrEntry, { MAX_ADDRS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICES as usize }, NO_PREALLOC> =
+static SERVICES: HashMap<ServiceKey, Service, { MAX_LISTENS as usize }, NO_PREALLOC> =
     HashMap::new();
 #[btf_map]
 static TABLES: ArrayOfMaps<Table, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
@@ -46,6 +54,22 @@ static COUNTERS: PerCpuArray<Count, { MAX_COUNTERS as usize }> = PerCpuArray::ne
 static SERVICE_COUNTERS: PerCpuArray<Count, { MAX_SERVICES as usize }> = PerCpuArray::new();
 #[btf_map]
 static BACKEND_COUNTERS: PerCpuArray<Count, { MAX_BACKENDS as usize }> = PerCpuArray::new();
+// The loader may give these three other sizes.
+#[btf_map]
+static FLOWS: LruHashMap<FlowKey, Record, { DEFAULT_FLOWS as usize }> = LruHashMap::new();
+#[btf_map]
+static CLIENTS: LruHashMap<ClientKey, Record, { DEFAULT_CLIENTS as usize }> = LruHashMap::new();
+#[btf_map]
+pub(crate) static NAT: LruHashMap<Tuple, Translation, { DEFAULT_TRANSLATIONS as usize }> =
+    LruHashMap::new();
+#[btf_map]
+pub(crate) static FRAGS: LruHashMap<FragKey, Frag, { MAX_FRAGS as usize }> = LruHashMap::new();
+#[btf_map]
+static ACL: LpmTrie<AclKey, u32, { MAX_PREFIXES as usize }, NO_PREALLOC> = LpmTrie::new();
+#[btf_map]
+static RATE: LruHashMap<RateKey, u64, { MAX_SOURCES as usize }> = LruHashMap::new();
+#[btf_map]
+static VALVES: PerCpuArray<Window, { VALVE_COUNT as usize }> = PerCpuArray::new();
 
 /// The maps as `forward::decide` sees them.
 pub(crate) struct Maps;
@@ -63,8 +87,8 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn secret(&self) -> Option<Secret> {
-        CFG.get(0).map(|cfg| cfg.secret)
+    fn cfg(&self) -> Option<&Cfg> {
+        CFG.get(0)
     }
 
     #[inline(always)]
@@ -80,14 +104,102 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn backend(&self, id: u32) -> Option<Backend> {
-        BACKENDS.get(id).copied()
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        BACKENDS.get(id)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<Record> {
+        // SAFETY: as in `addr`.
+        unsafe { FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn client(&self, key: &ClientKey) -> Option<Record> {
+        // SAFETY: as in `addr`.
+        unsafe { CLIENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn record_flow(&self, key: &FlowKey, record: &Record) -> bool {
+        // A record that is there already takes no room.
+        FLOWS.insert(key, record, u64::from(BPF_EXIST)).is_ok()
+            || passes(Valve::Records, Moment(record.last_seen_ns))
+                && FLOWS.insert(key, record, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn record_client(&self, key: &ClientKey, record: &Record) -> bool {
+        CLIENTS.insert(key, record, u64::from(BPF_EXIST)).is_ok()
+            || passes(Valve::Records, Moment(record.last_seen_ns))
+                && CLIENTS.insert(key, record, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn stamp_flow(&self, key: &FlowKey, now: Moment) {
+        if let Some(record) = FLOWS.get_ptr_mut(key) {
+            // SAFETY: one aligned word; whoever's record it is by now was in use just now.
+            unsafe { (*record).last_seen_ns = now.0 };
+        }
+    }
+
+    #[inline(always)]
+    fn stamp_client(&self, key: &ClientKey, now: Moment) {
+        if let Some(record) = CLIENTS.get_ptr_mut(key) {
+            // SAFETY: as in `stamp_flow`.
+            unsafe { (*record).last_seen_ns = now.0 };
+        }
+    }
+
+    #[inline(always)]
+    fn acl(&self, list: u32, source: &Addr) -> Option<u32> {
+        let data = AclKey { list: list.to_be_bytes(), addr: source.bytes() };
+        ACL.get(&lpm_trie::Key::new(ACL_BITS, data)).copied()
+    }
+
+    /// Several CPUs may read the same time of arrival; a source that is spread over them gets a few
+    /// connections more.
+    #[inline(never)]
+    fn admit(&self, vip: &AddrEntry, source: &Addr) -> bool {
+        let prefix = if source.is_v4() { 128 } else { 64 };
+        let key = RateKey { source: hash::masked(source, prefix), vip: vip.id, _pad: 0 };
+        // SAFETY: as in `addr`.
+        let arrival = unsafe { RATE.get(&key) }.copied().unwrap_or(0);
+        match limit::admit(arrival, self.now(), u64::from(vip.syn_interval_ns)) {
+            Some(next) => {
+                // If it cannot be noted, nobody is kept out.
+                let _ = RATE.insert(&key, &next, u64::from(BPF_ANY));
+                true
+            }
+            None => false,
+        }
     }
 
     #[inline(always)]
     fn now(&self) -> Moment {
         // SAFETY: a helper without arguments.
         Moment(unsafe { bpf_ktime_get_ns() })
+    }
+}
+
+/// Whether one more may pass through a valve in this second, on this CPU.
+#[inline(always)]
+pub(crate) fn passes(valve: Valve, now: Moment) -> bool {
+    let Some(cfg) = CFG.get(0) else { return false };
+    let per_second = match valve {
+        Valve::Records => cfg.records_per_second,
+        Valve::Icmp => cfg.icmp_per_second,
+    };
+    let Some(window) = VALVES.get_ptr_mut(valve as u32) else { return false };
+    // SAFETY: as in `add`.
+    unsafe {
+        match limit::pass(*window, now, per_second) {
+            Some(next) => {
+                *window = next;
+                true
+            }
+            None => false,
+        }
     }
 }
 

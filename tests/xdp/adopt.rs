@@ -143,7 +143,7 @@ fn assert_refused(pins: &Pins, name: &str, words: &[&str]) {
 fn a_pinned_map_of_another_layout_is_refused_with_the_difference() {
     let value = Pins::new();
     pin_array::<u32>(&value, map::CFG, 1);
-    assert_refused(&value, map::CFG, &["Array", "value 4", "not", "value 16"]);
+    assert_refused(&value, map::CFG, &["Array", "value 4", "not", "value 32"]);
     let entries = Pins::new();
     pin_array::<[u64; 2]>(&entries, map::CARP, 16);
     assert_refused(&entries, map::CARP, &["16 entries", "256 entries"]);
@@ -158,7 +158,7 @@ fn a_pinned_map_of_another_layout_is_refused_with_the_difference() {
 #[test]
 fn a_map_of_the_right_layout_is_adopted_whoever_made_it() {
     let pins = Pins::new();
-    pin_array::<[u64; 2]>(&pins, map::CFG, 1);
+    pin_array::<[u64; 4]>(&pins, map::CFG, 1);
     let dataplane = pins.open().unwrap();
     assert_eq!(dataplane.read().unwrap(), Tables::default());
     dataplane.detach();

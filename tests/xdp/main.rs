@@ -12,6 +12,7 @@ mod dsr;
 mod frame;
 mod fuzz;
 mod interfaces;
+mod limits;
 mod nd;
 mod pass;
 mod rng;

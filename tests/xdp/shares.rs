@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use pen_common::abi::{Backend, Service, Slot};
-use pen_common::forward::{Arrival, Flow, decide};
+use pen_common::forward::{Arrival, Flow, Stage, decide};
 use pen_common::moment::Moment;
-use pen_common::net::Be16;
+use pen_common::net::{Be16, protocol};
 use pen_common::verdict::Verdict;
-use pen_ctl::engine::tables::Tables;
+use pen_ctl::engine::tables::{NoRecords, Tables};
 
 use crate::bench::{Action, Bench};
 use crate::frame::{Packet, usual_packets};
@@ -114,8 +114,9 @@ fn decided(tables: &Tables, packet: &Packet) -> Option<u32> {
         source_port: Be16::new(packet.source_port),
         port: Be16::new(packet.port),
         protocol: packet.protocol,
+        stage: if packet.protocol == protocol::TCP { Stage::Open } else { Stage::Datagram },
     };
-    let lookup = tables.at(Moment(1));
+    let lookup = tables.at(Moment(1), &NoRecords);
     match decide(&lookup, &arrival, &packet.destination.into(), || Ok(flow)) {
         Verdict::Forward(forward) => Some(forward.id),
         Verdict::Pass(_) | Verdict::Drop(_) => None,

@@ -1,10 +1,10 @@
 //! One frame for each counter: a reason that nothing can construct, or a new one without a test,
 //! does not get in. The match has no wildcard, so that a new counter fails to compile here.
 
-use pen_common::abi::{Backend, Group};
-use pen_common::net::MacAddr;
+use pen_common::abi::{ACL_DENY, Backend, Group, Service};
+use pen_common::net::{Addr, MacAddr};
 use pen_common::verdict::Counter;
-use pen_ctl::engine::tables::Tables;
+use pen_ctl::engine::tables::{Prefix, Tables};
 
 use crate::bench::Bench;
 use crate::frame::{Arp, IP, Packet, Solicitation, patch, tagged};
@@ -46,6 +46,30 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
             let mut tables = usual();
             for backend in tables.backends.values_mut() {
                 backend.ifindex = wires.back;
+            }
+            (tables, frame)
+        }
+        Counter::DropStubborn => {
+            let (mut tables, frame) = example(Counter::DropNoBackend, wires);
+            for service in tables.services.values_mut() {
+                service.flags = Service::STUBBORN;
+            }
+            (tables, frame)
+        }
+        Counter::DropAcl => {
+            let mut tables = usual();
+            for entry in tables.addrs.values_mut() {
+                entry.acl = 1;
+            }
+            let everybody = Prefix { list: 1, addr: Addr::default(), bits: 0 };
+            tables.prefixes.insert(everybody, ACL_DENY);
+            (tables, frame)
+        }
+        Counter::DropRate => {
+            let mut tables = usual();
+            for entry in tables.addrs.values_mut() {
+                // Longer than a burst: nobody gets in.
+                entry.syn_interval_ns = 2_000_000_000;
             }
             (tables, frame)
         }

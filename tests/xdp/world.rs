@@ -22,9 +22,21 @@ pub(crate) const CLIENT_MAC: MacAddr = MacAddr([2, 0xc1, 0, 0, 0, 7]);
 /// Key of the flow hash.
 pub(crate) const SECRET: Secret = [0x0123_4567_89ab_cdef, 42];
 
+pub(crate) const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// Settings that do not get in the way.
+fn cfg() -> Cfg {
+    Cfg {
+        secret: SECRET,
+        records_per_second: u32::MAX,
+        icmp_per_second: u32::MAX,
+        ..Cfg::default()
+    }
+}
+
 /// No address, no service: a fresh start.
 pub(crate) fn empty() -> Tables {
-    Tables { cfg: Cfg { secret: SECRET }, groups: [(0, Group::ALWAYS)].into(), ..Tables::default() }
+    Tables { cfg: cfg(), groups: [(0, Group::ALWAYS)].into(), ..Tables::default() }
 }
 
 /// 80/tcp (service 0 and 2) and 53/udp (1 and 3) on both addresses, three backends each.
@@ -61,7 +73,9 @@ pub(crate) fn add_service(
         affinity: Service::FLOW,
         prefix_v4: 128,
         prefix_v6: 64,
-        _pad: 0,
+        flow_ttl_ns: HOUR_NS,
+        client_ttl_ns: HOUR_NS,
+        ..Service::default()
     };
     tables.services.insert(ServiceKey::new(vip.into(), Be16::new(port), protocol), service);
     let first = tables.backends.keys().last().map_or(1, |last| last + 1);
@@ -102,7 +116,8 @@ pub(crate) fn fill_table(tables: &mut Tables, service: u32) {
             id: u16::try_from(*id).expect("ids fit a slot"),
         })
         .collect();
-    tables.slots.insert(service, maglev(&members, tables.cfg.secret, SLOTS).into());
+    let table = maglev(&members, tables.cfg.secret, SLOTS);
+    tables.slots.insert(service, table.into_iter().map(Slot::settled).collect());
 }
 
 /// A table whose slots all name one backend.

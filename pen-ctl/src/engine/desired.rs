@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pen_common::abi::{self, AddrEntry, Cfg, Group};
+use pen_common::abi::{self, AddrEntry, Cfg, Group, Slot};
+use pen_common::affinity;
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr};
 
@@ -17,6 +18,12 @@ use super::tables::{self, Tables};
 use super::{Backend, Engine, Service};
 use crate::api::Admin;
 use crate::config::{Affinity, CheckKind};
+
+/// New records that a CPU may make in a second: the tables then hold those of the last minute at
+/// least, whoever floods them.
+const RECORDS_PER_SECOND: u32 = 16_000;
+/// ICMP errors that a CPU may send in a second.
+const ICMP_PER_SECOND: u32 = 1000;
 
 /// Where a backend stands.
 pub(super) struct Standing {
@@ -107,7 +114,17 @@ impl Engine {
         for service in &mut self.services {
             let members = members(service, &self.network, None);
             let ids: BTreeSet<u32> = members.iter().map(|member| u32::from(member.id)).collect();
-            for backend in &mut service.backends {
+            let mut deaths = false;
+            for index in 0..service.backends.len() {
+                let state = standing(service, &service.backends[index], &self.network).state;
+                let backend = &mut service.backends[index];
+                if state == abi::Backend::DOWN && backend.state != state {
+                    // Records of it are void from now on, also after its return.
+                    self.last_generation = self.last_generation.wrapping_add(1);
+                    backend.incarnation = self.last_generation;
+                    deaths = true;
+                }
+                backend.state = state;
                 let usable = ids.contains(&backend.id);
                 if usable != backend.usable {
                     backend.usable = usable;
@@ -122,8 +139,9 @@ impl Engine {
                 }
                 service.down = Some(down);
             }
-            if members != service.members || service.slots.is_empty() {
-                service.slots = Arc::from(scheduler::maglev(&members, self.secret, SLOTS));
+            if deaths || members != service.members || service.slots.len() != SLOTS as usize {
+                let targets = scheduler::maglev(&members, self.secret, SLOTS);
+                service.slots = moved(service, &targets);
                 service.members = members;
             }
         }
@@ -154,13 +172,24 @@ impl Engine {
         self.solicited = wanted;
     }
 
+    fn cfg(&self) -> Cfg {
+        Cfg {
+            secret: self.secret,
+            flags: 0,
+            records_per_second: RECORDS_PER_SECOND,
+            icmp_per_second: ICMP_PER_SECOND,
+            first_port: Be16::default(),
+            last_port: Be16::default(),
+        }
+    }
+
     fn desired(&self) -> Tables {
-        let mut desired = Tables { cfg: Cfg { secret: self.secret }, ..Tables::default() };
+        let mut desired = Tables { cfg: self.cfg(), ..Tables::default() };
         desired.groups.insert(0, Group::ALWAYS);
         for vip in &self.config.vips {
             // Without its interface there is no Ethernet address to answer with.
             let Some(link) = self.network.link_by_name(&vip.interface) else { continue };
-            let entry = AddrEntry { ifindex: link.ifindex, group: 0, mac: link.mac, _pad: [0; 2] };
+            let entry = AddrEntry { ifindex: link.ifindex, mac: link.mac, ..AddrEntry::default() };
             desired.addrs.insert(Addr::from(vip.address), entry);
         }
         for service in &self.services {
@@ -178,6 +207,22 @@ impl Engine {
     }
 }
 
+/// The slots of a service whose table names `targets` from now on.
+fn moved(service: &Service, targets: &[u16]) -> Arc<[Slot]> {
+    if service.slots.len() != targets.len() {
+        return targets.iter().map(|target| Slot::settled(*target)).collect();
+    }
+    let alive: BTreeSet<u32> = service
+        .backends
+        .iter()
+        .filter(|backend| backend.state != abi::Backend::DOWN)
+        .map(|backend| backend.id)
+        .collect();
+    let is_dead = |id: u16| !alive.contains(&u32::from(id));
+    let slots = service.slots.iter().zip(targets);
+    slots.map(|(slot, target)| affinity::moved(*slot, *target, is_dead)).collect()
+}
+
 fn service_entry(service: &Service) -> abi::Service {
     abi::Service {
         id: service.id,
@@ -189,7 +234,10 @@ fn service_entry(service: &Service) -> abi::Service {
         // One client: an IPv4 address, or an IPv6 network as a site gets it.
         prefix_v4: 128,
         prefix_v6: 64,
-        _pad: 0,
+        mode: abi::Service::DSR,
+        flags: 0,
+        flow_ttl_ns: 3_600_000_000_000,
+        client_ttl_ns: 3_600_000_000_000,
     }
 }
 
@@ -207,10 +255,11 @@ fn backend_entry(service: &Service, backend: &Backend, standing: &Standing) -> a
             Admin::Maint => abi::Backend::MAINT,
         },
         ifindex: hop.ifindex,
+        source: Addr::default(),
+        mtu: 0,
         state: standing.state,
-        generation: backend.generation,
+        generation: backend.incarnation,
         service: service.id,
         weight: backend.weight.map_or(0, |weight| weight + 1),
-        _pad: [0; 12],
     }
 }

@@ -81,7 +81,7 @@ struct Service {
     key: ServiceKey,
     id: u32,
     backends: Vec<Backend>,
-    /// The table of the last members; computed anew only when they change.
+    /// The members that the table was last computed for.
     members: Vec<Member>,
     slots: Arc<[Slot]>,
     /// Whether it has no usable backend, as the operator was told or may take for granted; `None`
@@ -93,7 +93,12 @@ struct Service {
 struct Backend {
     config: config::Backend,
     id: u32,
+    /// Tells probes of it from those of an earlier backend of the same id.
     generation: u32,
+    /// Tells records of it from those before its last death; what the map calls its generation.
+    incarnation: u32,
+    /// The state word of the map.
+    state: u32,
     admin: Admin,
     /// Weight that the operator set at run time.
     weight: Option<u32>,
@@ -450,7 +455,9 @@ impl Engine {
                 });
                 first_probe = first_probe + SPREAD.min(config.check.interval);
             }
-            let slots = Arc::from([]);
+            let known = self.applied.services.contains_key(&key);
+            let slots = self.applied.slots.get(&id).filter(|_| known).cloned();
+            let slots = slots.unwrap_or_else(|| Arc::from([]));
             self.services.push(Service {
                 config,
                 key,
@@ -503,6 +510,8 @@ impl Engine {
             config: config.clone(),
             id,
             generation,
+            incarnation: generation,
+            state: adopted.map_or(abi::Backend::DOWN, |adopted| adopted.state),
             admin: match adopted.map(|adopted| adopted.admin) {
                 Some(abi::Backend::DRAINING) => Admin::Drain,
                 Some(abi::Backend::MAINT) => Admin::Maint,

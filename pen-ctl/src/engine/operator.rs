@@ -3,13 +3,14 @@
 
 use std::net::IpAddr;
 
-use pen_common::forward::{self, Arrival, Flow};
+use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::{Counter, DropReason, PassReason, Verdict};
 
 use super::health::State;
 use super::scheduler::{self, SLOTS};
+use super::tables::Records;
 use super::{Engine, Service, desired};
 use crate::api::{Admin, Change, Explain, Explanation, Refusal, SetAdmin, SetWeight};
 use crate::config::{MAX_WEIGHT, Protocol};
@@ -88,7 +89,8 @@ impl Engine {
             return 0.0;
         }
         let after = scheduler::maglev(&members, self.secret, SLOTS);
-        let moved = service.slots.iter().zip(&after).filter(|(was, now)| was != now).count();
+        let moved =
+            service.slots.iter().zip(&after).filter(|(was, now)| was.current() != **now).count();
         percent(moved, after.len())
     }
 
@@ -117,7 +119,12 @@ impl Engine {
     /// # Errors
     ///
     /// If no packet can look like that.
-    pub fn explain(&self, now: Moment, packet: &Explain) -> Result<Explanation, Refusal> {
+    pub fn explain(
+        &self,
+        now: Moment,
+        packet: &Explain,
+        records: &dyn Records,
+    ) -> Result<Explanation, Refusal> {
         if packet.source.is_ipv4() != packet.destination.is_ipv4() {
             return Err(Refusal {
                 error: "source and destination are of different families".to_owned(),
@@ -133,16 +140,21 @@ impl Engine {
                 Protocol::Tcp => protocol::TCP,
                 Protocol::Udp => protocol::UDP,
             },
+            stage: match packet.protocol {
+                Protocol::Tcp => Stage::Open,
+                Protocol::Udp => Stage::Datagram,
+            },
         };
         let arrival = self.applied.addrs.get(&destination).map_or(
             Arrival { ifindex: 0, station: MacAddr::NONE },
             |entry| Arrival { ifindex: entry.ifindex, station: entry.mac },
         );
-        let verdict = forward::decide(&self.applied.at(now), &arrival, &destination, || Ok(flow));
+        let lookup = self.applied.at(now, records);
+        let verdict = forward::decide(&lookup, &arrival, &destination, || Ok(flow));
         Ok(self.describe(packet, &verdict))
     }
 
-    fn describe(&self, packet: &Explain, verdict: &Verdict) -> Explanation {
+    fn describe(&self, packet: &Explain, verdict: &Verdict<'_>) -> Explanation {
         let none = |verdict: &str, counter: Counter, why: String| Explanation {
             verdict: verdict.to_owned(),
             counter: counter.name().to_owned(),
@@ -243,6 +255,11 @@ fn why_drop(reason: DropReason) -> String {
     match reason {
         DropReason::DropNoBackend => "no backend of the service is usable".to_owned(),
         DropReason::DropNoTable => "the service has no table yet".to_owned(),
+        DropReason::DropStubborn => {
+            "the flow's backend is down, and the service is stubborn".to_owned()
+        }
+        DropReason::DropAcl => "the access list of the address denies the source".to_owned(),
+        DropReason::DropRate => "the source opens connections too fast".to_owned(),
         DropReason::DropRewrite => "the frame cannot be rewritten".to_owned(),
     }
 }

@@ -98,7 +98,7 @@ impl Engine {
     ) -> Vec<api::Backend> {
         let mut slots = std::collections::BTreeMap::<u32, usize>::new();
         for slot in service.slots.iter() {
-            *slots.entry(u32::from(slot.current)).or_default() += 1;
+            *slots.entry(u32::from(slot.current())).or_default() += 1;
         }
         let list = service.backends.iter().map(|backend| {
             let standing = standing(service, backend, &self.network);

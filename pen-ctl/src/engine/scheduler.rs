@@ -3,7 +3,6 @@
 //! depends only on the set of backends, their weights and the secret, so that all nodes of a CARP
 //! group compute the same table.
 
-use pen_common::abi::Slot;
 use pen_common::hash::{self, Secret};
 use pen_common::net::{Addr, Be16};
 
@@ -24,9 +23,9 @@ pub struct Member {
     pub id: u16,
 }
 
-/// The table of `slots` slots over these members, all settled; without members all slots are 0.
+/// The backend of each of `slots` slots; 0 everywhere without members.
 #[must_use]
-pub fn maglev(members: &[Member], secret: Secret, slots: u32) -> Vec<Slot> {
+pub fn maglev(members: &[Member], secret: Secret, slots: u32) -> Vec<u16> {
     let size = slots as usize;
     let mut table = vec![0_u16; size];
     let mut members = members.to_vec();
@@ -54,7 +53,7 @@ pub fn maglev(members: &[Member], secret: Secret, slots: u32) -> Vec<Slot> {
             }
         }
     }
-    table.into_iter().map(Slot::settled).collect()
+    table
 }
 
 /// A member's own order of all slots.
@@ -115,18 +114,17 @@ mod tests {
             .collect()
     }
 
-    fn shares(table: &[Slot]) -> BTreeMap<u16, u32> {
+    fn shares(table: &[u16]) -> BTreeMap<u16, u32> {
         let mut shares = BTreeMap::new();
         for slot in table {
-            *shares.entry(slot.current).or_default() += 1;
+            *shares.entry(*slot).or_default() += 1;
         }
         shares
     }
 
     /// Slots of backends in both tables that changed their backend, of all such slots, in percent.
-    fn moved(before: &[Slot], after: &[Slot], gone: u16) -> f64 {
-        let kept: Vec<_> =
-            before.iter().zip(after).filter(|(slot, _)| slot.current != gone).collect();
+    fn moved(before: &[u16], after: &[u16], gone: u16) -> f64 {
+        let kept: Vec<_> = before.iter().zip(after).filter(|(slot, _)| **slot != gone).collect();
         let moved = kept.iter().filter(|(old, new)| old != new).count();
         100.0 * moved as f64 / kept.len() as f64
     }
@@ -176,7 +174,7 @@ mod tests {
         there.reverse();
         let here = maglev(&here, SECRET, SLOTS);
         let there = maglev(&there, SECRET, SLOTS);
-        assert!(here.iter().zip(&there).all(|(one, two)| one.current + 100 == two.current));
+        assert!(here.iter().zip(&there).all(|(one, two)| one + 100 == *two));
     }
 
     #[test]
@@ -190,8 +188,8 @@ mod tests {
 
     #[test]
     fn without_members_every_slot_is_empty() {
-        assert!(maglev(&[], SECRET, 7).iter().all(|slot| *slot == Slot::default()));
-        assert!(maglev(&members(&[0]), SECRET, 7).iter().all(|slot| slot.current == 0));
+        assert!(maglev(&[], SECRET, 7).iter().all(|slot| *slot == 0));
+        assert!(maglev(&members(&[0]), SECRET, 7).iter().all(|slot| *slot == 0));
     }
 
     proptest! {

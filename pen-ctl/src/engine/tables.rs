@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pen_common::abi::{AddrEntry, Backend, Cfg, Group, Service, ServiceKey, Slot};
+use pen_common::abi::{
+    AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, Record, Service, ServiceKey, Slot,
+};
 use pen_common::forward::Lookup;
-use pen_common::hash::Secret;
+use pen_common::hash;
 use pen_common::moment::Moment;
 use pen_common::net::Addr;
 
@@ -27,6 +29,19 @@ pub struct Tables {
     pub backends: BTreeMap<u32, Backend>,
     /// `TX`.
     pub egress: BTreeSet<u32>,
+    /// `ACL`: [`pen_common::abi::ACL_ALLOW`] or [`pen_common::abi::ACL_DENY`].
+    pub prefixes: BTreeMap<Prefix, u32>,
+}
+
+/// A prefix of an access list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefix {
+    /// Number of the list, from 1.
+    pub list: u32,
+    /// Its first address.
+    pub addr: Addr,
+    /// Its length, counted in the 128 bits of the address (/24 of IPv4 is 120).
+    pub bits: u8,
 }
 
 /// One change of one map.
@@ -44,6 +59,8 @@ pub enum Write {
     SetTable(u32, Arc<[Slot]>),
     /// Set a service.
     SetService(ServiceKey, Service),
+    /// Set a prefix of an access list.
+    SetPrefix(Prefix, u32),
     /// Set an address.
     SetAddr(Addr, AddrEntry),
     /// Remove an address.
@@ -52,6 +69,8 @@ pub enum Write {
     RemoveService(ServiceKey),
     /// Remove a service's table.
     RemoveTable(u32),
+    /// Remove a prefix of an access list.
+    RemovePrefix(Prefix),
     /// Remove an interface from the targets of redirection.
     RemoveEgress(u32),
 }
@@ -89,11 +108,17 @@ pub fn diff(applied: &Tables, desired: &Tables) -> Vec<Write> {
     for (key, service) in changed(&applied.services, &desired.services) {
         writes.push(Write::SetService(*key, *service));
     }
+    for (prefix, verdict) in changed(&applied.prefixes, &desired.prefixes) {
+        writes.push(Write::SetPrefix(*prefix, *verdict));
+    }
     for (addr, entry) in changed(&applied.addrs, &desired.addrs) {
         writes.push(Write::SetAddr(*addr, *entry));
     }
     for addr in gone(&applied.addrs, &desired.addrs) {
         writes.push(Write::RemoveAddr(*addr));
+    }
+    for prefix in gone(&applied.prefixes, &desired.prefixes) {
+        writes.push(Write::RemovePrefix(*prefix));
     }
     for key in gone(&applied.services, &desired.services) {
         writes.push(Write::RemoveService(*key));
@@ -128,10 +153,10 @@ fn gone<'a, K: Ord, V>(
 }
 
 impl Tables {
-    /// The tables as a decision at this time sees them.
+    /// The tables as a decision at this time sees them, with these records.
     #[must_use]
-    pub fn at(&self, now: Moment) -> Snapshot<'_> {
-        Snapshot { tables: self, now }
+    pub fn at<'a>(&'a self, now: Moment, records: &'a dyn Records) -> Snapshot<'a> {
+        Snapshot { tables: self, records, now }
     }
 
     /// Carries one write out on these tables, as the kernel's maps do.
@@ -174,14 +199,48 @@ impl Tables {
             Write::RemoveEgress(ifindex) => {
                 self.egress.remove(ifindex);
             }
+            Write::SetPrefix(prefix, verdict) => {
+                self.prefixes.insert(*prefix, *verdict);
+            }
+            Write::RemovePrefix(prefix) => {
+                self.prefixes.remove(prefix);
+            }
         }
     }
 }
 
-/// [`Tables`] at a point in time.
-#[derive(Clone, Copy, Debug)]
+/// Records of flows and clients. They are not part of [`Tables`]: the kernel makes them, and there
+/// may be a million.
+pub trait Records {
+    /// Of a flow.
+    fn flow(&self, key: &FlowKey) -> Option<Record>;
+    /// Of a client.
+    fn client(&self, key: &ClientKey) -> Option<Record>;
+    /// Makes one of a flow, where decisions are carried out; an explanation makes none.
+    fn record_flow(&self, _: &FlowKey, _: &Record) {}
+    /// Makes one of a client, likewise.
+    fn record_client(&self, _: &ClientKey, _: &Record) {}
+}
+
+/// No record at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoRecords;
+
+impl Records for NoRecords {
+    fn flow(&self, _: &FlowKey) -> Option<Record> {
+        None
+    }
+
+    fn client(&self, _: &ClientKey) -> Option<Record> {
+        None
+    }
+}
+
+/// [`Tables`] and records at a point in time.
+#[derive(Clone, Copy)]
 pub struct Snapshot<'a> {
     tables: &'a Tables,
+    records: &'a dyn Records,
     now: Moment,
 }
 
@@ -194,8 +253,8 @@ impl Lookup for Snapshot<'_> {
         self.tables.groups.get(&index).copied()
     }
 
-    fn secret(&self) -> Option<Secret> {
-        Some(self.tables.cfg.secret)
+    fn cfg(&self) -> Option<&Cfg> {
+        Some(&self.tables.cfg)
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
@@ -206,8 +265,51 @@ impl Lookup for Snapshot<'_> {
         self.tables.slots.get(&service)?.get(index as usize).copied()
     }
 
-    fn backend(&self, id: u32) -> Option<Backend> {
-        self.tables.backends.get(&id).copied()
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.tables.backends.get(&id)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<Record> {
+        self.records.flow(key)
+    }
+
+    fn client(&self, key: &ClientKey) -> Option<Record> {
+        self.records.client(key)
+    }
+
+    fn record_flow(&self, key: &FlowKey, record: &Record) -> bool {
+        self.records.record_flow(key, record);
+        true
+    }
+
+    fn record_client(&self, key: &ClientKey, record: &Record) -> bool {
+        self.records.record_client(key, record);
+        true
+    }
+
+    fn stamp_flow(&self, key: &FlowKey, now: Moment) {
+        if let Some(record) = self.records.flow(key) {
+            self.records.record_flow(key, &Record { last_seen_ns: now.0, ..record });
+        }
+    }
+
+    fn stamp_client(&self, key: &ClientKey, now: Moment) {
+        if let Some(record) = self.records.client(key) {
+            self.records.record_client(key, &Record { last_seen_ns: now.0, ..record });
+        }
+    }
+
+    fn acl(&self, list: u32, source: &Addr) -> Option<u32> {
+        let mut lengths = (0..=128_u8).rev();
+        lengths.find_map(|bits| {
+            let prefix = Prefix { list, addr: hash::masked(source, bits), bits };
+            self.tables.prefixes.get(&prefix).copied()
+        })
+    }
+
+    fn admit(&self, _: &AddrEntry, _: &Addr) -> bool {
+        // How fast a source was lately is known to the kernel alone.
+        true
     }
 
     fn now(&self) -> Moment {
@@ -240,7 +342,7 @@ mod tests {
                         .collect()
                 };
                 Tables {
-                    cfg: Cfg { secret: [secret, 0] },
+                    cfg: Cfg { secret: [secret, 0], ..Cfg::default() },
                     groups: BTreeMap::from([(0, Group::ALWAYS)]),
                     addrs: addrs
                         .iter()
@@ -268,6 +370,7 @@ mod tests {
                         })
                         .collect(),
                     egress,
+                    prefixes: BTreeMap::new(),
                 }
             },
         )
@@ -277,8 +380,8 @@ mod tests {
     fn assert_consistent(tables: &Tables) {
         for service in tables.services.values() {
             let slots = tables.slots.get(&service.id).expect("a service has its table");
-            for slot in slots.iter().filter(|slot| slot.current != 0) {
-                assert!(tables.backends.contains_key(&u32::from(slot.current)), "{slot:?}");
+            for slot in slots.iter().filter(|slot| slot.current() != 0) {
+                assert!(tables.backends.contains_key(&u32::from(slot.current())), "{slot:?}");
             }
         }
     }

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use pen_common::forward::{self, Arrival, Flow};
+use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::Verdict;
 
 use super::Engine;
 use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
-use super::tables::{Tables, Write};
+use super::tables::{NoRecords, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
     Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol, Service,
@@ -210,10 +210,12 @@ impl Sim {
             source_port: Be16::new(source_port),
             port: Be16::new(80),
             protocol: protocol::TCP,
+            stage: Stage::Open,
         };
         let arrival = Arrival { ifindex: 3, station: NIC };
         let destination = Addr::from(VIP);
-        match forward::decide(&self.maps.at(self.now), &arrival, &destination, || Ok(flow)) {
+        let lookup = self.maps.at(self.now, &NoRecords);
+        match forward::decide(&lookup, &arrival, &destination, || Ok(flow)) {
             Verdict::Forward(forward) => Some(IpAddr::from(forward.backend.addr)),
             Verdict::Drop(_) | Verdict::Pass(_) => None,
         }

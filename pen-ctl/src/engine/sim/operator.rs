@@ -134,7 +134,7 @@ fn explain_names_the_backend_that_the_packet_reaches() {
             destination: (VIP, 80).into(),
             protocol: Protocol::Tcp,
         };
-        let explanation = sim.engine.explain(sim.now, &packet).expect("one family");
+        let explanation = sim.engine.explain(sim.now, &packet, &NoRecords).expect("one family");
         assert_eq!(explanation.address, sim.reach(port));
         assert_eq!(explanation.verdict, "forward");
     }
@@ -151,7 +151,7 @@ fn explain_tells_why_a_packet_is_not_forwarded() {
             destination: destination.parse().expect("literal"),
             protocol,
         };
-        match sim.engine.explain(sim.now, &packet) {
+        match sim.engine.explain(sim.now, &packet, &NoRecords) {
             Ok(explanation) => format!("{}: {}", explanation.counter, explanation.steps[0]),
             Err(refusal) => refusal.error,
         }

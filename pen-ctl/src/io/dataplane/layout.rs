@@ -42,7 +42,7 @@ const LAYOUTS: [Layout; map::ALL.len()] = [
         MapType::Hash,
         size_of::<abi::ServiceKey>(),
         size_of::<abi::Service>(),
-        abi::MAX_SERVICES,
+        abi::MAX_LISTENS,
     ),
     layout(map::TABLES, MapType::ArrayOfMaps, 4, 4, abi::MAX_SERVICES),
     layout(map::BACKENDS, MapType::Array, 4, size_of::<abi::Backend>(), abi::MAX_BACKENDS),
@@ -64,7 +64,42 @@ const LAYOUTS: [Layout; map::ALL.len()] = [
         size_of::<abi::Count>(),
         abi::MAX_BACKENDS,
     ),
+    layout(
+        map::FLOWS,
+        MapType::LruHash,
+        size_of::<abi::FlowKey>(),
+        size_of::<abi::Record>(),
+        ANY_SIZE,
+    ),
+    layout(
+        map::CLIENTS,
+        MapType::LruHash,
+        size_of::<abi::ClientKey>(),
+        size_of::<abi::Record>(),
+        ANY_SIZE,
+    ),
+    layout(
+        map::FRAGS,
+        MapType::LruHash,
+        size_of::<abi::FragKey>(),
+        size_of::<abi::Frag>(),
+        abi::MAX_FRAGS,
+    ),
+    layout(
+        map::NAT,
+        MapType::LruHash,
+        size_of::<abi::Tuple>(),
+        size_of::<abi::Translation>(),
+        ANY_SIZE,
+    ),
+    // The prefix's length comes before the key.
+    layout(map::ACL, MapType::LpmTrie, 4 + size_of::<abi::AclKey>(), 4, abi::MAX_PREFIXES),
+    layout(map::RATE, MapType::LruHash, size_of::<abi::RateKey>(), 8, abi::MAX_SOURCES),
+    layout(map::VALVES, MapType::PerCpuArray, 4, size_of::<abi::Window>(), abi::VALVE_COUNT),
 ];
+
+/// The configuration gives the size of this map; one that is adopted keeps its own.
+const ANY_SIZE: u32 = 0;
 
 /// Verifies all maps that are pinned in this folder.
 pub(super) fn verify(folder: &Path) -> Result<(), DataplaneError> {
@@ -78,7 +113,7 @@ pub(super) fn verify(folder: &Path) -> Result<(), DataplaneError> {
             info.map_type().map_err(DataplaneError::Map)?,
             info.key_size() as usize,
             info.value_size() as usize,
-            info.max_entries(),
+            if layout.entries == ANY_SIZE { ANY_SIZE } else { info.max_entries() },
         );
         let expected = (layout.kind, layout.key, layout.value, layout.entries);
         if found != expected {

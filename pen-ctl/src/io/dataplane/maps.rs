@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
 use pen_common::abi::{
-    AddrEntry, Backend, CHUNK, Cfg, Count, Group, INNER_MAP, MAX_BACKENDS, MAX_GROUPS, Service,
-    ServiceKey, Slot, SlotChunk, map,
+    AclKey, AddrEntry, Backend, CHUNK, Cfg, ClientKey, Count, FlowKey, Group, INNER_MAP,
+    MAX_BACKENDS, MAX_GROUPS, Record, Service, ServiceKey, Slot, SlotChunk, map,
 };
 use pen_common::net::Addr;
 use pen_common::verdict::Counter;
 
 use super::DataplaneError;
 use crate::api::Counts;
-use crate::engine::tables::{Tables, Write};
+use crate::engine::tables::{Prefix, Records, Tables, Write};
 
 pub(super) struct Maps {
     cfg: Array<MapData, Cfg>,
@@ -27,6 +28,9 @@ pub(super) struct Maps {
     counters: PerCpuArray<MapData, Count>,
     service_counters: PerCpuArray<MapData, Count>,
     backend_counters: PerCpuArray<MapData, Count>,
+    acl: LpmTrie<MapData, AclKey, u32>,
+    flows: HashMap<MapData, FlowKey, Record>,
+    clients: HashMap<MapData, ClientKey, Record>,
 }
 
 impl Maps {
@@ -51,6 +55,9 @@ impl Maps {
             counters: typed(ebpf, map::COUNTERS)?,
             service_counters: typed(ebpf, map::SERVICE_COUNTERS)?,
             backend_counters: typed(ebpf, map::BACKEND_COUNTERS)?,
+            acl: typed(ebpf, map::ACL)?,
+            flows: typed(ebpf, map::FLOWS)?,
+            clients: typed(ebpf, map::CLIENTS)?,
         })
     }
 
@@ -67,6 +74,11 @@ impl Maps {
             services,
             slots,
             egress: self.tx.keys().collect::<Result<_, _>>()?,
+            prefixes: self
+                .acl
+                .iter()
+                .map(|entry| entry.map(|(key, verdict)| (prefix(&key), verdict)))
+                .collect::<Result<_, _>>()?,
             ..Tables::default()
         };
         for id in 1..MAX_BACKENDS {
@@ -112,6 +124,8 @@ impl Maps {
             }
             Write::SetTable(id, slots) => self.set_table(*id, slots),
             Write::SetService(key, service) => self.services.insert(key, service, 0),
+            Write::SetPrefix(prefix, verdict) => self.acl.insert(&acl_key(prefix), *verdict, 0),
+            Write::RemovePrefix(prefix) => self.acl.remove(&acl_key(prefix)),
             Write::SetAddr(addr, entry) => self.addrs.insert(addr, entry, 0),
             Write::RemoveAddr(addr) => self.addrs.remove(addr),
             Write::RemoveService(key) => self.services.remove(key),
@@ -156,6 +170,34 @@ impl Maps {
             counts.backends.insert(*id, sum(&self.backend_counters, *id)?);
         }
         Ok(counts)
+    }
+}
+
+impl Records for Maps {
+    fn flow(&self, key: &FlowKey) -> Option<Record> {
+        self.flows.get(key, 0).ok()
+    }
+
+    fn client(&self, key: &ClientKey) -> Option<Record> {
+        self.clients.get(key, 0).ok()
+    }
+}
+
+/// Bits of the list's number, which come before those of the address.
+const LIST_BITS: u32 = 32;
+
+fn acl_key(prefix: &Prefix) -> Key<AclKey> {
+    let data = AclKey { list: prefix.list.to_be_bytes(), addr: prefix.addr.bytes() };
+    Key::new(LIST_BITS + u32::from(prefix.bits), data)
+}
+
+fn prefix(key: &Key<AclKey>) -> Prefix {
+    let data = key.data();
+    let bits = key.prefix_len().saturating_sub(LIST_BITS);
+    Prefix {
+        list: u32::from_be_bytes(data.list),
+        addr: Addr::v6(data.addr),
+        bits: u8::try_from(bits).unwrap_or(128),
     }
 }
 

@@ -20,7 +20,7 @@ pub use self::error::DataplaneError;
 use self::maps::Maps;
 use crate::api::Counts;
 use crate::engine::event::Attachment;
-use crate::engine::tables::{Tables, Write};
+use crate::engine::tables::{Records, Tables, Write};
 
 /// Name of the program in the object.
 const PROGRAM: &str = "pen";
@@ -101,6 +101,12 @@ impl Dataplane {
     /// If the kernel does.
     pub fn counts(&self, tables: &Tables) -> Result<Counts, DataplaneError> {
         self.maps.counts(tables).map_err(DataplaneError::Map)
+    }
+
+    /// The kernel's records of flows and clients.
+    #[must_use]
+    pub fn records(&self) -> &dyn Records {
+        &self.maps
     }
 
     /// Attaches the program, or replaces the one that an earlier daemon attached, without a gap.
