@@ -205,6 +205,17 @@ impl Daemon {
                 Action::AttachXdp { interface, ifindex, mode } => {
                     self.attach(interface, ifindex, mode);
                 }
+                Action::TakeCensus(census) => {
+                    let (reader, events) = (self.dataplane.record_reader(), self.events.clone());
+                    tokio::task::spawn_blocking(move || {
+                        let event = match reader.count(*census) {
+                            Ok(census) => Event::CensusTaken(Box::new(census)),
+                            Err(error) => Event::CensusFailed { error: error.to_string() },
+                        };
+                        // Without a receiver the daemon has ended.
+                        let _ = events.blocking_send(event);
+                    });
+                }
                 Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
                 Action::Log { warning: true, text } => tracing::warn!("{text}"),
                 Action::Log { warning: false, text } => tracing::info!("{text}"),

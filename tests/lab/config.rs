@@ -58,6 +58,8 @@ pub struct ServiceText {
     pub backends: Vec<(Option<String>, SocketAddr)>,
     /// The inline table after `check =`; without it none is written.
     pub check: Option<String>,
+    /// The settle time, e.g. "1s"; without it none is written.
+    pub settle: Option<String>,
 }
 
 impl ServiceText {
@@ -78,6 +80,9 @@ impl ServiceText {
             mode: "dsr".to_owned(),
             affinity: "flow".to_owned(),
             backends: Vec::new(),
+            // UDP flows stay where they are for so long when the table changes, and a lab has no
+            // patience.
+            settle: (protocol == Protocol::Udp).then(|| "1s".to_owned()),
             check: Some(format!(
                 r#"{{ type = "tcp", {port}interval = "200ms", timeout = "100ms", rise = 2, fall = 3 }}"#
             )),
@@ -155,6 +160,9 @@ impl ServiceText {
             }
         }
         writeln!(out, "]")?;
+        if let Some(settle) = &self.settle {
+            writeln!(out, "settle = {}", quote(settle))?;
+        }
         if let Some(check) = &self.check {
             writeln!(out, "check = {check}")?;
         }

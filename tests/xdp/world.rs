@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pen_common::abi::{AddrEntry, Backend, Cfg, Group, Service, ServiceKey, Slot};
 use pen_common::hash::Secret;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
-use pen_ctl::engine::scheduler::{Member, SLOTS, maglev};
+use pen_ctl::engine::scheduler::{Member, maglev};
 use pen_ctl::engine::tables::Tables;
 
 /// Interface on which frames arrive unless a test says otherwise: `lo`.
@@ -22,6 +22,8 @@ pub(crate) const CLIENT_MAC: MacAddr = MacAddr([2, 0xc1, 0, 0, 0, 7]);
 /// Key of the flow hash.
 pub(crate) const SECRET: Secret = [0x0123_4567_89ab_cdef, 42];
 
+/// Slots of a table unless a test says otherwise.
+pub(crate) const SLOTS: u32 = 16381;
 pub(crate) const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// Settings that do not get in the way.

@@ -76,6 +76,7 @@ pub enum ErrorKind {
     UnknownWord { key: &'static str, found: String, near: Option<String>, valid: Vec<&'static str> },
     OutOfRange { key: &'static str, found: String, min: String, max: String },
     TooMany { what: &'static str, max: usize },
+    UnusableSlots { slots: u32, valid: Vec<u32> },
 
     // Names and references.
     InvalidName { name: String },
@@ -160,6 +161,10 @@ impl fmt::Display for ErrorKind {
             }
             Self::OutOfRange { key, found, min, max } => {
                 write!(f, "`{key}` is {found}; use {min} to {max}")
+            }
+            Self::UnusableSlots { slots, valid } => {
+                let valid: Vec<_> = valid.iter().map(u32::to_string).collect();
+                write!(f, "a table cannot have {slots} slots; use one of {}", valid.join(", "))
             }
             Self::TooMany { what, max } => write!(f, "more than {max} {what}; remove some"),
 

@@ -5,6 +5,7 @@
 mod backend;
 mod error;
 mod load;
+mod memory;
 mod node;
 mod not_built;
 mod probe;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, ErrorKind, Position};
 pub use load::{Source, load, parse};
+pub use memory::SLOT_COUNTS;
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
@@ -108,6 +110,8 @@ pub struct Service {
     pub mode: Mode,
     /// What keeps to one backend.
     pub affinity: Affinity,
+    /// How long, and in which table.
+    pub memory: Memory,
     /// At least one; names and (address, port) are unique within the service, in mode `dsr` even
     /// addresses; not all weights are 0; none is a VIP.
     pub backends: Vec<Backend>,
@@ -141,6 +145,22 @@ pub enum Affinity {
     Client,
     /// Each flow for itself.
     Flow,
+}
+
+/// How long a service remembers, and in which table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Slots of its table, one of [`SLOT_COUNTS`].
+    pub slots: u32,
+    /// After this time in a slot whose backend changed, all active flows are known; a flow that was
+    /// silent for longer may change its backend.
+    pub settle: Duration,
+    /// A client that opened no connection for this time is forgotten.
+    pub affinity_ttl: Duration,
+    /// Bits of an IPv4 address that make a client, 1..=32.
+    pub prefix_v4: u8,
+    /// Bits of an IPv6 address that make a client, 1..=128.
+    pub prefix_v6: u8,
 }
 
 /// A real server.

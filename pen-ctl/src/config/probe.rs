@@ -116,7 +116,8 @@ fn times(table: &Table<'_>, report: &mut Report<'_>) -> Read<(Duration, Duration
     }
 }
 
-fn duration(
+/// Reads a duration with a unit.
+pub(super) fn duration(
     table: &Table<'_>,
     key: &'static str,
     min: Duration,

@@ -10,6 +10,7 @@ use pen_common::abi::{MAX_BACKENDS, MAX_SERVICES};
 use crate::config::backend::{self, Binder, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
+use crate::config::memory;
 use crate::config::probe::RawCheck;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
@@ -30,6 +31,11 @@ const SERVICE: Spec = Spec {
         "backends",
         "pool",
         "check",
+        memory::KEYS[0],
+        memory::KEYS[1],
+        memory::KEYS[2],
+        memory::KEYS[3],
+        memory::KEYS[4],
     ],
 };
 const POOL: Spec = Spec { name: "pool", title: "[[pool]]", keys: &["name", "backends", "check"] };
@@ -89,6 +95,7 @@ impl Reader<'_> {
         let mode = table.word("mode", report).map(|word| word.unwrap_or(Mode::Dsr));
         let scheduler = table.word::<Scheduler>("scheduler", report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
+        let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, report);
         let pool = self.pool(table, report);
 
@@ -108,6 +115,7 @@ impl Reader<'_> {
             protocol,
             mode,
             affinity: affinity?,
+            memory: memory?,
             backends: backends?,
             check: check?,
         })

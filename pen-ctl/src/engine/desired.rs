@@ -4,18 +4,18 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use pen_common::abi::{self, AddrEntry, Cfg, Group, Slot};
-use pen_common::affinity;
+use pen_common::abi::{self, AddrEntry, Cfg, Group};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr};
 
 use super::event::Action;
 use super::health::State;
-use super::network::{Hop, Network};
-use super::scheduler::{self, Member, SLOTS};
+use super::network::{Hop, Network, NoHop};
+use super::scheduler::{self, Member};
 use super::tables::{self, Tables};
-use super::{Backend, Engine, Service};
+use super::{Backend, Engine, Service, settling};
 use crate::api::Admin;
 use crate::config::{Affinity, CheckKind};
 
@@ -50,8 +50,12 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
             ))
         }
         (Ok(_), State::Checking) if checked => down("the first check has not ended".to_owned()),
+        (Ok(_), _) if backend.leaving => {
+            (abi::Backend::DRAINED, Some("leaves: the configuration no longer has it".to_owned()))
+        }
         (Ok(_), _) if backend.admin == Admin::Drain => {
-            (abi::Backend::DRAIN, Some("drained by the operator".to_owned()))
+            let state = if backend.drained { abi::Backend::DRAINED } else { abi::Backend::DRAIN };
+            (state, Some("drained by the operator".to_owned()))
         }
         (Ok(_), _) if backend.weight() == 0 => (abi::Backend::UP, Some("weight 0".to_owned())),
         (Ok(_), _) => (abi::Backend::UP, None),
@@ -76,7 +80,7 @@ pub(super) fn members(
         let able = network.hop(backend.config.address).is_ok()
             && (service.config.check.kind == CheckKind::None
                 || backend.health.state() == State::Up);
-        if able && admin == Admin::Ready && weight > 0 {
+        if able && admin == Admin::Ready && weight > 0 && !backend.leaving {
             members.push(Member {
                 addr: Addr::from(backend.config.address),
                 port: Be16::new(backend.config.port),
@@ -96,6 +100,17 @@ fn awaits_checks(service: &Service) -> bool {
         })
 }
 
+/// Whether something about a backend is still to be learned that is learned soon: the first check,
+/// or the way to it.
+fn awaits_news(service: &Service, network: &Network) -> bool {
+    let unknown = |backend: &Backend| {
+        let hop = network.hop(backend.config.address);
+        matches!(hop, Err(NoHop::Unknown | NoHop::Unresolved { .. }))
+    };
+    let mut wanted = service.backends.iter().filter(|backend| backend.admin != Admin::Maint);
+    awaits_checks(service) || wanted.any(unknown)
+}
+
 impl Engine {
     /// Computes everything anew and emits the writes that are needed.
     pub(super) fn refresh(&mut self, now: Moment) {
@@ -112,19 +127,12 @@ impl Engine {
     fn refresh_members(&mut self, now: Moment) {
         let mut outages = Vec::new();
         for service in &mut self.services {
-            let members = members(service, &self.network, None);
+            let deaths = note_states(service, &self.network, &mut self.last_generation);
+            let may_wait = service.fresh && service.start_by != Moment::NEVER;
+            let waits = may_wait && awaits_news(service, &self.network);
+            let members = if waits { Vec::new() } else { members(service, &self.network, None) };
             let ids: BTreeSet<u32> = members.iter().map(|member| u32::from(member.id)).collect();
-            let mut deaths = false;
-            for index in 0..service.backends.len() {
-                let state = standing(service, &service.backends[index], &self.network).state;
-                let backend = &mut service.backends[index];
-                if state == abi::Backend::DOWN && backend.state != state {
-                    // Records of it are void from now on, also after its return.
-                    self.last_generation = self.last_generation.wrapping_add(1);
-                    backend.incarnation = self.last_generation;
-                    deaths = true;
-                }
-                backend.state = state;
+            for backend in &mut service.backends {
                 let usable = ids.contains(&backend.id);
                 if usable != backend.usable {
                     backend.usable = usable;
@@ -132,16 +140,24 @@ impl Engine {
                 }
             }
             let down = members.is_empty();
-            if !(down && awaits_checks(service)) && service.down != Some(down) {
+            if !(down && (waits || awaits_checks(service))) && service.down != Some(down) {
                 // That a service starts well is no news.
                 if down || service.down == Some(true) {
                     outages.push((service.config.name.clone(), down));
                 }
                 service.down = Some(down);
             }
-            if deaths || members != service.members || service.slots.len() != SLOTS as usize {
-                let targets = scheduler::maglev(&members, self.secret, SLOTS);
-                service.slots = moved(service, &targets);
+            let slots = service.config.memory.slots;
+            let resized = service.table.slots().len() != slots as usize;
+            if deaths || resized || service.fresh || members != service.members {
+                let targets = scheduler::maglev(&members, self.secret, slots);
+                if service.fresh {
+                    service.table.start(&targets);
+                    service.fresh = waits || down;
+                } else {
+                    let alive = settling::alive(&service.backends);
+                    service.table.retarget(&targets, |id| !alive.contains(&id), now);
+                }
                 service.members = members;
             }
         }
@@ -194,7 +210,7 @@ impl Engine {
         }
         for service in &self.services {
             desired.services.insert(service.key, service_entry(service));
-            desired.slots.insert(service.id, Arc::clone(&service.slots));
+            desired.slots.insert(service.id, Arc::clone(service.table.slots()));
             for backend in &service.backends {
                 let standing = standing(service, backend, &self.network);
                 if let Some(hop) = standing.hop {
@@ -207,37 +223,40 @@ impl Engine {
     }
 }
 
-/// The slots of a service whose table names `targets` from now on.
-fn moved(service: &Service, targets: &[u16]) -> Arc<[Slot]> {
-    if service.slots.len() != targets.len() {
-        return targets.iter().map(|target| Slot::settled(*target)).collect();
+/// Notes the state words of all backends; true if one has died. Records of it are void from then on,
+/// also after its return.
+fn note_states(service: &mut Service, network: &Network, last_generation: &mut u32) -> bool {
+    let mut deaths = false;
+    for index in 0..service.backends.len() {
+        let state = standing(service, &service.backends[index], network).state;
+        let backend = &mut service.backends[index];
+        if state == abi::Backend::DOWN && backend.state != state {
+            *last_generation = last_generation.wrapping_add(1);
+            backend.incarnation = *last_generation;
+            deaths = true;
+        }
+        backend.state = state;
     }
-    let alive: BTreeSet<u32> = service
-        .backends
-        .iter()
-        .filter(|backend| backend.state != abi::Backend::DOWN)
-        .map(|backend| backend.id)
-        .collect();
-    let is_dead = |id: u16| !alive.contains(&u32::from(id));
-    let slots = service.slots.iter().zip(targets);
-    slots.map(|(slot, target)| affinity::moved(*slot, *target, is_dead)).collect()
+    deaths
 }
 
-fn service_entry(service: &Service) -> abi::Service {
+pub(super) fn service_entry(service: &Service) -> abi::Service {
+    let memory = &service.config.memory;
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     abi::Service {
         id: service.id,
-        slots: SLOTS,
+        slots: memory.slots,
         affinity: match service.config.affinity {
             Affinity::Client => abi::Service::CLIENT,
             Affinity::Flow => abi::Service::FLOW,
         },
-        // One client: an IPv4 address, or an IPv6 network as a site gets it.
-        prefix_v4: 128,
-        prefix_v6: 64,
+        // IPv4 addresses are mapped.
+        prefix_v4: 96 + memory.prefix_v4,
+        prefix_v6: memory.prefix_v6,
         mode: abi::Service::DSR,
         flags: 0,
-        flow_ttl_ns: 3_600_000_000_000,
-        client_ttl_ns: 3_600_000_000_000,
+        flow_ttl_ns: nanos(memory.settle),
+        client_ttl_ns: nanos(memory.affinity_ttl),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pen_common::net::MacAddr;
 
+use super::census::Census;
 use super::tables::Write;
 use crate::config::XdpMode;
 
@@ -57,6 +58,13 @@ pub enum Event {
         interface: String,
         /// What was obtained, or why nothing was.
         result: Result<Attachment, String>,
+    },
+    /// The records were counted.
+    CensusTaken(Box<Census>),
+    /// The records could not be read.
+    CensusFailed {
+        /// What the system said.
+        error: String,
     },
     /// Writes to the maps failed; this is what the maps hold in fact.
     WriteFailed {
@@ -153,6 +161,9 @@ pub struct Attachment {
 pub enum Action {
     /// Change the maps, in this order.
     WriteTables(Vec<Write>),
+    /// Show all records of flows and clients to the census; answered by `CensusTaken` or
+    /// `CensusFailed`. There may be a million: it must not hold up anything else.
+    TakeCensus(Box<Census>),
     /// Ask the kernel for the route to an address and, on a connected network, to look for the
     /// neighbour; answered by `RouteFound` and `NeighbourChanged`.
     ResolveNeighbour(IpAddr),

@@ -6,45 +6,53 @@
 //! [`event`] is the vocabulary that all parts share; the parts ([`health`], [`ids`], [`journal`],
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
+pub mod census;
 mod desired;
 pub mod event;
 pub mod health;
 pub mod ids;
 pub mod journal;
+mod merge;
 pub mod network;
 mod operator;
 mod report;
 pub mod scheduler;
+mod settling;
 #[cfg(test)]
 mod sim;
+pub mod slots;
 pub mod tables;
 
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use pen_common::abi::{self, ServiceKey, Slot};
+use pen_common::abi::{self, ServiceKey};
 use pen_common::hash::Secret;
 use pen_common::moment::Moment;
-use pen_common::net::{Addr, Be16, protocol};
+use pen_common::net::{Addr, Be16};
 
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Config, Protocol, XdpMode};
+use crate::config::{self, CheckKind, Config, XdpMode};
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use health::{Health, Rules, State};
 use ids::Ids;
 use journal::Journal;
-use network::{Hop, Network};
+use network::Network;
 use scheduler::Member;
+use slots::Table;
 use tables::Tables;
 
 /// First probes of all backends start this far apart, so that a start is no burst.
 const SPREAD: Duration = Duration::from_millis(10);
 /// An interface that could not be attached is tried again after this time.
 const ATTACH_RETRY: Duration = Duration::from_secs(5);
+/// Records that could not be read are counted again after this time.
+const CENSUS_RETRY: Duration = Duration::from_secs(60);
+/// A service starts at the latest after this time, with the backends that are usable by then.
+const START_WINDOW: Duration = Duration::from_secs(1);
 /// Maps that could not be written are tried again after this time.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
 
@@ -71,6 +79,10 @@ pub struct Engine {
     retry_writes_at: Moment,
     /// Virtual addresses whose solicitations an interface receives.
     solicited: BTreeSet<(u32, Ipv6Addr)>,
+    /// A census of the records is being taken.
+    census_under_way: bool,
+    /// After one failed, not before this time.
+    next_census: Moment,
     actions: VecDeque<Action>,
     journal: Journal,
 }
@@ -83,7 +95,12 @@ struct Service {
     backends: Vec<Backend>,
     /// The members that the table was last computed for.
     members: Vec<Member>,
-    slots: Arc<[Slot]>,
+    table: Table,
+    /// It has no flows yet: its table is made when the first checks of all backends have ended, so
+    /// that not all flows begin at the backend that answers first.
+    fresh: bool,
+    /// When it is made at the latest; never once that is over.
+    start_by: Moment,
     /// Whether it has no usable backend, as the operator was told or may take for granted; `None`
     /// before the first checks.
     down: Option<bool>,
@@ -99,6 +116,12 @@ struct Backend {
     incarnation: u32,
     /// The state word of the map.
     state: u32,
+    /// The configuration no longer has it; it stays for the flows that it has.
+    leaving: bool,
+    /// When the operator drained it.
+    draining_since: Moment,
+    /// The drain's time is over: clients that are remembered go elsewhere as well.
+    drained: bool,
     admin: Admin,
     /// Weight that the operator set at run time.
     weight: Option<u32>,
@@ -147,6 +170,8 @@ impl Engine {
             dirty: false,
             retry_writes_at: Moment::NEVER,
             solicited: BTreeSet::new(),
+            census_under_way: false,
+            next_census: Moment(0),
             actions: VecDeque::new(),
             journal: Journal::default(),
         };
@@ -182,6 +207,12 @@ impl Engine {
             }
             Event::ProbeDone { probe, outcome } => self.probe_done(now, probe, outcome),
             Event::AttachDone { interface, result } => self.attach_done(now, &interface, result),
+            Event::CensusTaken(census) => self.census_taken(now, &census),
+            Event::CensusFailed { error } => {
+                self.census_under_way = false;
+                self.next_census = now + CENSUS_RETRY;
+                self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
+            }
             Event::WriteFailed { error, actual } => {
                 self.applied = *actual;
                 self.retry_writes_at = now + WRITE_RETRY;
@@ -214,6 +245,7 @@ impl Engine {
         let attaches = self.interfaces.values().map(|interface| interface.retry_at);
         probes
             .chain(attaches)
+            .chain([self.next_settling()])
             .chain([self.network.next_deadline(), self.retry_writes_at])
             .min()
             .unwrap_or(Moment::NEVER)
@@ -259,6 +291,7 @@ impl Engine {
                 });
             }
         }
+        self.run_settling(now);
         if self.started {
             self.attach_due(now);
         }
@@ -392,138 +425,6 @@ impl Engine {
         }
     }
 
-    // --- configuration ---
-
-    /// Numbers given by the controller before this one stay, so that no packet in between meets a
-    /// slot whose number changed its meaning.
-    fn adopt_ids(&mut self) {
-        let mut keys = BTreeMap::new();
-        for (key, service) in &self.applied.services {
-            self.service_ids.adopt(*key, service.id);
-            keys.insert(service.id, *key);
-        }
-        for (id, backend) in &self.applied.backends {
-            self.last_generation = self.last_generation.max(backend.generation);
-            if let Some(key) = keys.get(&backend.service) {
-                self.backend_ids.adopt((*key, backend.addr, backend.port), *id);
-            }
-        }
-    }
-
-    fn adopt_hops(&mut self) {
-        for backend in self.applied.backends.values() {
-            let hop =
-                Hop { ifindex: backend.ifindex, source_mac: backend.source_mac, mac: backend.mac };
-            if backend.state != abi::Backend::DOWN {
-                self.network.adopt(IpAddr::from(backend.addr), hop);
-            }
-        }
-    }
-
-    /// Builds the run-time state that the configuration asks for; what was there before keeps its
-    /// health, operator's wishes and numbers.
-    fn merge_config(&mut self, now: Moment) {
-        let mut before: BTreeMap<BackendKey, Backend> = BTreeMap::new();
-        for service in std::mem::take(&mut self.services) {
-            for backend in service.backends {
-                before.insert(backend_key(service.key, &backend.config), backend);
-            }
-        }
-        let wanted: BTreeSet<BackendKey> = self
-            .config
-            .services
-            .iter()
-            .flat_map(|service| {
-                let key = service_key(service);
-                service.backends.iter().map(move |backend| backend_key(key, backend))
-            })
-            .collect();
-        let services: BTreeSet<ServiceKey> = wanted.iter().map(|(service, ..)| *service).collect();
-        self.service_ids.make_room(&services);
-        self.backend_ids.make_room(&wanted);
-        let mut first_probe = now;
-        for config in self.config.services.clone() {
-            let key = service_key(&config);
-            let (id, _) =
-                self.service_ids.assign(&key).expect("config has no more services than ids");
-            let mut backends = Vec::new();
-            for backend in &config.backends {
-                let identity = backend_key(key, backend);
-                backends.push(match before.remove(&identity) {
-                    Some(kept) => Backend { config: backend.clone(), ..kept },
-                    None => self.new_backend(backend, &identity, now, first_probe),
-                });
-                first_probe = first_probe + SPREAD.min(config.check.interval);
-            }
-            let known = self.applied.services.contains_key(&key);
-            let slots = self.applied.slots.get(&id).filter(|_| known).cloned();
-            let slots = slots.unwrap_or_else(|| Arc::from([]));
-            self.services.push(Service {
-                config,
-                key,
-                id,
-                backends,
-                members: Vec::new(),
-                slots,
-                down: None,
-            });
-        }
-        self.service_ids.retain(&services);
-        self.backend_ids.retain(&wanted);
-        let attached = self.config.interfaces.iter().filter(|found| found.xdp != XdpMode::Off);
-        self.network.declare(attached.map(|interface| interface.name.clone()));
-        for interface in &self.config.interfaces {
-            let retry_at = if interface.xdp == XdpMode::Off { Moment::NEVER } else { now };
-            self.interfaces.entry(interface.name.clone()).or_insert(Interface {
-                mode: interface.xdp,
-                attached: None,
-                error: None,
-                ifindex: None,
-                retry_at,
-            });
-        }
-        let addresses = self.services.iter().flat_map(|service| &service.backends);
-        self.network.watch(addresses.map(|backend| backend.config.address), now);
-        self.dirty = true;
-    }
-
-    fn new_backend(
-        &mut self,
-        config: &config::Backend,
-        identity: &BackendKey,
-        now: Moment,
-        first_probe: Moment,
-    ) -> Backend {
-        let (id, is_new) =
-            self.backend_ids.assign(identity).expect("config has no more backends than ids");
-        let adopted = self.applied.backends.get(&id).filter(|_| !is_new);
-        let generation = match adopted {
-            Some(adopted) => adopted.generation,
-            None => {
-                self.last_generation = self.last_generation.wrapping_add(1);
-                self.last_generation
-            }
-        };
-        let was_up = adopted.is_some_and(|adopted| adopted.state != abi::Backend::DOWN);
-        let state = if was_up { State::Up } else { State::Checking };
-        Backend {
-            config: config.clone(),
-            id,
-            generation,
-            incarnation: generation,
-            state: adopted.map_or(abi::Backend::DOWN, |adopted| adopted.state),
-            admin: match adopted.map(|adopted| adopted.admin) {
-                Some(abi::Backend::DRAINING) => Admin::Drain,
-                Some(abi::Backend::MAINT) => Admin::Maint,
-                _ => Admin::Ready,
-            },
-            weight: adopted.and_then(|adopted| adopted.weight.checked_sub(1)),
-            health: Health::new(state, first_probe),
-            usable: was_up,
-            usable_since: now,
-        }
-    }
-
     // --- telling ---
 
     fn tell(&mut self, now: Moment, kind: &'static str, subject: &str, text: String) {
@@ -539,16 +440,4 @@ impl Engine {
 
 fn rules(check: &config::Check) -> Rules {
     Rules { interval: check.interval, rise: check.rise, fall: check.fall }
-}
-
-fn service_key(service: &config::Service) -> ServiceKey {
-    let protocol = match service.protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-    };
-    ServiceKey::new(Addr::from(service.vip), Be16::new(service.port), protocol)
-}
-
-fn backend_key(service: ServiceKey, backend: &config::Backend) -> BackendKey {
-    (service, Addr::from(backend.address), Be16::new(backend.port))
 }

@@ -9,7 +9,7 @@ use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::{Counter, DropReason, PassReason, Verdict};
 
 use super::health::State;
-use super::scheduler::{self, SLOTS};
+use super::scheduler;
 use super::tables::Records;
 use super::{Engine, Service, desired};
 use crate::api::{Admin, Change, Explain, Explanation, Refusal, SetAdmin, SetWeight};
@@ -30,6 +30,8 @@ impl Engine {
         if !wish.dry_run && was != wish.admin {
             let backend = &mut self.services[at].backends[index];
             backend.admin = wish.admin;
+            backend.draining_since = now;
+            backend.drained = false;
             if was == Admin::Maint {
                 // Nothing was probed meanwhile: the first result decides, at once.
                 backend.health.restart(State::Checking, now);
@@ -88,9 +90,14 @@ impl Engine {
         if members == service.members {
             return 0.0;
         }
-        let after = scheduler::maglev(&members, self.secret, SLOTS);
-        let moved =
-            service.slots.iter().zip(&after).filter(|(was, now)| was.current() != **now).count();
+        let after = scheduler::maglev(&members, self.secret, service.config.memory.slots);
+        let moved = service
+            .table
+            .slots()
+            .iter()
+            .zip(&after)
+            .filter(|(was, now)| was.current() != **now)
+            .count();
         percent(moved, after.len())
     }
 
@@ -186,7 +193,11 @@ impl Engine {
                     address: Some(address),
                     steps: vec![
                         service.map_or_else(String::new, |service| step_service(packet, service)),
-                        format!("its hash selects slot {} of {SLOTS}", forward.slot),
+                        format!(
+                            "its hash selects slot {} of {}",
+                            forward.slot,
+                            service.map_or(0, |service| service.config.memory.slots)
+                        ),
                         format!(
                             "the slot belongs to {} ({address})",
                             backend.map_or("?", |backend| backend.config.name.as_str())

@@ -97,7 +97,7 @@ impl Engine {
         counts: &api::Counts,
     ) -> Vec<api::Backend> {
         let mut slots = std::collections::BTreeMap::<u32, usize>::new();
-        for slot in service.slots.iter() {
+        for slot in service.table.slots().iter() {
             *slots.entry(u32::from(slot.current())).or_default() += 1;
         }
         let list = service.backends.iter().map(|backend| {
@@ -111,7 +111,7 @@ impl Engine {
                 address: backend.config.address,
                 port: backend.config.port,
                 weight: backend.weight(),
-                share: percent(owned, service.slots.len()),
+                share: percent(owned, service.table.slots().len()),
                 admin: backend.admin,
                 health: match (service.config.check.kind, backend.health.state()) {
                     (CheckKind::None, _) => api::Health::Unchecked,

@@ -6,10 +6,6 @@
 use pen_common::hash::{self, Secret};
 use pen_common::net::{Addr, Be16};
 
-/// Slots of a table: a prime, so that every step width visits every slot. 100 slots for each of
-/// 160 backends keep the shares within 1 %.
-pub const SLOTS: u32 = 16381;
-
 /// A backend that takes new flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
@@ -96,6 +92,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    const SLOTS: u32 = 16381;
     const SECRET: Secret = [0x0123_4567_89ab_cdef, 42];
 
     fn members(weights: &[u32]) -> Vec<Member> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{BASE, parse_all, parse_with_base};
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol, Service,
-    Vip, XdpMode,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Protocol,
+    Service, Vip, XdpMode,
 };
 
 fn services(snippet: &str) -> Vec<Service> {
@@ -74,6 +74,7 @@ fn everything_can_be_written_out() {
             protocol: Protocol::Udp,
             mode: Mode::Dsr,
             affinity: Affinity::Flow,
+            memory: Memory::of(Protocol::Udp),
             backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
             check: Check {
                 kind: CheckKind::Tcp { port: 54 },
@@ -101,6 +102,22 @@ fn a_service_has_defaults() {
         (web.protocol, web.mode, web.affinity, web.check),
         (Protocol::Tcp, Mode::Dsr, Affinity::Client, check)
     );
+}
+
+#[test]
+fn a_service_says_what_it_remembers() {
+    let web = service(
+        "listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]\nslots = 251\nsettle = \"5m\"\n\
+         affinity_ttl = \"8h\"\naffinity_prefix_v4 = 24\naffinity_prefix_v6 = 56",
+    );
+    let expected = Memory {
+        slots: 251,
+        settle: Duration::from_secs(300),
+        affinity_ttl: Duration::from_secs(8 * 3600),
+        prefix_v4: 24,
+        prefix_v6: 56,
+    };
+    assert_eq!(web.memory, expected);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::{FakeSystem, parse_all};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol, Service,
-    Source, Vip, XdpMode, parse,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Protocol,
+    Service, Source, Vip, XdpMode, parse,
 };
 
 /// Pieces of configurations, so that random texts come close to valid ones.
@@ -119,6 +119,7 @@ impl Draft {
             protocol: self.protocol,
             mode: Mode::Dsr,
             affinity: self.affinity,
+            memory: Memory::of(self.protocol),
             backends: self.weights.iter().enumerate().map(backend).collect(),
             check: Check {
                 kind,

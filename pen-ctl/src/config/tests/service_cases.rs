@@ -38,6 +38,21 @@ protocol = "tcp"
 backends = ["10.0.0.11"]"#, &[
         "7:10: listen `192.0.2.10:80 tcp` is given twice, also at /etc/pen/0.toml:3:10; remove or change one",
     ]),
+    // memory
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+slots = 1000"#), &[
+        "5:9: a table cannot have 1000 slots; use one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+settle = "1ms"
+affinity_ttl = 5
+affinity_prefix_v4 = 33
+affinity_prefix_v6 = 0"#), &[
+        "5:10: `settle` is 1ms; use 1s to 1day",
+        r#"6:16: `affinity_ttl` lacks a unit; write "5ms" or "5s", with the quotes"#,
+        "7:22: `affinity_prefix_v4` is 33; use 1 to 32",
+        "8:22: `affinity_prefix_v6` is 0; use 1 to 128",
+    ]),
     // where backends come from
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 pool = "p""#), &[

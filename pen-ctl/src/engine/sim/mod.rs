@@ -5,10 +5,12 @@
 mod operator;
 mod stories;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use pen_common::abi::{ClientKey, FlowKey, Record};
 use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
@@ -16,11 +18,11 @@ use pen_common::verdict::Verdict;
 
 use super::Engine;
 use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
-use super::tables::{NoRecords, Tables, Write};
+use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol, Service,
-    Vip, XdpMode,
+    self, Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol,
+    Service, Vip, XdpMode,
 };
 
 pub(super) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -40,6 +42,7 @@ pub(super) fn config(backends: u8) -> Config {
             protocol: Protocol::Tcp,
             mode: Mode::Dsr,
             affinity: Affinity::Flow,
+            memory: config::Memory::of(Protocol::Tcp),
             backends: (1..=backends)
                 .map(|number| Backend {
                     name: format!("b{number}"),
@@ -84,6 +87,32 @@ pub(super) struct Sim {
     pub(super) kept: BTreeSet<u32>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
+    pub(super) records: Memory,
+}
+
+/// The kernel's records.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) flows: RefCell<BTreeMap<FlowKey, Record>>,
+    pub(super) clients: RefCell<BTreeMap<ClientKey, Record>>,
+}
+
+impl Records for Memory {
+    fn flow(&self, key: &FlowKey) -> Option<Record> {
+        self.flows.borrow().get(key).copied()
+    }
+
+    fn client(&self, key: &ClientKey) -> Option<Record> {
+        self.clients.borrow().get(key).copied()
+    }
+
+    fn record_flow(&self, key: &FlowKey, record: &Record) {
+        self.flows.borrow_mut().insert(*key, *record);
+    }
+
+    fn record_client(&self, key: &ClientKey, record: &Record) {
+        self.clients.borrow_mut().insert(*key, *record);
+    }
 }
 
 impl Sim {
@@ -109,6 +138,7 @@ impl Sim {
             kept: BTreeSet::new(),
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
+            records: Memory::default(),
         };
         sim.event(Event::LinkChanged(link(true)));
         sim.event(Event::Started);
@@ -166,6 +196,15 @@ impl Sim {
                 }
                 Action::LeaveSolicited { ifindex, address } => {
                     assert!(self.solicited.remove(&(ifindex, address)), "never joined");
+                }
+                Action::TakeCensus(mut census) => {
+                    for (key, record) in self.records.flows.borrow().iter() {
+                        census.see_flow(key, record);
+                    }
+                    for (key, record) in self.records.clients.borrow().iter() {
+                        census.see_client(key, record);
+                    }
+                    self.engine.handle(self.now, Event::CensusTaken(census));
                 }
                 Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
                 Action::DetachOthers(keep) => self.kept = keep,

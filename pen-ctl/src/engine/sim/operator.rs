@@ -1,5 +1,7 @@
 //! What the operator asks for, and what a restart keeps.
 
+use pen_common::abi;
+
 use super::*;
 
 #[test]
@@ -101,16 +103,19 @@ fn operator_states_and_weights_survive_a_restart() {
 }
 
 #[test]
-fn a_backend_removed_from_the_configuration_leaves_the_maps_and_the_rest_keep_their_ids() {
+fn a_backend_removed_from_the_configuration_leaves_when_its_flows_have_ended() {
     let mut first = Sim::start(config(3));
     first.run_for(secs(1));
     let mut config = config(3);
     config.services[0].backends.remove(0);
     let mut second = Sim::start_over(config, first.maps.clone());
     second.run_for(secs(3));
-    assert_eq!(second.serving(), BTreeSet::from([2, 3]));
+    assert_eq!(second.serving(), BTreeSet::from([2, 3]), "nothing new goes there");
+    assert_eq!(second.maps.backends[&1].state, abi::Backend::DRAINED);
+    second.run_for(secs(3600 + 30));
     assert!(!second.maps.backends.contains_key(&1));
-    assert_eq!(second.maps.backends[&2], first.maps.backends[&2]);
+    assert_eq!(second.maps.backends[&2], first.maps.backends[&2], "the rest keep their ids");
+    assert_eq!(second.engine.backends(second.now, &Counts::default()).len(), 2);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod attach;
 mod error;
 mod layout;
 mod maps;
+mod records;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -18,6 +19,7 @@ use pen_common::ABI_VERSION;
 pub use self::attach::AttachError;
 pub use self::error::DataplaneError;
 use self::maps::Maps;
+pub use self::records::RecordReader;
 use crate::api::Counts;
 use crate::engine::event::Attachment;
 use crate::engine::tables::{Records, Tables, Write};
@@ -107,6 +109,12 @@ impl Dataplane {
     #[must_use]
     pub fn records(&self) -> &dyn Records {
         &self.maps
+    }
+
+    /// Reads the same records one by one, from another thread.
+    #[must_use]
+    pub fn record_reader(&self) -> RecordReader {
+        RecordReader::new(&self.folder)
     }
 
     /// Attaches the program, or replaces the one that an earlier daemon attached, without a gap.

@@ -1,0 +1,224 @@
+//! From the configuration, and from what the maps held at the start, to the engine's run-time state.
+//! What was there before keeps its health, the operator's wishes and its numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use pen_common::abi::{self, ServiceKey};
+use pen_common::moment::Moment;
+use pen_common::net::{Addr, Be16, protocol};
+
+use super::health::{Health, State};
+use super::network::Hop;
+use super::slots::Table;
+use super::{Backend, BackendKey, Engine, Interface, SPREAD, START_WINDOW, Service};
+use crate::api::Admin;
+use crate::config::{self, Protocol, XdpMode};
+
+impl Engine {
+    /// Numbers given by the controller before this one stay, so that no packet in between meets a
+    /// slot whose number changed its meaning.
+    pub(super) fn adopt_ids(&mut self) {
+        let mut keys = BTreeMap::new();
+        for (key, service) in &self.applied.services {
+            self.service_ids.adopt(*key, service.id);
+            keys.insert(service.id, *key);
+        }
+        for (id, backend) in &self.applied.backends {
+            self.last_generation = self.last_generation.max(backend.generation);
+            if let Some(key) = keys.get(&backend.service) {
+                self.backend_ids.adopt((*key, backend.addr, backend.port), *id);
+            }
+        }
+    }
+
+    pub(super) fn adopt_hops(&mut self) {
+        for backend in self.applied.backends.values() {
+            let hop =
+                Hop { ifindex: backend.ifindex, source_mac: backend.source_mac, mac: backend.mac };
+            if backend.state != abi::Backend::DOWN {
+                self.network.adopt(IpAddr::from(backend.addr), hop);
+            }
+        }
+    }
+
+    /// Builds the run-time state that the configuration asks for; what was there before keeps its
+    /// health, operator's wishes, numbers and slots. Backends that are no longer asked for stay
+    /// until their flows have ended.
+    pub(super) fn merge_config(&mut self, now: Moment) {
+        let mut before: BTreeMap<ServiceKey, Service> = std::mem::take(&mut self.services)
+            .into_iter()
+            .map(|found| (found.key, found))
+            .collect();
+        let wanted: BTreeSet<BackendKey> = self
+            .config
+            .services
+            .iter()
+            .flat_map(|service| {
+                let key = service_key(service);
+                service.backends.iter().map(move |backend| backend_key(key, backend))
+            })
+            .collect();
+        let services: BTreeSet<ServiceKey> = wanted.iter().map(|(service, ..)| *service).collect();
+        self.service_ids.make_room(&services);
+        self.backend_ids.make_room(&wanted);
+        let mut first_probe = now;
+        for config in self.config.services.clone() {
+            let key = service_key(&config);
+            let (id, _) =
+                self.service_ids.assign(&key).expect("config has no more services than ids");
+            let mut service = match before.remove(&key) {
+                Some(kept) => Service { config, members: Vec::new(), ..kept },
+                None => self.new_service(config, key, id, now),
+            };
+            let mut kept: BTreeMap<BackendKey, Backend> = std::mem::take(&mut service.backends)
+                .into_iter()
+                .map(|backend| (backend_key(key, &backend.config), backend))
+                .collect();
+            for backend in &service.config.backends {
+                let identity = backend_key(key, backend);
+                service.backends.push(match kept.remove(&identity) {
+                    Some(kept) => Backend { config: backend.clone(), leaving: false, ..kept },
+                    None => self.new_backend(backend, &identity, now, first_probe),
+                });
+                first_probe = first_probe + SPREAD.min(service.config.check.interval);
+            }
+            for (_, backend) in kept {
+                if backend.state != abi::Backend::DOWN {
+                    service.backends.push(Backend { leaving: true, ..backend });
+                }
+            }
+            self.services.push(service);
+        }
+        self.free_ids();
+        let attached = self.config.interfaces.iter().filter(|found| found.xdp != XdpMode::Off);
+        self.network.declare(attached.map(|interface| interface.name.clone()));
+        for interface in &self.config.interfaces {
+            let retry_at = if interface.xdp == XdpMode::Off { Moment::NEVER } else { now };
+            self.interfaces.entry(interface.name.clone()).or_insert(Interface {
+                mode: interface.xdp,
+                attached: None,
+                error: None,
+                ifindex: None,
+                retry_at,
+            });
+        }
+        self.watch_backends(now);
+        self.dirty = true;
+    }
+
+    /// Watches the ways to all backends.
+    pub(super) fn watch_backends(&mut self, now: Moment) {
+        let addresses = self.services.iter().flat_map(|service| &service.backends);
+        self.network.watch(addresses.map(|backend| backend.config.address), now);
+    }
+
+    /// Frees the numbers of services and backends that are no more.
+    pub(super) fn free_ids(&mut self) {
+        let services = self.services.iter().map(|service| service.key).collect();
+        self.service_ids.retain(&services);
+        let backends = self.services.iter().flat_map(|service| {
+            service.backends.iter().map(|backend| backend_key(service.key, &backend.config))
+        });
+        let backends = backends.collect();
+        self.backend_ids.retain(&backends);
+    }
+
+    /// A service with what the maps held of it: its slots, and backends that were leaving.
+    fn new_service(
+        &mut self,
+        config: config::Service,
+        key: ServiceKey,
+        id: u32,
+        now: Moment,
+    ) -> Service {
+        let known = self.applied.services.get(&key).filter(|known| known.id == id);
+        let slots = known.and_then(|known| self.applied.slots.get(&known.id));
+        let table = slots.map_or_else(Table::empty, |slots| Table::adopt(Arc::clone(slots), now));
+        let adopted: Vec<abi::Backend> = self
+            .applied
+            .backends
+            .values()
+            .filter(|backend| known.is_some() && backend.service == id)
+            .filter(|backend| backend.state != abi::Backend::DOWN)
+            .copied()
+            .collect();
+        let mut backends = Vec::new();
+        for backend in adopted {
+            let address = IpAddr::from(backend.addr);
+            let config = config::Backend {
+                name: address.to_string(),
+                address,
+                port: backend.port.value(),
+                weight: 0,
+            };
+            let identity = backend_key(key, &config);
+            backends.push(self.new_backend(&config, &identity, now, now));
+        }
+        let fresh = table.slots().is_empty();
+        Service {
+            config,
+            key,
+            id,
+            backends,
+            members: Vec::new(),
+            table,
+            fresh,
+            start_by: if fresh { now + START_WINDOW } else { Moment::NEVER },
+            down: None,
+        }
+    }
+
+    fn new_backend(
+        &mut self,
+        config: &config::Backend,
+        identity: &BackendKey,
+        now: Moment,
+        first_probe: Moment,
+    ) -> Backend {
+        let (id, is_new) =
+            self.backend_ids.assign(identity).expect("config has no more backends than ids");
+        let adopted = self.applied.backends.get(&id).filter(|_| !is_new);
+        let generation = match adopted {
+            Some(adopted) => adopted.generation,
+            None => {
+                self.last_generation = self.last_generation.wrapping_add(1);
+                self.last_generation
+            }
+        };
+        let was_up = adopted.is_some_and(|adopted| adopted.state != abi::Backend::DOWN);
+        let state = if was_up { State::Up } else { State::Checking };
+        Backend {
+            config: config.clone(),
+            id,
+            generation,
+            incarnation: generation,
+            state: adopted.map_or(abi::Backend::DOWN, |adopted| adopted.state),
+            leaving: false,
+            draining_since: now,
+            drained: adopted.is_some_and(|adopted| adopted.state == abi::Backend::DRAINED),
+            admin: match adopted.map(|adopted| adopted.admin) {
+                Some(abi::Backend::DRAINING) => Admin::Drain,
+                Some(abi::Backend::MAINT) => Admin::Maint,
+                _ => Admin::Ready,
+            },
+            weight: adopted.and_then(|adopted| adopted.weight.checked_sub(1)),
+            health: Health::new(state, first_probe),
+            usable: was_up,
+            usable_since: now,
+        }
+    }
+}
+
+fn service_key(service: &config::Service) -> ServiceKey {
+    let protocol = match service.protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+    };
+    ServiceKey::new(Addr::from(service.vip), Be16::new(service.port), protocol)
+}
+
+fn backend_key(service: ServiceKey, backend: &config::Backend) -> BackendKey {
+    (service, Addr::from(backend.address), Be16::new(backend.port))
+}

@@ -1,0 +1,129 @@
+//! Lets what has moved come to rest: drains end, slots' bases follow, a census tells which slots are
+//! settled again, and backends that left the configuration go when nothing belongs to them any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pen_common::abi;
+use pen_common::moment::Moment;
+
+use super::census::Census;
+use super::desired::service_entry;
+use super::event::Action;
+use super::slots::Table;
+use super::{Backend, Engine};
+use crate::api::Admin;
+
+/// How often it is asked whether backends that left still have flows.
+const LEAVING_PAUSE: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Does what is due by now.
+    pub(super) fn run_settling(&mut self, now: Moment) {
+        let mut gone = false;
+        for service in &mut self.services {
+            let settle = service.config.memory.settle;
+            self.dirty |= service.table.follow(now, settle);
+            if now >= service.start_by {
+                service.start_by = Moment::NEVER;
+                self.dirty = true;
+            }
+            for backend in &mut service.backends {
+                if is_draining(backend) && now >= backend.draining_since + settle {
+                    backend.drained = true;
+                    self.dirty = true;
+                }
+            }
+            let before = service.backends.len();
+            let table = &service.table;
+            service.backends.retain(|backend| {
+                !backend.leaving || backend.state != abi::Backend::DOWN || is_named(table, backend)
+            });
+            gone |= service.backends.len() != before;
+            if service.backends.iter().any(|backend| backend.leaving) {
+                service.table.expect_census(now + LEAVING_PAUSE);
+            }
+        }
+        if gone {
+            self.forget_backends(now);
+        }
+        if !self.census_under_way && now >= self.next_census {
+            self.take_census(now);
+        }
+    }
+
+    /// When [`Engine::run_settling`] has something to do.
+    pub(super) fn next_settling(&self) -> Moment {
+        let mut next = Moment::NEVER;
+        for service in &self.services {
+            let settle = service.config.memory.settle;
+            next = next.min(service.table.next_move(settle));
+            if !self.census_under_way {
+                next = next.min(service.table.census_at().max(self.next_census));
+            }
+            next = next.min(service.start_by);
+            for backend in service.backends.iter().filter(|backend| is_draining(backend)) {
+                next = next.min(backend.draining_since + settle);
+            }
+        }
+        next
+    }
+
+    fn take_census(&mut self, now: Moment) {
+        let mut census = Census::new(self.secret, now);
+        for service in self.services.iter().filter(|service| service.table.census_at() <= now) {
+            let backends = service.backends.iter().map(|backend| {
+                let (state, generation) = (backend.state, backend.incarnation);
+                (backend.id, abi::Backend { state, generation, ..abi::Backend::default() })
+            });
+            census.ask(service_entry(service), service.table.slots(), backends.collect());
+        }
+        if !census.is_empty() {
+            self.census_under_way = true;
+            self.actions.push_back(Action::TakeCensus(Box::new(census)));
+        }
+    }
+
+    /// A census came back.
+    pub(super) fn census_taken(&mut self, now: Moment, census: &Census) {
+        self.census_under_way = false;
+        let found: BTreeMap<_, _> =
+            census.found().map(|(id, slots, found)| (id, (slots, found))).collect();
+        let mut gone = false;
+        for service in &mut self.services {
+            let Some((slots, found)) = found.get(&service.id) else { continue };
+            self.dirty |= service.table.judge(slots, found, now);
+            let before = service.backends.len();
+            let table = &service.table;
+            service.backends.retain(|backend| {
+                !backend.leaving || found.in_use.contains(&backend.id) || is_named(table, backend)
+            });
+            gone |= service.backends.len() != before;
+        }
+        if gone {
+            self.forget_backends(now);
+        }
+    }
+
+    /// Backends were taken off the lists.
+    fn forget_backends(&mut self, now: Moment) {
+        self.free_ids();
+        self.watch_backends(now);
+        self.dirty = true;
+    }
+}
+
+fn is_draining(backend: &Backend) -> bool {
+    backend.admin == Admin::Drain && !backend.drained
+}
+
+fn is_named(table: &Table, backend: &Backend) -> bool {
+    let id = u16::try_from(backend.id).expect("backend ids end below 2^14");
+    table.names(id)
+}
+
+/// Ids of backends that still hold flows.
+pub(super) fn alive(backends: &[Backend]) -> BTreeSet<u16> {
+    let alive = backends.iter().filter(|backend| backend.state != abi::Backend::DOWN);
+    alive.map(|backend| u16::try_from(backend.id).expect("backend ids end below 2^14")).collect()
+}
