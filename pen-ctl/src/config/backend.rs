@@ -171,17 +171,19 @@ impl<'a> Binder<'a> {
     ) -> Read<Vec<Backend>> {
         let mut names = Names::new("backend name");
         let mut addresses = Names::new("backend");
+        let mut endpoints = Names::new("backend");
         let backends: Vec<_> = list
             .iter()
             .map(|raw| {
                 let raw = raw.as_ref().map_err(|reported| *reported)?;
                 let backend = self.backend(raw, listen, mode, report)?;
-                match mode {
+                let place = raw.place;
+                if mode.translates() {
+                    let value = SocketAddr::new(backend.address, backend.port);
+                    endpoints.claim(Ok(At { place, value }), report)?;
+                } else {
                     // The port decides nothing: the same address is the same server.
-                    Mode::Dsr => {
-                        let address = At { place: raw.place, value: backend.address };
-                        addresses.claim(Ok(address), report)?;
-                    }
+                    addresses.claim(Ok(At { place, value: backend.address }), report)?;
                 }
                 names.claim(Ok(raw.name.clone()), report)?;
                 Ok(backend)
@@ -200,35 +202,37 @@ impl<'a> Binder<'a> {
         let (vip, place) = (listen.ip(), raw.place);
         let address = match &raw.host {
             Host::Address(address) => *address,
-            Host::Name(host) => self.resolve(host, vip, place, report)?,
+            Host::Name(host) => self.resolve(host, vip, mode, place, report)?,
         };
         if let Some(declared) = self.vips.find(&address) {
             let kind = ErrorKind::BackendIsVip { address, vip: report.position(declared) };
             return Err(report.add(place, kind));
         }
-        match mode {
-            Mode::Dsr => {
-                if address.is_ipv4() != vip.is_ipv4() {
-                    let kind = ErrorKind::FamilyMismatch { backend: address, vip };
-                    return Err(report.add(place, kind));
-                }
-                if let Some(port) = raw.port
-                    && listen.port() != 0
-                    && port != listen.port()
-                {
-                    return Err(report.add(place, ErrorKind::PortMismatch { port, listen }));
-                }
-            }
+        if address.is_ipv4() != vip.is_ipv4() && !mode.encapsulates() {
+            let kind = ErrorKind::FamilyMismatch { backend: address, vip, mode };
+            return Err(report.add(place, kind));
         }
-        let port = raw.port.unwrap_or_else(|| listen.port());
+        let port = match raw.port {
+            // As in `listen`, 0 is no port.
+            None | Some(0) => listen.port(),
+            Some(port) if listen.port() == 0 => {
+                return Err(report.add(place, ErrorKind::PortOfMany { port, listen }));
+            }
+            Some(port) if port != listen.port() && !mode.translates() => {
+                return Err(report.add(place, ErrorKind::PortMismatch { port, listen, mode }));
+            }
+            Some(port) => port,
+        };
         Ok(Backend { name: raw.name.value.clone(), address, port, weight: raw.weight })
     }
 
-    /// The first address of a host that has the family of the VIP.
+    /// The first address of a host that has the family of the VIP; of the other family only if
+    /// there is none, and the mode takes it.
     fn resolve(
         &mut self,
         host: &str,
         vip: IpAddr,
+        mode: Mode,
         place: Place,
         report: &mut Report<'_>,
     ) -> Read<IpAddr> {
@@ -243,7 +247,8 @@ impl<'a> Binder<'a> {
             }
         };
         let mut addresses = addresses.iter().map(IpAddr::to_canonical);
-        match addresses.find(|address| address.is_ipv4() == vip.is_ipv4()) {
+        let any = addresses.clone().next().filter(|_| mode.encapsulates());
+        match addresses.find(|address| address.is_ipv4() == vip.is_ipv4()).or(any) {
             Some(address) => usable(place, address, report),
             None => Err(report.add(place, ErrorKind::NoAddressOfFamily { host, vip })),
         }

@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::{Mode, Ports};
+
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -95,6 +97,8 @@ pub enum ErrorKind {
     SocketNotAbsolute { path: String },
     SocketTooLong { length: usize, max: usize },
     InvalidInterfaceName { name: String },
+    InvalidPorts { key: &'static str, text: String },
+    PortsOfTheMachine { ports: Ports, local: Ports },
     AbsentInterface { name: String, near: Option<String>, existing: Vec<String> },
 
     // Addresses.
@@ -110,8 +114,9 @@ pub enum ErrorKind {
     NeitherBackendsNorPool,
     NoBackends,
     AllWeightsZero,
-    FamilyMismatch { backend: IpAddr, vip: IpAddr },
-    PortMismatch { port: u16, listen: SocketAddr },
+    FamilyMismatch { backend: IpAddr, vip: IpAddr, mode: Mode },
+    PortMismatch { port: u16, listen: SocketAddr, mode: Mode },
+    PortOfMany { port: u16, listen: SocketAddr },
     BackendIsVip { address: IpAddr, vip: Position },
 
     // Checks.
@@ -237,6 +242,17 @@ impl fmt::Display for ErrorKind {
                 "`{name}` cannot be an interface; write its name as `ip link` shows it: 1 to 15 \
                  bytes without space, `/` and `:`"
             ),
+            Self::InvalidPorts { key, text } => write!(
+                f,
+                "`{key}` is no range of ports: `{text}`; write one like \"10240-32767\", of ports \
+                 from 1024 on"
+            ),
+            Self::PortsOfTheMachine { ports, local } => write!(
+                f,
+                "the ports {ports} for masquerading overlap with {local}, which this machine gives \
+                 its own connections; set `masquerade_ports` in `[node]` to others, or set \
+                 net.ipv4.ip_local_port_range with `sysctl`"
+            ),
             Self::AbsentInterface { name, near, existing } => {
                 write!(f, "this machine has no interface `{name}`; ")?;
                 match near {
@@ -285,18 +301,25 @@ impl fmt::Display for ErrorKind {
             Self::AllWeightsZero => {
                 write!(f, "all backends have weight 0 and take nothing; raise one weight")
             }
-            Self::FamilyMismatch { backend, vip } => write!(
+            Self::FamilyMismatch { backend, vip, mode } => write!(
                 f,
-                "the backend {backend} is {}, but the VIP {vip} is {}, and mode `dsr` does not \
-                 translate; use backends and a VIP of one family",
+                "the backend {backend} is {}, but the VIP {vip} is {}, and mode `{mode}` does not \
+                 translate between them; use backends and a VIP of one family, or mode `ipip` or \
+                 `gue`",
                 family(*backend),
                 family(*vip)
             ),
-            Self::PortMismatch { port, listen } => write!(
+            Self::PortMismatch { port, listen, mode } => write!(
                 f,
-                "port {port} differs from that of the service on {listen}, and in mode `dsr` a \
-                 backend gets packets unchanged; write {} or leave it out",
+                "port {port} differs from that of the service on {listen}, and in mode `{mode}` a \
+                 backend gets packets unchanged; write {} or leave it out, or use mode `nat` or \
+                 `masquerade`",
                 listen.port()
+            ),
+            Self::PortOfMany { port, listen } => write!(
+                f,
+                "the service on {listen} has many ports, of which a packet keeps its own, so that \
+                 port {port} of a backend says nothing; leave it out"
             ),
             Self::BackendIsVip { address, vip } => write!(
                 f,

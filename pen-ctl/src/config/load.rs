@@ -169,7 +169,8 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     let (interfaces, interface_names) = node::interfaces(roots, system, report);
     let (vips, addresses) =
         vip::vips(roots, &interface_names, interfaces.as_deref().unwrap_or_default(), report);
-    let services = service::services(roots, &addresses, system, report);
+    let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
+    let services = service::services(roots, &addresses, ports, system, report);
     Ok(Config {
         node: node?,
         interfaces: interfaces?,

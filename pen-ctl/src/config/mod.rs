@@ -8,6 +8,7 @@ mod load;
 mod memory;
 mod node;
 mod not_built;
+mod ports;
 mod probe;
 mod raw;
 mod service;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use error::{ConfigError, ErrorKind, Position};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
+pub use ports::Ports;
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
@@ -55,6 +57,9 @@ pub struct Node {
     /// Key of the flow hash; `None` if the configuration names no secret file: the daemon then
     /// makes one at random.
     pub secret: Option<[u64; 2]>,
+    /// Ports that masqueraded flows get; none of them is one that the machine gives its own
+    /// connections if some service masquerades.
+    pub masquerade_ports: Ports,
 }
 
 /// An interface that XDP is attached to.
@@ -112,8 +117,8 @@ pub struct Service {
     pub affinity: Affinity,
     /// How long, and in which table.
     pub memory: Memory,
-    /// At least one; names and (address, port) are unique within the service, in mode `dsr` even
-    /// addresses; not all weights are 0; none is a VIP.
+    /// At least one; names and (address, port) are unique within the service, in a mode that keeps
+    /// the port even addresses; not all weights are 0; none is a VIP.
     pub backends: Vec<Backend>,
     /// How backends are probed.
     pub check: Check,
@@ -136,6 +141,29 @@ pub enum Protocol {
 pub enum Mode {
     /// Destination MAC rewritten; the answer goes straight to the client.
     Dsr,
+    /// IP in IP; the answer goes straight to the client.
+    Ipip,
+    /// IP in UDP (generic UDP encapsulation); the answer goes straight to the client.
+    Gue,
+    /// Destination rewritten; the answer comes back through this node.
+    Nat,
+    /// Source and destination rewritten; the answer comes back to this node.
+    Masquerade,
+}
+
+impl Mode {
+    /// Addresses and ports are rewritten, so that a backend may have another port, and its answers
+    /// have to come back.
+    #[must_use]
+    pub const fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::Masquerade)
+    }
+
+    /// The packet travels within another one, whose addresses may be of the other family.
+    #[must_use]
+    pub const fn encapsulates(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
 }
 
 /// What keeps to one backend.
@@ -168,9 +196,10 @@ pub struct Memory {
 pub struct Backend {
     /// Name without `/`; the address as it was written if the operator gave none.
     pub name: String,
-    /// Address, of the same family as the VIP of a `dsr` service.
+    /// Address, of the same family as the VIP unless the service encapsulates.
     pub address: IpAddr,
-    /// Port; that of the service in mode `dsr`. If the service is any port: as written, or 0.
+    /// Port; that of the service unless it translates. If the service is any port: 0, for that of
+    /// the packet.
     pub port: u16,
     /// Share of new flows relative to the other backends, 0..=[`MAX_WEIGHT`]; 0 takes none.
     pub weight: u32,
@@ -196,9 +225,9 @@ pub struct Check {
 pub enum CheckKind {
     /// None: a backend is up as long as its Ethernet address is known.
     None,
-    /// A TCP connection to this port is accepted.
+    /// A TCP connection is accepted.
     Tcp {
-        /// The port.
-        port: u16,
+        /// The port; `None` is each backend's own.
+        port: Option<u16>,
     },
 }

@@ -7,21 +7,59 @@ use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Control, Interface, Node, XdpMode};
+use crate::config::{Control, Interface, Node, Ports, XdpMode};
 
-const NODE: Spec = Spec { name: "node", title: "[node]", keys: &["name", "secret_file"] };
+const NODE: Spec =
+    Spec { name: "node", title: "[node]", keys: &["name", "secret_file", "masquerade_ports"] };
 const CONTROL: Spec = Spec { name: "control", title: "[control]", keys: &["socket"] };
 const INTERFACE: Spec = Spec { name: "interface", title: "[[interface]]", keys: &["name", "xdp"] };
+
+/// Ports for masquerading: below those that Linux gives its own connections by default, and above
+/// those of most servers.
+const MASQUERADE_PORTS: Ports = Ports { first: 10240, last: 32767 };
 
 /// `[node]`.
 pub(super) fn node(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Node> {
     let table = roots.one(&NODE, report)?;
     let name = node_name(table.as_ref(), system, report);
-    let secret = match table {
-        Some(table) => secret(&table, system, report),
-        None => Ok(None),
+    let (secret, masquerade_ports) = match table {
+        Some(table) => (secret(&table, system, report), masquerade_ports(&table, system, report)),
+        None => (Ok(None), Ok(MASQUERADE_PORTS)),
     };
-    Ok(Node { name: name?, secret: secret? })
+    Ok(Node { name: name?, secret: secret?, masquerade_ports: masquerade_ports? })
+}
+
+fn masquerade_ports(
+    table: &Table<'_>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<Ports> {
+    const KEY: &str = "masquerade_ports";
+    let Some(At { place, value: text }) = table.text(KEY, report)? else {
+        return Ok(MASQUERADE_PORTS);
+    };
+    let Some(ports) = Ports::parse(text).filter(|ports| ports.first >= 1024) else {
+        let kind = ErrorKind::InvalidPorts { key: KEY, text: text.to_owned() };
+        return Err(report.add(place, kind));
+    };
+    separate(ports, place, system, report)
+}
+
+/// Ports that the machine does not give its own connections: it would get answers to flows of
+/// clients.
+pub(super) fn separate(
+    ports: Ports,
+    place: Place,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<Ports> {
+    match system.local_ports() {
+        Ok(local) if local.overlaps(ports) => {
+            Err(report.add(place, ErrorKind::PortsOfTheMachine { ports, local }))
+        }
+        // A machine that does not tell has not been asked for ports either.
+        Ok(_) | Err(_) => Ok(ports),
+    }
 }
 
 fn node_name(

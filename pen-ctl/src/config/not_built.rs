@@ -22,7 +22,7 @@ const fn row(
     NotBuilt { table, key, value, instead }
 }
 
-const USE_DSR: &str = "use `mode = \"dsr\"`";
+const USE_KERNEL: &str = "use `mode = \"masquerade\"`, or another one that the kernel carries out";
 const USE_MAGLEV: &str = "use `scheduler = \"maglev\"`";
 const USE_TCP: &str = "use `type = \"tcp\"`";
 const NO_PATH: &str = "remove it; `type = \"tcp\"` only needs a port";
@@ -33,11 +33,7 @@ const NOT_BUILT: &[NotBuilt] = &[
     row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
     row("",        "carp",            "",            NO_CARP),
     row("vip",     "carp",            "",            NO_CARP),
-    row("service", "mode",            "ipip",        USE_DSR),
-    row("service", "mode",            "gue",         USE_DSR),
-    row("service", "mode",            "nat",         USE_DSR),
-    row("service", "mode",            "masquerade",  USE_DSR),
-    row("service", "mode",            "proxy",       USE_DSR),
+    row("service", "mode",            "proxy",       USE_KERNEL),
     row("service", "scheduler",       "roundrobin",  USE_MAGLEV),
     row("service", "scheduler",       "leastconn",   USE_MAGLEV),
     row("service", "scheduler",       "random",      USE_MAGLEV),

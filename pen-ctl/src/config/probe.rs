@@ -77,24 +77,24 @@ impl RawCheck {
         }
     }
 
-    /// The check of a service; its port, if not 0, is the one to try unless another is given.
+    /// The check of a service. Unless a port is given, that of each backend is tried; backends of
+    /// services on any port (0) have none.
     pub(super) fn of_service(
         &self,
         protocol: Protocol,
         service_port: u16,
         report: &mut Report<'_>,
     ) -> Read<Check> {
-        let port = self.port.or_else(|| (service_port != 0).then_some(service_port));
+        let has_port = self.port.is_some() || service_port != 0;
         // A UDP server need not listen on TCP, so it is tried only on request; a port is one.
         let by_default = self.port.is_some() || protocol == Protocol::Tcp;
-        let kind = match (self.kind, port) {
-            (Some(Kind::None), _) | (None, None) => CheckKind::None,
-            (Some(Kind::Tcp), Some(port)) => CheckKind::Tcp { port },
-            (Some(Kind::Tcp), None) => {
+        let kind = match self.kind {
+            Some(Kind::Tcp) if !has_port => {
                 return Err(report.add(self.place, ErrorKind::CheckWithoutPort));
             }
-            (None, Some(port)) if by_default => CheckKind::Tcp { port },
-            (None, Some(_)) => CheckKind::None,
+            Some(Kind::Tcp) => CheckKind::Tcp { port: self.port },
+            None if has_port && by_default => CheckKind::Tcp { port: self.port },
+            Some(Kind::None) | None => CheckKind::None,
         };
         let Self { interval, timeout, rise, fall, .. } = *self;
         Ok(Check { kind, interval, timeout, rise, fall })

@@ -16,7 +16,7 @@ use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::vip::{socket_address, usable};
 use crate::config::words::Word;
-use crate::config::{Affinity, Mode, Protocol, Service};
+use crate::config::{Affinity, Mode, Ports, Protocol, Service, node};
 
 const SERVICE: Spec = Spec {
     name: "service",
@@ -48,11 +48,14 @@ const MAX_BACKEND_COUNT: usize = MAX_BACKENDS as usize - 1;
 pub(super) fn services(
     roots: &Roots<'_>,
     vips: &Names<IpAddr>,
+    masquerade_ports: Option<Ports>,
     system: &dyn System,
     report: &mut Report<'_>,
 ) -> Read<Vec<Service>> {
     let mut reader = Reader {
         vips,
+        system,
+        masquerade_ports,
         pools: Pools::read(roots, report),
         binder: Binder::new(vips, system),
         names: Names::new("service"),
@@ -80,6 +83,9 @@ pub(super) fn services(
 /// Reads services one after the other.
 struct Reader<'a> {
     vips: &'a Names<IpAddr>,
+    system: &'a dyn System,
+    /// Until a service needs them and they have been checked.
+    masquerade_ports: Option<Ports>,
     pools: Pools,
     binder: Binder<'a>,
     names: Names<String>,
@@ -92,7 +98,7 @@ impl Reader<'_> {
         let name = self.names.claim(name, report);
         let protocol = table.word("protocol", report).map(|word| word.unwrap_or(Protocol::Tcp));
         let listen = self.listen(table, protocol, report);
-        let mode = table.word("mode", report).map(|word| word.unwrap_or(Mode::Dsr));
+        let mode = self.mode(table, report);
         let scheduler = table.word::<Scheduler>("scheduler", report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
@@ -119,6 +125,17 @@ impl Reader<'_> {
             backends: backends?,
             check: check?,
         })
+    }
+
+    fn mode(&mut self, table: &Table<'_>, report: &mut Report<'_>) -> Read<Mode> {
+        let mode = table.word("mode", report)?.unwrap_or(Mode::Dsr);
+        if mode == Mode::Masquerade
+            && let Some(ports) = self.masquerade_ports.take()
+        {
+            let place = table.get("mode").map_or(table.place, |word| word.place);
+            node::separate(ports, place, self.system, report)?;
+        }
+        Ok(mode)
     }
 
     fn listen(

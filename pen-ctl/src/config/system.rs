@@ -5,6 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::config::Ports;
+
 /// The machine that a configuration is for.
 pub trait System {
     /// The host's name.
@@ -23,6 +25,10 @@ pub trait System {
 
     /// Reads a secret and what decides whether it is one.
     fn secret(&self, path: &Path) -> io::Result<SecretFile>;
+
+    /// Ports that the machine gives its own connections: `net.ipv4.ip_local_port_range`, which
+    /// holds for IPv6 as well.
+    fn local_ports(&self) -> io::Result<Ports>;
 }
 
 /// A file that should hold a secret.
@@ -50,6 +56,7 @@ mod real {
     use nix::net::if_::{if_nameindex, if_nametoindex};
 
     use super::{SecretFile, System};
+    use crate::config::Ports;
 
     /// The machine that we run on.
     #[derive(Clone, Copy, Debug, Default)]
@@ -86,6 +93,15 @@ mod real {
             File::open(path)?.take(4096).read_to_end(&mut content)?;
             Ok(SecretFile { regular: true, mode, content })
         }
+
+        fn local_ports(&self) -> io::Result<Ports> {
+            let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+            let mut numbers = text.split_whitespace().map(str::parse);
+            match (numbers.next(), numbers.next()) {
+                (Some(Ok(first)), Some(Ok(last))) => Ok(Ports { first, last }),
+                _ => Err(io::Error::other(text)),
+            }
+        }
     }
 
     #[cfg(test)]
@@ -98,6 +114,8 @@ mod real {
             assert!(RealSystem.interface_exists("lo"));
             assert!(RealSystem.interfaces().contains(&"lo".to_owned()));
             assert!(!RealSystem.interface_exists("no-such-nic"));
+            let ports = RealSystem.local_ports().unwrap();
+            assert!(ports.first < ports.last);
         }
 
         #[test]

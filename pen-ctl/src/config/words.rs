@@ -74,7 +74,7 @@ macro_rules! words {
 words! {
     XdpMode { Auto = "auto", Native = "native", Generic = "generic", Off = "off" }
     Protocol { Tcp = "tcp", Udp = "udp" }
-    Mode { Dsr = "dsr" }
+    Mode { Dsr = "dsr", Ipip = "ipip", Gue = "gue", Nat = "nat", Masquerade = "masquerade" }
     Affinity { Client = "client", Flow = "flow" }
 }
 

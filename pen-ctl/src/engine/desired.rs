@@ -17,7 +17,7 @@ use super::scheduler::{self, Member};
 use super::tables::{self, Tables};
 use super::{Backend, Engine, Service, settling};
 use crate::api::Admin;
-use crate::config::{Affinity, CheckKind};
+use crate::config::{Affinity, CheckKind, Mode};
 
 /// New records that a CPU may make in a second: the tables then hold those of the last minute at
 /// least, whoever floods them.
@@ -189,13 +189,15 @@ impl Engine {
     }
 
     fn cfg(&self) -> Cfg {
+        let translates = self.services.iter().any(|service| service.config.mode.translates());
+        let ports = self.config.node.masquerade_ports;
         Cfg {
             secret: self.secret,
-            flags: 0,
+            flags: if translates { Cfg::NAT } else { 0 },
             records_per_second: RECORDS_PER_SECOND,
             icmp_per_second: ICMP_PER_SECOND,
-            first_port: Be16::default(),
-            last_port: Be16::default(),
+            first_port: Be16::new(ports.first),
+            last_port: Be16::new(ports.last),
         }
     }
 
@@ -253,7 +255,13 @@ pub(super) fn service_entry(service: &Service) -> abi::Service {
         // IPv4 addresses are mapped.
         prefix_v4: 96 + memory.prefix_v4,
         prefix_v6: memory.prefix_v6,
-        mode: abi::Service::DSR,
+        mode: match service.config.mode {
+            Mode::Dsr => abi::Service::DSR,
+            Mode::Ipip => abi::Service::IPIP,
+            Mode::Gue => abi::Service::GUE,
+            Mode::Nat => abi::Service::NAT,
+            Mode::Masquerade => abi::Service::MASQUERADE,
+        },
         flags: 0,
         flow_ttl_ns: nanos(memory.settle),
         client_ttl_ns: nanos(memory.affinity_ttl),

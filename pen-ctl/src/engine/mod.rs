@@ -286,7 +286,7 @@ impl Engine {
                 self.actions.push_back(Action::StartProbe {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
                     address: backend.config.address,
-                    port,
+                    port: port.unwrap_or(backend.config.port),
                     timeout: check.timeout,
                 });
             }

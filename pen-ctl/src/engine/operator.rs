@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 
+use pen_common::abi;
 use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
-use pen_common::verdict::{Counter, DropReason, PassReason, Verdict};
+use pen_common::verdict::{Counter, DropReason, Forward, PassReason, Verdict};
 
 use super::health::State;
 use super::scheduler;
@@ -202,10 +203,7 @@ impl Engine {
                             "the slot belongs to {} ({address})",
                             backend.map_or("?", |backend| backend.config.name.as_str())
                         ),
-                        format!(
-                            "mode dsr: the frame goes to {} on {interface}, the packet unchanged",
-                            forward.backend.mac
-                        ),
+                        step_mode(forward, interface),
                     ],
                 }
             }
@@ -260,6 +258,32 @@ fn step_service(packet: &Explain, service: &Service) -> String {
         "{}/{} is service {}, affinity {}",
         packet.destination, packet.protocol, service.config.name, service.config.affinity
     )
+}
+
+fn step_mode(forward: &Forward<'_>, interface: &str) -> String {
+    let abi::Backend { addr, source, mac, port, .. } = forward.backend;
+    let (to, from) = (IpAddr::from(*addr), IpAddr::from(*source));
+    let port = match port.value() {
+        0 => String::new(),
+        port => format!(", port {port}"),
+    };
+    let packet = match forward.mode {
+        abi::Service::IPIP => format!("mode ipip: the packet goes within one from {from} to {to}"),
+        abi::Service::GUE => {
+            format!("mode gue: the packet goes within a UDP datagram from {from} to {to}")
+        }
+        abi::Service::NAT => format!("mode nat: the destination becomes {to}{port}"),
+        abi::Service::MASQUERADE => format!(
+            "mode masquerade: the source becomes {from} with a port of its own, the destination \
+             {to}{port}"
+        ),
+        _ => {
+            return format!(
+                "mode dsr: the frame goes to {mac} on {interface}, the packet unchanged"
+            );
+        }
+    };
+    format!("{packet}, by way of {mac} on {interface}")
 }
 
 fn why_drop(reason: DropReason) -> String {

@@ -2,11 +2,19 @@
 
 use std::time::Duration;
 
-use super::{BASE, parse_all, parse_with_base};
+use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
+use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Protocol,
-    Service, Vip, XdpMode,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Ports,
+    Protocol, Service, Source, Vip, XdpMode, parse,
 };
+
+/// Those for masquerading unless told otherwise.
+const PORTS: Ports = Ports { first: 10240, last: 32767 };
+
+fn ports(service: &Service) -> Vec<u16> {
+    service.backends.iter().map(|backend| backend.port).collect()
+}
 
 fn services(snippet: &str) -> Vec<Service> {
     parse_with_base(snippet).unwrap_or_else(|errors| panic!("{snippet}\n{errors:#?}")).services
@@ -19,7 +27,7 @@ fn service(keys: &str) -> Service {
 #[test]
 fn nothing_is_a_valid_configuration() {
     let expected = Config {
-        node: Node { name: "edge1".to_owned(), secret: None },
+        node: Node { name: "edge1".to_owned(), secret: None, masquerade_ports: PORTS },
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
         vips: vec![],
@@ -35,6 +43,7 @@ fn everything_can_be_written_out() {
         [node]
         name = "n1"
         secret_file = "/etc/pen/good.key"
+        masquerade_ports = "1024-2047"
         [control]
         socket = "/run/p.sock"
         [[interface]]
@@ -63,6 +72,7 @@ fn everything_can_be_written_out() {
         node: Node {
             name: "n1".to_owned(),
             secret: Some([0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff]),
+            masquerade_ports: Ports { first: 1024, last: 2047 },
         },
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
@@ -77,7 +87,7 @@ fn everything_can_be_written_out() {
             memory: Memory::of(Protocol::Udp),
             backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
             check: Check {
-                kind: CheckKind::Tcp { port: 54 },
+                kind: CheckKind::Tcp { port: Some(54) },
                 interval: Duration::from_secs(2),
                 timeout: Duration::from_millis(1500),
                 rise: 1,
@@ -92,7 +102,7 @@ fn everything_can_be_written_out() {
 fn a_service_has_defaults() {
     let web = service("listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]");
     let check = Check {
-        kind: CheckKind::Tcp { port: 80 },
+        kind: CheckKind::Tcp { port: None },
         interval: Duration::from_secs(1),
         timeout: Duration::from_millis(500),
         rise: 2,
@@ -149,15 +159,16 @@ fn backends_have_many_spellings() {
 
 #[test]
 fn the_check_follows_the_service() {
-    let tcp = |port| CheckKind::Tcp { port };
+    let own = CheckKind::Tcp { port: None };
+    let tcp = |port| CheckKind::Tcp { port: Some(port) };
     let cases = [
         // listen's port, protocol, check
-        (80, "tcp", "", tcp(80)),
+        (80, "tcp", "", own),
         (80, "tcp", "check = { port = 81 }", tcp(81)),
         (80, "tcp", "check = { type = \"none\" }", CheckKind::None),
         (53, "udp", "", CheckKind::None),
         (53, "udp", "check = { interval = \"1s\" }", CheckKind::None),
-        (53, "udp", "check = { type = \"tcp\" }", tcp(53)),
+        (53, "udp", "check = { type = \"tcp\" }", own),
         (53, "udp", "check = { port = 54 }", tcp(54)),
         (0, "tcp", "", CheckKind::None),
         (0, "tcp", "check = { port = 22 }", tcp(22)),
@@ -182,9 +193,66 @@ fn a_short_interval_shortens_the_default_timeout() {
 }
 
 #[test]
-fn a_service_on_any_port_takes_backends_with_and_without_port() {
-    let any = service("listen = \"192.0.2.10:0\"\nbackends = [\"10.0.0.11:81\", \"10.0.0.12\"]");
-    assert_eq!(any.backends.iter().map(|backend| backend.port).collect::<Vec<_>>(), [81, 0]);
+fn backends_of_a_service_on_any_port_have_none() {
+    for mode in Mode::ALL.iter().map(|(word, _)| word) {
+        let any = service(&format!(
+            "listen = \"192.0.2.10:0\"\nmode = \"{mode}\"\n\
+             backends = [\"10.0.0.11:0\", \"10.0.0.12\"]"
+        ));
+        assert_eq!(ports(&any), [0, 0]);
+    }
+}
+
+#[test]
+fn a_mode_that_translates_takes_other_ports_and_one_address_with_several() {
+    for mode in ["nat", "masquerade"] {
+        let web = service(&format!(
+            "listen = \"192.0.2.10:80\"\nmode = \"{mode}\"\n\
+             backends = [\"10.0.0.11:8080\", \"10.0.0.11:8081\", \"10.0.0.11\"]"
+        ));
+        assert_eq!(ports(&web), [8080, 8081, 80]);
+        // Each is probed at its own port.
+        assert_eq!(web.check.kind, CheckKind::Tcp { port: None });
+    }
+}
+
+#[test]
+fn a_mode_that_encapsulates_takes_backends_of_both_families() {
+    for (mode, expected) in [("ipip", Mode::Ipip), ("gue", Mode::Gue)] {
+        for listen in ["192.0.2.10:80", "[2001:db8::10]:80"] {
+            let web = service(&format!(
+                "listen = \"{listen}\"\nmode = \"{mode}\"\n\
+                 backends = [\"10.0.0.11\", \"2001:db8::11\", \"v6.example\", \"web1.example\"]"
+            ));
+            assert_eq!(web.mode, expected);
+            let host = web.backends[3].address;
+            assert_eq!(host.is_ipv4(), web.vip.is_ipv4(), "a host's address is like the VIP's");
+        }
+    }
+}
+
+#[test]
+fn ports_of_the_machine_matter_only_where_something_is_masqueraded() {
+    let parse = |mode: &str, local_ports| {
+        let text = format!(
+            "{BASE}[[service]]\nname = \"web\"\nlisten = \"192.0.2.10:80\"\nmode = \"{mode}\"\n\
+             backends = [\"10.0.0.11\"]"
+        );
+        let source = Source { name: "/etc/pen/0.toml".into(), text };
+        parse(&[source], &FakeSystem { local_ports, ..FakeSystem::new() })
+    };
+    let many = Some(Ports { first: 1024, last: 65535 });
+    assert!(parse("nat", many).is_ok());
+    assert!(parse("masquerade", None).is_ok());
+    let errors = parse("masquerade", many).unwrap_err();
+    assert_eq!(
+        lines(&errors),
+        [
+            "13:8: the ports 10240-32767 for masquerading overlap with 1024-65535, which this machine \
+          gives its own connections; set `masquerade_ports` in `[node]` to others, or set \
+          net.ipv4.ip_local_port_range with `sysctl`"
+        ]
+    );
 }
 
 #[test]
@@ -217,8 +285,8 @@ fn a_pool_takes_the_port_and_family_of_each_service() {
     assert_eq!(
         seen,
         [
-            ("10.0.0.21".to_owned(), 80, CheckKind::Tcp { port: 80 }, 7, 3),
-            ("2001:db8::21".to_owned(), 443, CheckKind::Tcp { port: 443 }, 2, 5),
+            ("10.0.0.21".to_owned(), 80, CheckKind::Tcp { port: None }, 7, 3),
+            ("2001:db8::21".to_owned(), 443, CheckKind::Tcp { port: None }, 2, 5),
         ]
     );
 }

@@ -36,7 +36,7 @@ interface = "eth0""#, &[
     ]),
     Case(r#"[node]
 colour = "red""#, &[
-        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file",
+        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file, masquerade_ports",
     ]),
     Case(web!("192.0.2.10:80", r#"bakends = ["10.0.0.11"]"#), &[
         "4:1: unknown key `bakends`; did you mean `backends`?",
@@ -111,9 +111,9 @@ carp = "main""#, &[
         "4:1: `carp` is not built into this version of pen; remove it: this node always owns its VIPs",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
-mode = "nat"
+mode = "proxy"
 scheduler = "leastconn""#), &[
-        r#"5:8: `mode = "nat"` is not built into this version of pen; use `mode = "dsr"`"#,
+        r#"5:8: `mode = "proxy"` is not built into this version of pen; use `mode = "masquerade"`, or another one that the kernel carries out"#,
         r#"6:13: `scheduler = "leastconn"` is not built into this version of pen; use `scheduler = "maglev"`"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", max_connections = 500 }]"#), &[
@@ -203,6 +203,24 @@ secret_file = "/etc/pen/short.key""#, &[
     Case(r#"[node]
 secret_file = "/etc/pen/sign.key""#, &[
         "2:15: the secret /etc/pen/sign.key is not 32 hexadecimal digits; make it with `openssl rand -hex 16 > /etc/pen/sign.key`",
+    ]),
+    // ports
+    Case(r#"[node]
+masquerade_ports = "1000-2000""#, &[
+        r#"2:20: `masquerade_ports` is no range of ports: `1000-2000`; write one like "10240-32767", of ports from 1024 on"#,
+    ]),
+    Case(r#"[node]
+masquerade_ports = "2000-1500""#, &[
+        r#"2:20: `masquerade_ports` is no range of ports: `2000-1500`; write one like "10240-32767", of ports from 1024 on"#,
+    ]),
+    Case(r#"[node]
+masquerade_ports = "30000-40000"
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+mode = "masquerade"
+backends = ["10.0.0.11"]"#, &[
+        "2:20: the ports 30000-40000 for masquerading overlap with 32768-60999, which this machine gives its own connections; set `masquerade_ports` in `[node]` to others, or set net.ipv4.ip_local_port_range with `sysctl`",
     ]),
     // socket
     Case(r#"[control]

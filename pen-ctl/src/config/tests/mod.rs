@@ -19,17 +19,22 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::config::{Config, ConfigError, SecretFile, Source, System, parse};
+use crate::config::{Config, ConfigError, Ports, SecretFile, Source, System, parse};
 
 /// A machine with two interfaces, three hosts in its DNS and a few secrets, good and bad.
 struct FakeSystem {
     host_name: io::Result<&'static str>,
     interfaces: &'static [&'static str],
+    local_ports: Option<Ports>,
 }
 
 impl FakeSystem {
     const fn new() -> Self {
-        Self { host_name: Ok("edge1"), interfaces: &["lo", "eth0", "eth1"] }
+        Self {
+            host_name: Ok("edge1"),
+            interfaces: &["lo", "eth0", "eth1"],
+            local_ports: Some(Ports { first: 32768, last: 60999 }),
+        }
     }
 }
 
@@ -73,6 +78,10 @@ impl System for FakeSystem {
             "/etc/pen/folder" => Ok(SecretFile { regular: false, ..file(0o700, "") }),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn local_ports(&self) -> io::Result<Ports> {
+        self.local_ports.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 

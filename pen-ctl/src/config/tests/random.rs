@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::{FakeSystem, parse_all};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Protocol,
-    Service, Source, Vip, XdpMode, parse,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Ports,
+    Protocol, Service, Source, Vip, XdpMode, parse,
 };
 
 /// Pieces of configurations, so that random texts come close to valid ones.
@@ -22,7 +22,7 @@ const PIECES: &[&str] = &[
     " = ", "\n", "\n", "[", "]", "{ ", " }", ", ", ".", "\"", "0", "80", "-1", "1.5", "true",
     "99999999999999999999", "0x", "1979-05-27", "\"eth0\"", "\"web\"", "\"192.0.2.10\"",
     "\"192.0.2.10:80\"", "\"[2001:db8::10]:0\"", "\"10.0.0.11:80\"", "\"web1.example\"",
-    "\"tcp\"", "\"dsr\"", "\"1s\"", "\"\"", "\"ä\"", "\u{feff}", "'''", "#", "\r\n", "\0",
+    "\"tcp\"", "\"dsr\"", "\"nat\"", "\"gue\"", "\"1s\"", "\"\"", "\"ä\"", "\u{feff}", "'''", "#", "\r\n", "\0",
 ];
 
 /// Whatever it is, it must be answered.
@@ -41,6 +41,7 @@ fn survive(text: String) {
 struct Draft {
     port: u16,
     protocol: Protocol,
+    mode: Mode,
     affinity: Affinity,
     weights: Vec<u32>,
     interval_ms: u64,
@@ -53,14 +54,15 @@ fn draft() -> impl Strategy<Value = Draft> {
     let words = (
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
         prop::sample::select(vec![Affinity::Client, Affinity::Flow]),
+        prop::sample::select(Mode::ALL.iter().map(|(_, mode)| *mode).collect::<Vec<_>>()),
     );
     // The first weight is never 0, so that not all are.
     let weights = (1..=256_u32, vec(0..=256_u32, 0..5));
     let numbers = (any::<u16>(), 10..3_600_000_u64, 1..=10_u64, 1..=100_u32, any::<bool>());
-    (words, weights, numbers).prop_map(|((protocol, affinity), (first, rest), numbers)| {
+    (words, weights, numbers).prop_map(|((protocol, affinity, mode), (first, rest), numbers)| {
         let (port, interval_ms, timeout_ms, rise, explicit) = numbers;
         let weights = [vec![first], rest].concat();
-        Draft { port, protocol, affinity, weights, interval_ms, timeout_ms, rise, explicit }
+        Draft { port, protocol, mode, affinity, weights, interval_ms, timeout_ms, rise, explicit }
     })
 }
 
@@ -74,7 +76,7 @@ fn backend_address(number: usize) -> IpAddr {
 
 impl Draft {
     fn text(&self, number: usize) -> String {
-        let Self { port, protocol, affinity, interval_ms, timeout_ms, rise, .. } = self;
+        let Self { port, protocol, mode, affinity, interval_ms, timeout_ms, rise, .. } = self;
         let backends: Vec<_> = self
             .weights
             .iter()
@@ -91,7 +93,7 @@ impl Draft {
         };
         format!(
             "[[vip]]\naddress = \"{}\"\ninterface = \"eth0\"\n[[service]]\nname = \"s{number}\"\n\
-             listen = \"{}:{port}\"\n{protocol}\naffinity = \"{affinity}\"\nbackends = [{}]\n\
+             listen = \"{}:{port}\"\n{protocol}\nmode = \"{mode}\"\naffinity = \"{affinity}\"\nbackends = [{}]\n\
              check = {{ interval = \"{interval_ms}ms\", timeout = \"{timeout_ms}ms\", rise = {rise} }}\n",
             vip(number),
             vip(number),
@@ -110,14 +112,14 @@ impl Draft {
         };
         let kind = match (self.protocol, self.port) {
             (Protocol::Udp, _) | (_, 0) => CheckKind::None,
-            (Protocol::Tcp, port) => CheckKind::Tcp { port },
+            (Protocol::Tcp, _) => CheckKind::Tcp { port: None },
         };
         Service {
             name: format!("s{number}"),
             vip: vip(number),
             port: self.port,
             protocol: self.protocol,
-            mode: Mode::Dsr,
+            mode: self.mode,
             affinity: self.affinity,
             memory: Memory::of(self.protocol),
             backends: self.weights.iter().enumerate().map(backend).collect(),
@@ -172,7 +174,11 @@ proptest! {
         let text = format!("[[interface]]\nname = \"eth0\"\nxdp = \"{xdp_word}\"\n{services}");
         let interface = "eth0".to_owned();
         let expected = Config {
-            node: Node { name: "edge1".to_owned(), secret: None },
+            node: Node {
+                name: "edge1".to_owned(),
+                secret: None,
+                masquerade_ports: Ports { first: 10240, last: 32767 },
+            },
             interfaces: vec![Interface { name: interface.clone(), xdp }],
             control: Control { socket: "/run/pen/pend.sock".into() },
             vips: (0..drafts.len())

@@ -100,7 +100,7 @@ name = "p""#, &[
         "4:13: 127.0.0.1 is a loopback address; use an address of one host on a network",
         "4:26: 127.0.0.1 is a loopback address; use an address of one host on a network",
         r#"4:43: `a b` is no address of a backend; write "10.0.0.11:80", "[2001:db8::11]:80" or "host.example:80", the port may be left out"#,
-        "4:50: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out",
+        "4:50: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out, or use mode `nat` or `masquerade`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["gone.example"]"#), &[
         "4:13: the host `gone.example` cannot be resolved (no such host); correct it, or write its address",
@@ -109,13 +109,13 @@ name = "p""#, &[
         "4:13: the host `v6.example` has no IPv4 address, which the VIP 192.0.2.10 needs; write an address",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["2001:db8::11"]"#), &[
-        "4:13: the backend 2001:db8::11 is IPv6, but the VIP 192.0.2.10 is IPv4, and mode `dsr` does not translate; use backends and a VIP of one family",
+        "4:13: the backend 2001:db8::11 is IPv6, but the VIP 192.0.2.10 is IPv4, and mode `dsr` does not translate between them; use backends and a VIP of one family, or mode `ipip` or `gue`",
     ]),
     Case(web!("[2001:db8::10]:80", r#"backends = ["10.0.0.11"]"#), &[
-        "4:13: the backend 10.0.0.11 is IPv4, but the VIP 2001:db8::10 is IPv6, and mode `dsr` does not translate; use backends and a VIP of one family",
+        "4:13: the backend 10.0.0.11 is IPv4, but the VIP 2001:db8::10 is IPv6, and mode `dsr` does not translate between them; use backends and a VIP of one family, or mode `ipip` or `gue`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11:8080"]"#), &[
-        "4:13: port 8080 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out",
+        "4:13: port 8080 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out, or use mode `nat` or `masquerade`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["192.0.2.10", "vip.example"]"#), &[
         "4:13: the backend 192.0.2.10 is a VIP, at /etc/pen/0.toml:9:11, which would be a loop; write the backend's own address",
@@ -124,8 +124,25 @@ name = "p""#, &[
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11", "10.0.0.11:80"]"#), &[
         "4:26: backend `10.0.0.11` is given twice, also at /etc/pen/0.toml:4:13; remove or change one",
     ]),
-    Case(web!("192.0.2.10:0", r#"backends = ["10.0.0.11:81", "10.0.0.11:82"]"#), &[
-        "4:29: backend `10.0.0.11` is given twice, also at /etc/pen/0.toml:4:13; remove or change one",
+    Case(web!("192.0.2.10:0", r#"mode = "nat"
+backends = ["10.0.0.11:81"]"#), &[
+        "5:13: the service on 192.0.2.10:0 has many ports, of which a packet keeps its own, so that port 81 of a backend says nothing; leave it out",
+    ]),
+    Case(web!("192.0.2.10:80", r#"mode = "masquerade"
+backends = ["10.0.0.11:81", "10.0.0.11:82", "10.0.0.11:81"]"#), &[
+        "5:45: backend `10.0.0.11:81` is given twice, also at /etc/pen/0.toml:5:13; remove or change one",
+    ]),
+    Case(web!("192.0.2.10:80", r#"mode = "gue"
+backends = ["10.0.0.11", "2001:db8::11", "10.0.0.11"]"#), &[
+        "5:42: backend `10.0.0.11` is given twice, also at /etc/pen/0.toml:5:13; remove or change one",
+    ]),
+    Case(web!("192.0.2.10:80", r#"mode = "nat"
+backends = ["2001:db8::11"]"#), &[
+        "5:13: the backend 2001:db8::11 is IPv6, but the VIP 192.0.2.10 is IPv4, and mode `nat` does not translate between them; use backends and a VIP of one family, or mode `ipip` or `gue`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"mode = "ipip"
+backends = ["10.0.0.11:8080"]"#), &[
+        "5:13: port 8080 differs from that of the service on 192.0.2.10:80, and in mode `ipip` a backend gets packets unchanged; write 80 or leave it out, or use mode `nat` or `masquerade`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", name = "a" }, { address = "10.0.0.12", name = "a" }]"#), &[
         "4:84: backend name `a` is given twice, also at /etc/pen/0.toml:4:45; remove or change one",
@@ -150,7 +167,7 @@ name = "b"
 listen = "192.0.2.10:80"
 protocol = "udp"
 pool = "p""#, &[
-        "3:29: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out",
+        "3:29: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out, or use mode `nat` or `masquerade`",
     ]),
     // checks
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]

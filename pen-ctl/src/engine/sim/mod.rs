@@ -21,8 +21,8 @@ use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route
 use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
-    self, Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Protocol,
-    Service, Vip, XdpMode,
+    self, Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Ports,
+    Protocol, Service, Vip, XdpMode,
 };
 
 pub(super) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -31,7 +31,11 @@ const NIC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 /// A service `web` on 192.0.2.10:80/tcp with backends b1, b2, ... and checks each second.
 pub(super) fn config(backends: u8) -> Config {
     Config {
-        node: Node { name: "edge1".into(), secret: Some([1, 2]) },
+        node: Node {
+            name: "edge1".into(),
+            secret: Some([1, 2]),
+            masquerade_ports: Ports { first: 10240, last: 32767 },
+        },
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
         vips: vec![Vip { address: VIP, interface: "eth0".into() }],
@@ -52,7 +56,7 @@ pub(super) fn config(backends: u8) -> Config {
                 })
                 .collect(),
             check: Check {
-                kind: CheckKind::Tcp { port: 80 },
+                kind: CheckKind::Tcp { port: None },
                 interval: Duration::from_secs(1),
                 timeout: Duration::from_millis(500),
                 rise: 2,
