@@ -48,8 +48,7 @@ pub const fn is_live(record: &Record, backend: &Backend, now: Moment, ttl_ns: u6
 /// * TCP SYN: the record of the flow, if its backend is up (a repeated SYN); else that of the
 ///   client; else `current`. If it cannot be recorded: `base`, where its next packets would be
 ///   looked for.
-/// * Other TCP: the record of the flow; else `base`, and recorded there. Where only records keep the
-///   slot unsettled (base = current), that of the client comes before `base`.
+/// * Other TCP: the record of the flow; else `base`, and recorded there.
 /// * UDP: the record, else `base`, and recorded there. The key is the flow or, with affinity by
 ///   client, the client.
 #[inline(never)]
@@ -65,14 +64,8 @@ pub fn pick<L: Lookup>(lookup: &L, service: &Service, flow: &Flow, slot: Slot) -
     if let Some(id) = recorded_flow(lookup, service, &key, flow.stage, Backend::DRAINED, now) {
         return id;
     }
-    let mut id = 0;
-    if service.affinity == Service::CLIENT && slot.base() == slot.current() {
-        let client = client_key(service, flow);
-        id = recorded_client(lookup, service, &client, flow.stage, Backend::DRAINED, now);
-    }
-    if id == 0 {
-        id = home(lookup, slot);
-    }
+    // Not the client's record: it may be younger than this flow.
+    let id = home(lookup, slot);
     if flow.stage.may_record() {
         record_flow(lookup, &key, id, now);
     }
@@ -83,35 +76,28 @@ pub fn pick<L: Lookup>(lookup: &L, service: &Service, flow: &Flow, slot: Slot) -
 #[inline(always)]
 fn open<L: Lookup>(lookup: &L, service: &Service, flow: &Flow, slot: Slot, now: Moment) -> u32 {
     let key = flow_key(service, flow);
-    let mut id = 0;
-    if slot.is_unsettled()
-        && let Some(known) = recorded_flow(lookup, service, &key, flow.stage, Backend::UP, now)
-    {
-        return known;
-    }
-    let by_client = service.affinity == Service::CLIENT;
     let client = client_key(service, flow);
+    let by_client = service.affinity == Service::CLIENT;
+    let mut known = 0;
     if by_client {
-        id = recorded_client(lookup, service, &client, flow.stage, Backend::DRAIN, now);
+        known = recorded_client(lookup, service, &client, flow.stage, Backend::DRAIN, now);
         // In a settled slot nobody would look the flow's next packets up.
-        if !slot.is_unsettled() && id != u32::from(slot.current()) {
-            id = 0;
+        if !slot.is_unsettled() && known != u32::from(slot.current()) {
+            known = 0;
         }
     }
-    let known = id != 0;
-    if !known {
-        id = u32::from(slot.current());
-    }
-    if id == 0 {
-        return 0;
-    }
-    if slot.is_unsettled() && !record_flow(lookup, &key, id, now) {
-        let base = u32::from(slot.base());
-        if accepts(lookup, base, Backend::DRAINED) {
-            return base;
+    let mut id = if known == 0 { u32::from(slot.current()) } else { known };
+    if slot.is_unsettled() {
+        if let Some(repeated) = recorded_flow(lookup, service, &key, flow.stage, Backend::UP, now) {
+            id = repeated;
+        } else if id != 0 && !record_flow(lookup, &key, id, now) {
+            let base = u32::from(slot.base());
+            if accepts(lookup, base, Backend::DRAINED) {
+                return base;
+            }
         }
     }
-    if by_client && !known {
+    if by_client && known == 0 && id != 0 {
         record_client(lookup, &client, id, now);
     }
     id

@@ -149,7 +149,7 @@ impl Engine {
             }
             let slots = service.config.memory.slots;
             let resized = service.table.slots().len() != slots as usize;
-            if deaths || resized || service.fresh || members != service.members {
+            if deaths || resized || service.fresh || service.members.as_ref() != Some(&members) {
                 let targets = scheduler::maglev(&members, self.secret, slots);
                 if service.fresh {
                     service.table.start(&targets);
@@ -158,7 +158,7 @@ impl Engine {
                     let alive = settling::alive(&service.backends);
                     service.table.retarget(&targets, |id| !alive.contains(&id), now);
                 }
-                service.members = members;
+                service.members = Some(members);
             }
         }
         for (name, down) in outages {

@@ -69,7 +69,7 @@ impl Engine {
             let (id, _) =
                 self.service_ids.assign(&key).expect("config has no more services than ids");
             let mut service = match before.remove(&key) {
-                Some(kept) => Service { config, members: Vec::new(), ..kept },
+                Some(kept) => Service { config, members: None, ..kept },
                 None => self.new_service(config, key, id, now),
             };
             let mut kept: BTreeMap<BackendKey, Backend> = std::mem::take(&mut service.backends)
@@ -162,7 +162,7 @@ impl Engine {
             key,
             id,
             backends,
-            members: Vec::new(),
+            members: None,
             table,
             fresh,
             start_by: if fresh { now + START_WINDOW } else { Moment::NEVER },

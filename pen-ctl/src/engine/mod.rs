@@ -93,8 +93,8 @@ struct Service {
     key: ServiceKey,
     id: u32,
     backends: Vec<Backend>,
-    /// The members that the table was last computed for.
-    members: Vec<Member>,
+    /// The members that the table was last computed for; `None` if it has to be computed anew.
+    members: Option<Vec<Member>>,
     table: Table,
     /// It has no flows yet: its table is made when the first checks of all backends have ended, so
     /// that not all flows begin at the backend that answers first.

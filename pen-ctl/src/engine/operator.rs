@@ -88,7 +88,7 @@ impl Engine {
     fn moved(&self, at: usize, change: (usize, Admin, u32)) -> f64 {
         let service = &self.services[at];
         let members = desired::members(service, &self.network, Some(change));
-        if members == service.members {
+        if service.members.as_ref() == Some(&members) {
             return 0.0;
         }
         let after = scheduler::maglev(&members, self.secret, service.config.memory.slots);

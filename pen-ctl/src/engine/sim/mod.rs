@@ -3,6 +3,7 @@
 //! the kernel makes. The tests in `stories` and `operator` read as stories.
 
 mod operator;
+mod random;
 mod stories;
 
 use std::cell::RefCell;
