@@ -16,6 +16,7 @@ mod limits;
 mod nd;
 mod pass;
 mod rng;
+mod sequences;
 mod shares;
 mod swap;
 mod verdicts;
