@@ -32,13 +32,13 @@ pub struct Forward<'a> {
 
 macro_rules! counters {
     (
-        pass { $($(#[$pass_doc:meta])* $pass:ident = $pass_name:literal,)+ }
-        drop { $($(#[$drop_doc:meta])* $drop:ident = $drop_name:literal,)+ }
-        done { $($(#[$done_doc:meta])* $done:ident = $done_name:literal,)+ }
+        pass { $($(#[doc = $pass_doc:literal])+ $pass:ident = $pass_name:literal,)+ }
+        drop { $($(#[doc = $drop_doc:literal])+ $drop:ident = $drop_name:literal,)+ }
+        done { $($(#[doc = $done_doc:literal])+ $done:ident = $done_name:literal,)+ }
     ) => {
         /// Why a frame is left to the kernel.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum PassReason { $($(#[$pass_doc])* $pass,)+ }
+        pub enum PassReason { $($(#[doc = $pass_doc])+ $pass,)+ }
 
         impl PassReason {
             /// Its counter.
@@ -51,7 +51,7 @@ macro_rules! counters {
 
         /// Why a frame is dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum DropReason { $($(#[$drop_doc])* $drop,)+ }
+        pub enum DropReason { $($(#[doc = $drop_doc])+ $drop,)+ }
 
         impl DropReason {
             /// Its counter.
@@ -66,9 +66,9 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u32)]
         pub enum Counter {
-            $($(#[$pass_doc])* $pass,)+
-            $($(#[$drop_doc])* $drop,)+
-            $($(#[$done_doc])* $done,)+
+            $($(#[doc = $pass_doc])+ $pass,)+
+            $($(#[doc = $drop_doc])+ $drop,)+
+            $($(#[doc = $done_doc])+ $done,)+
         }
 
         impl Counter {
@@ -83,6 +83,16 @@ macro_rules! counters {
                     $(Self::$pass => $pass_name,)+
                     $(Self::$drop => $drop_name,)+
                     $(Self::$done => $done_name,)+
+                }
+            }
+
+            /// What it counts, in words: the documentation of the variant.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$pass => concat!($($pass_doc),+).trim_ascii(),)+
+                    $(Self::$drop => concat!($($drop_doc),+).trim_ascii(),)+
+                    $(Self::$done => concat!($($done_doc),+).trim_ascii(),)+
                 }
             }
         }
@@ -155,5 +165,17 @@ mod tests {
         }
         let names: BTreeSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
         assert_eq!(names.len(), Counter::ALL.len());
+    }
+
+    #[test]
+    fn every_counter_says_in_a_sentence_what_it_counts() {
+        for counter in Counter::ALL {
+            let text = counter.describe();
+            assert!(text.starts_with(|first: char| first.is_ascii_uppercase()), "{text}");
+            assert!(text.ends_with('.') && !text.contains("  "), "{text}");
+            // Links of the documentation would be noise in a terminal.
+            assert!(!text.contains('`') && !text.contains('['), "{text}");
+        }
+        assert_eq!(Counter::DropNoBackend.describe(), "No backend of the service is usable.");
     }
 }

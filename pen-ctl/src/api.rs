@@ -196,6 +196,8 @@ pub struct Vip {
 pub struct Counter {
     /// Name, e.g. `drop-no-backend`.
     pub name: String,
+    /// What it counts, in words.
+    pub reason: String,
     /// Frames.
     pub packets: u64,
     /// Their bytes.

@@ -215,13 +215,18 @@ pub fn vips(vips: &[Vip], style: Style) -> String {
 /// `penctl counters`; those that are zero are left out on a terminal.
 #[must_use]
 pub fn counters(counters: &[Counter], style: Style) -> String {
-    let mut table = Table::new(&["COUNTER", "PACKETS", "BYTES"]);
+    let mut table = Table::new(&["COUNTER", "PACKETS", "BYTES", "REASON"]);
     for counter in counters {
         if style.aligned && counter.packets == 0 {
             continue;
         }
         let paint = if counter.name.starts_with("drop-") { Paint::Bad } else { Paint::Plain };
-        table.row([cell(&counter.name, paint), plain(counter.packets), plain(counter.bytes)]);
+        table.row([
+            cell(&counter.name, paint),
+            plain(counter.packets),
+            plain(counter.bytes),
+            plain(&counter.reason),
+        ]);
     }
     table.render(style)
 }
@@ -347,12 +352,18 @@ mod tests {
 
     #[test]
     fn counters_at_zero_are_left_out_for_people_only() {
-        let all = [
-            Counter { name: "transmit".into(), packets: 3, bytes: 180 },
-            Counter { name: "redirect".into(), packets: 0, bytes: 0 },
-        ];
+        let counter = |name: &str, packets| Counter {
+            name: name.into(),
+            reason: "Sent.".into(),
+            packets,
+            bytes: 60 * packets,
+        };
+        let all = [counter("transmit", 3), counter("redirect", 0)];
         let people = Style { aligned: true, colour: false };
-        assert_eq!(counters(&all, people), "COUNTER   PACKETS  BYTES\ntransmit  3        180\n");
+        assert_eq!(
+            counters(&all, people),
+            "COUNTER   PACKETS  BYTES  REASON\ntransmit  3        180    Sent.\n"
+        );
         assert_eq!(counters(&all, Style::default()).lines().count(), 3);
     }
 

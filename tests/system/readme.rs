@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use pen_common::verdict::Counter;
 use pen_tests::{
     lab::{Host, Lab},
     paths::{Scratch, program_dir},
@@ -71,6 +72,18 @@ fn every_command_of_the_readme_is_tried_by_a_test() {
     for command in commands("cargo xtask test") {
         assert!(ci.lines().any(|line| line == command), "CI does not run `{command}`");
     }
+}
+
+#[test]
+fn the_table_of_counters_is_that_of_the_program() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let rows: Vec<String> = Counter::ALL
+        .iter()
+        .map(|counter| format!("| `{}` | {} |", counter.name(), counter.describe()))
+        .collect();
+    let table = readme.split_once("| counter | frames |\n|---|---|\n").expect("a table").1;
+    let found: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(found, rows, "it should be:\n{}\n", rows.join("\n"));
 }
 
 #[test]

@@ -173,7 +173,8 @@ pub fn counters(counts: &api::Counts) -> Vec<api::Counter> {
     let count = |counter: &Counter| {
         let Count { packets, bytes } =
             counts.verdicts.get(*counter as usize).copied().unwrap_or_default();
-        api::Counter { name: counter.name().to_owned(), packets, bytes }
+        let (name, reason) = (counter.name().to_owned(), counter.describe().to_owned());
+        api::Counter { name, reason, packets, bytes }
     };
     Counter::ALL.iter().map(count).collect()
 }
