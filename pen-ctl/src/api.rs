@@ -1,10 +1,13 @@
 //! What `penctl` and the daemon say to each other, in JSON over HTTP on a Unix socket. These types
 //! are a public interface: fields may be added, none is renamed or removed.
 
+pub mod records;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 use crate::config::Protocol;
 
 /// What is asked of the daemon.
@@ -25,6 +28,10 @@ pub enum Request {
         /// The last number already seen.
         since: u64,
     },
+    /// `GET /v1/flows?service=NAME&backend=NAME&client=CIDR&limit=N`: [`Flows`].
+    Flows(RecordQuery),
+    /// `GET /v1/clients`, with the same questions: [`Clients`].
+    Clients(RecordQuery),
     /// `POST /v1/explain`: [`Explanation`].
     Explain(Explain),
     /// `POST /v1/admin`: [`Change`].
@@ -311,6 +318,10 @@ pub enum Reply {
     Counters(Vec<Counter>),
     /// To [`Request::Events`].
     Events(Vec<Event>),
+    /// To [`Request::Flows`].
+    Flows(Flows),
+    /// To [`Request::Clients`].
+    Clients(Clients),
     /// To [`Request::Explain`].
     Explanation(Explanation),
     /// To [`Request::SetAdmin`] and [`Request::SetWeight`].

@@ -1,6 +1,8 @@
 //! Connects the engine with the world: carries its actions out, feeds it with events, answers
 //! `penctl`, and ends cleanly on a signal. The only place that knows both sides.
 
+mod aside;
+
 use std::path::PathBuf;
 use std::process;
 
@@ -11,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::aside::{Answer, Aside};
 use crate::api::{Counts, Refusal, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
@@ -78,6 +81,7 @@ async fn serve(
         starting: true,
         failure: None,
         leaving: JoinSet::new(),
+        aside: Aside::new(),
     };
     for event in known {
         daemon.handle(event);
@@ -156,6 +160,7 @@ struct Daemon {
     failure: Option<String>,
     /// Requests that have to end before the daemon does.
     leaving: JoinSet<()>,
+    aside: Aside,
 }
 
 impl Daemon {
@@ -247,13 +252,17 @@ impl Daemon {
     }
 
     fn answer(&mut self, call: Call) {
-        let reply = self.reply(&call.request);
+        let result = match self.reply(&call.request) {
+            Ok(Answer::Later(work)) => return self.aside.run(call.reply, work),
+            Ok(Answer::Now(reply)) => Ok(reply),
+            Err(refusal) => Err(refusal),
+        };
         self.carry_out();
         // A peer that went away does not want its answer.
-        let _ = call.reply.send(reply);
+        let _ = call.reply.send(result);
     }
 
-    fn reply(&mut self, request: &Request) -> Result<Reply, Refusal> {
+    fn reply(&mut self, request: &Request) -> Result<Answer, Refusal> {
         let now = clock::now();
         let reply = match request {
             Request::Status => Reply::Status(self.engine.status(now, process::id())),
@@ -262,21 +271,36 @@ impl Daemon {
             Request::Vips => Reply::Vips(self.engine.vips()),
             Request::Counters => Reply::Counters(engine::counters(&self.counts()?)),
             Request::Events { since } => Reply::Events(self.engine.events(*since)),
+            Request::Flows(wanted) => {
+                let list = self.engine.listing(now, wanted)?.flows();
+                let reader = self.dataplane.record_reader();
+                return Ok(Answer::later(move |go_on| {
+                    reader.flows(list, go_on).map(Reply::Flows).map_err(|e| refusal(&e))
+                }));
+            }
+            Request::Clients(wanted) => {
+                let list = self.engine.listing(now, wanted)?.clients();
+                let reader = self.dataplane.record_reader();
+                return Ok(Answer::later(move |go_on| {
+                    reader.clients(list, go_on).map(Reply::Clients).map_err(|e| refusal(&e))
+                }));
+            }
             Request::Explain(packet) => {
                 Reply::Explanation(self.engine.explain(now, packet, self.dataplane.records())?)
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
         };
-        Ok(reply)
+        Ok(Answer::Now(reply))
     }
 
     fn counts(&self) -> Result<Counts, Refusal> {
-        self.dataplane.counts(self.engine.tables()).map_err(|error| Refusal {
-            error: error.to_string(),
-            cure: "see the daemon's log".to_owned(),
-        })
+        self.dataplane.counts(self.engine.tables()).map_err(|error| refusal(&error))
     }
+}
+
+fn refusal(error: &dyn std::error::Error) -> Refusal {
+    Refusal { error: error.to_string(), cure: "see the daemon's log".to_owned() }
 }
 
 /// A probe of each backend may be under way at a time, and the usual soft limit is 1024.

@@ -4,7 +4,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::api::{Backend, Change, Counter, Event, Explanation, Health, Service, Status, Vip};
+use crate::api::{
+    Backend, Change, Client, Clients, Counter, Event, Explanation, Flow, Flows, Health, Service,
+    Status, Vip,
+};
 
 /// How to show.
 #[derive(Clone, Copy, Debug, Default)]
@@ -251,6 +254,71 @@ pub fn events(events: &[Event], style: Style) -> String {
         ]);
     }
     table.render(style)
+}
+
+/// `penctl flows`.
+#[must_use]
+pub fn flows(flows: &Flows, style: Style) -> String {
+    let mut table = Table::new(&[
+        "SERVICE", "CLIENT", "VIP", "BACKEND", "ADDRESS", "KIND", "SEEN AS", "AGE", "STATE",
+    ]);
+    for flow in &flows.flows {
+        let Flow { kind, service, client, vip, backend, address, seen_as, age_ms, live, why } =
+            flow;
+        table.row([
+            known(service),
+            plain(client),
+            known(vip),
+            known(backend),
+            known(address),
+            plain(kind),
+            known(seen_as),
+            plain(short(Duration::from_millis(*age_ms))),
+            standing(*live, why.as_deref()),
+        ]);
+    }
+    table.render(style)
+}
+
+/// `penctl clients`.
+#[must_use]
+pub fn clients(clients: &Clients, style: Style) -> String {
+    let mut table = Table::new(&["SERVICE", "CLIENT", "BACKEND", "ADDRESS", "AGE", "STATE"]);
+    for Client { service, client, backend, address, age_ms, live, why } in &clients.clients {
+        table.row([
+            known(service),
+            plain(client),
+            known(backend),
+            known(address),
+            plain(short(Duration::from_millis(*age_ms))),
+            standing(*live, why.as_deref()),
+        ]);
+    }
+    table.render(style)
+}
+
+/// What a list leaves out, if it does; not part of the list, so that a pipe gets only rows.
+#[must_use]
+pub fn left_out(more: u64, complete: bool) -> Option<String> {
+    match (more, complete) {
+        (0, true) => None,
+        (more, true) => Some(format!("{more} more; --limit shows more of them")),
+        (more, false) => Some(format!(
+            "at least {more} more: time was up before all records were seen; ask again"
+        )),
+    }
+}
+
+fn known<T: ToString>(value: &Option<T>) -> Cell {
+    plain(value.as_ref().map_or_else(|| "-".to_owned(), T::to_string))
+}
+
+fn standing(live: bool, why: Option<&str>) -> Cell {
+    match (live, why) {
+        (true, _) => cell("live", Paint::Good),
+        (false, Some(why)) => cell(format!("void: {why}"), Paint::Odd),
+        (false, None) => cell("void", Paint::Odd),
+    }
 }
 
 /// `penctl explain`.

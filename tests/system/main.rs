@@ -14,6 +14,7 @@ mod explain;
 mod health;
 mod lab;
 mod links;
+mod listings;
 mod neighbours;
 mod operator;
 mod output;

@@ -11,12 +11,14 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 
-const VERBS: [&[&str]; 11] = [
+const VERBS: [&[&str]; 13] = [
     &["status"],
     &["services"],
     &["backends"],
     &["vips"],
     &["counters"],
+    &["flows"],
+    &["clients"],
     &["events"],
     &["explain", "10.77.0.2:5000", "10.77.0.100:80"],
     &["drain", "web/b1"],

@@ -9,7 +9,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use pen_ctl::api::{Admin, Event, Explain, Request, SetAdmin, SetWeight};
+use pen_ctl::api::records::DEFAULT_LIMIT;
+use pen_ctl::api::{
+    Admin, Cidr, Clients, Event, Explain, Flows, RecordQuery, Request, SetAdmin, SetWeight,
+};
 use pen_ctl::config::{self, Protocol};
 use pen_ctl::io::control::client::{Client, ClientError};
 use pen_ctl::show::{self, Style};
@@ -51,6 +54,10 @@ enum Verb {
     Vips,
     /// Counters of the data plane: the end of every frame
     Counters,
+    /// Flows that the kernel has records of, newest first: who goes where, since when, and as whom
+    Flows(Records),
+    /// Clients that the kernel remembers, newest first
+    Clients(Records),
     /// What happened lately
     Events {
         /// Go on and print what happens
@@ -89,6 +96,33 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
+}
+
+#[derive(clap::Args)]
+struct Records {
+    /// Only of this service
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only of backends of this name
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only of clients in this network, e.g. 198.51.100.0/24
+    #[arg(long, value_name = "CIDR")]
+    client: Option<Cidr>,
+    /// Rows at most
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+}
+
+impl Records {
+    fn query(&self) -> RecordQuery {
+        RecordQuery {
+            service: self.service.clone(),
+            backend: self.backend.clone(),
+            client: self.client,
+            limit: self.limit,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -175,6 +209,8 @@ async fn run(args: &Args) -> Result<(), ClientError> {
         Verb::Backends => Request::Backends,
         Verb::Vips => Request::Vips,
         Verb::Counters => Request::Counters,
+        Verb::Flows(records) => Request::Flows(records.query()),
+        Verb::Clients(records) => Request::Clients(records.query()),
         Verb::Events { .. } => Request::Events { since: 0 },
         Verb::Explain { source, destination, protocol } => Request::Explain(Explain {
             source: *source,
@@ -246,7 +282,26 @@ fn print(args: &Args, answer: &[u8]) -> Result<(), ClientError> {
     };
     // A reader that closed the pipe has seen enough.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    if let Some(note) = left_out(&args.verb, answer)? {
+        eprintln!("penctl: {note}");
+    }
     Ok(())
+}
+
+/// What a list leaves out; not on standard output, so that a pipe gets only rows.
+fn left_out(verb: &Verb, answer: &[u8]) -> Result<Option<String>, ClientError> {
+    let (more, complete) = match verb {
+        Verb::Flows(_) => {
+            let Flows { more, complete, .. } = parse(answer)?;
+            (more, complete)
+        }
+        Verb::Clients(_) => {
+            let Clients { more, complete, .. } = parse(answer)?;
+            (more, complete)
+        }
+        _ => return Ok(None),
+    };
+    Ok(show::left_out(more, complete))
 }
 
 fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientError> {
@@ -256,6 +311,8 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
         Verb::Backends => show::backends(&parse::<Vec<_>>(answer)?, style),
         Verb::Vips => show::vips(&parse::<Vec<_>>(answer)?, style),
         Verb::Counters => show::counters(&parse::<Vec<_>>(answer)?, style),
+        Verb::Flows(_) => show::flows(&parse(answer)?, style),
+        Verb::Clients(_) => show::clients(&parse(answer)?, style),
         Verb::Events { .. } => show::events(&parse::<Vec<_>>(answer)?, style),
         Verb::Explain { .. } => show::explanation(&parse(answer)?, style),
         Verb::Drain(_) | Verb::Maint(_) | Verb::Ready(_) | Verb::Weight { .. } => {

@@ -76,7 +76,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(daemon::run(config, Places { object, pins: args.pins })) {
+    let result = runtime.block_on(daemon::run(config, Places { object, pins: args.pins }));
+    // A long list that somebody asked for must not hold the end up.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pend: {error:#}");

@@ -15,6 +15,7 @@ pub mod journal;
 mod merge;
 pub mod network;
 mod operator;
+pub mod records;
 mod report;
 pub mod scheduler;
 mod settling;

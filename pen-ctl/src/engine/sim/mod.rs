@@ -2,6 +2,7 @@
 //! Actions are carried out on plain tables, so that a packet's fate is asked with the decision that
 //! the kernel makes. The tests in `stories` and `operator` read as stories.
 
+mod listing;
 mod operator;
 mod random;
 mod stories;

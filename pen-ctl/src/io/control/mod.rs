@@ -2,5 +2,6 @@
 //! [`client`] that of `penctl`; `route` is the one place that knows paths.
 
 pub mod client;
+mod query;
 mod route;
 pub mod server;

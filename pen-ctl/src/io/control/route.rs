@@ -2,7 +2,11 @@
 
 use hyper::Method;
 
+use super::query;
 use crate::api::{Refusal, Request};
+
+/// The HTTP status and the explanation.
+pub(super) type Refused = (u16, Refusal);
 
 /// What is asked, by method, path, query and body.
 ///
@@ -14,7 +18,7 @@ pub(super) fn parse(
     path: &str,
     query: &str,
     body: &[u8],
-) -> Result<Request, (u16, Refusal)> {
+) -> Result<Request, Refused> {
     let request = match (path, method) {
         ("/v1/status", &Method::GET) => Request::Status,
         ("/v1/services", &Method::GET) => Request::Services,
@@ -22,6 +26,8 @@ pub(super) fn parse(
         ("/v1/vips", &Method::GET) => Request::Vips,
         ("/v1/counters", &Method::GET) => Request::Counters,
         ("/v1/events", &Method::GET) => Request::Events { since: since(query)? },
+        ("/v1/flows", &Method::GET) => Request::Flows(query::records(query)?),
+        ("/v1/clients", &Method::GET) => Request::Clients(query::records(query)?),
         ("/v1/explain", &Method::POST) => Request::Explain(json(body)?),
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
         ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
@@ -54,6 +60,8 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
         Request::Vips => get("/v1/vips"),
         Request::Counters => get("/v1/counters"),
         Request::Events { since } => get(&format!("/v1/events?since={since}")),
+        Request::Flows(wanted) => get(&format!("/v1/flows{}", query::of_records(wanted))),
+        Request::Clients(wanted) => get(&format!("/v1/clients{}", query::of_records(wanted))),
         Request::Explain(explain) => {
             (Method::POST, "/v1/explain".to_owned(), body(serde_json::to_vec(explain)))
         }
@@ -66,41 +74,42 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 11] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
     "/v1/vips",
     "/v1/counters",
     "/v1/events",
+    "/v1/flows",
+    "/v1/clients",
     "/v1/explain",
     "/v1/admin",
     "/v1/weight",
 ];
 
-fn since(query: &str) -> Result<u64, (u16, Refusal)> {
+fn since(query: &str) -> Result<u64, Refused> {
     if query.is_empty() {
         return Ok(0);
     }
-    query.strip_prefix("since=").and_then(|number| number.parse().ok()).ok_or_else(|| {
-        refuse(400, format!("the query `{query}` is not understood"), "ask with ?since=NUMBER")
-    })
+    let number = query.strip_prefix("since=").and_then(|number| number.parse().ok());
+    number.ok_or_else(|| query::not_understood(query, "ask with ?since=NUMBER"))
 }
 
-fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, (u16, Refusal)> {
+fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|error| {
         refuse(400, format!("the body is not understood: {error}"), "send JSON as `penctl` does")
     })
 }
 
-pub(super) fn refuse(status: u16, error: String, cure: &str) -> (u16, Refusal) {
+pub(super) fn refuse(status: u16, error: String, cure: &str) -> Refused {
     (status, Refusal { error, cure: cure.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Admin, Explain, SetAdmin, SetWeight};
+    use crate::api::{Admin, Explain, RecordQuery, SetAdmin, SetWeight};
     use crate::config::Protocol;
 
     #[test]
@@ -112,6 +121,12 @@ mod tests {
             Request::Vips,
             Request::Counters,
             Request::Events { since: 17 },
+            Request::Flows(RecordQuery {
+                service: Some("web".into()),
+                client: Some("198.51.100.0/24".parse().expect("literal")),
+                ..RecordQuery::default()
+            }),
+            Request::Clients(RecordQuery { backend: Some("b1".into()), ..RecordQuery::default() }),
             Request::Explain(Explain {
                 source: "198.51.100.7:5000".parse().expect("literal"),
                 destination: "192.0.2.10:80".parse().expect("literal"),
@@ -152,6 +167,7 @@ mod tests {
                 400,
                 "the query `since=x` is not understood",
             ),
+            (Method::GET, "/v1/flows", "limit=x", "", 400, "the query `limit=x` is not understood"),
             (Method::POST, "/v1/admin", "", "{", 400, "the body is not understood"),
             (Method::POST, "/v1/admin", "", r#"{"service":"a"}"#, 400, "missing field `backend`"),
             (

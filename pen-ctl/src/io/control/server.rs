@@ -35,8 +35,11 @@ const BODY_LIMIT: usize = 64 * 1024;
 const HEADER_LIMIT: usize = 16 * 1024;
 /// Time for a request's header, which is also how long a connection may be idle.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// Time for a request's body, and for the daemon's answer.
-const EXCHANGE_TIME: Duration = Duration::from_secs(5);
+/// Time for a request's body.
+const BODY_TIME: Duration = Duration::from_secs(5);
+/// Time for the daemon's answer: what is done beside its loop waits for four seconds and works for
+/// as long.
+const ANSWER_TIME: Duration = Duration::from_secs(9);
 /// A connection ends after this time in any case.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
@@ -151,7 +154,7 @@ async fn exchange(
     calls: &mpsc::Sender<Call>,
 ) -> Result<Reply, (u16, Refusal)> {
     let (head, body) = request.into_parts();
-    let body = match timeout(EXCHANGE_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
+    let body = match timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) => {
             let cure = format!("send at most {BODY_LIMIT} bytes");
@@ -166,7 +169,7 @@ async fn exchange(
     let (reply, answer) = oneshot::channel();
     let busy = |_| refuse(503, "the daemon is busy".to_owned(), "try again");
     calls.try_send(Call { request, reply }).map_err(|_| busy(()))?;
-    match timeout(EXCHANGE_TIME, answer).await {
+    match timeout(ANSWER_TIME, answer).await {
         Ok(Ok(Ok(reply))) => Ok(reply),
         Ok(Ok(Err(refusal))) => Err((409, refusal)),
         Ok(Err(_)) | Err(_) => Err(busy(())),

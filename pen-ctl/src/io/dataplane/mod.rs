@@ -19,7 +19,7 @@ use pen_common::ABI_VERSION;
 pub use self::attach::AttachError;
 pub use self::error::DataplaneError;
 use self::maps::Maps;
-pub use self::records::RecordReader;
+pub use self::records::{PinnedRecords, RecordReader};
 use crate::api::Counts;
 use crate::engine::event::Attachment;
 use crate::engine::tables::{Records, Tables, Write};
