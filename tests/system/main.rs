@@ -9,6 +9,7 @@ mod bystanders;
 mod config;
 mod control;
 mod crash;
+mod downloads;
 mod dsr;
 mod explain;
 mod health;
