@@ -126,7 +126,7 @@ pub struct Interface {
 }
 
 /// A service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// Name.
     pub name: String,
@@ -142,6 +142,12 @@ pub struct Service {
     pub usable: usize,
     /// All backends.
     pub total: usize,
+    /// Slots of its table whose flows all belong to one backend, so that none has to be looked up,
+    /// in percent.
+    pub settled: f64,
+    /// Milliseconds until all slots are settled, as far as that can be known: a record may be used
+    /// again. None if they are.
+    pub settled_in_ms: Option<u64>,
     /// Frames forwarded since the counters were made.
     pub packets: u64,
     /// Their bytes.

@@ -266,7 +266,7 @@ impl Daemon {
         let now = clock::now();
         let reply = match request {
             Request::Status => Reply::Status(self.engine.status(now, process::id())),
-            Request::Services => Reply::Services(self.engine.services(&self.counts()?)),
+            Request::Services => Reply::Services(self.engine.services(now, &self.counts()?)),
             Request::Backends => Reply::Backends(self.engine.backends(now, &self.counts()?)),
             Request::Vips => Reply::Vips(self.engine.vips()),
             Request::Counters => Reply::Counters(engine::counters(&self.counts()?)),

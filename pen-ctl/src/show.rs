@@ -147,8 +147,9 @@ pub fn status(status: &Status, style: Style) -> String {
 /// `penctl services`.
 #[must_use]
 pub fn services(services: &[Service], style: Style) -> String {
-    let mut table =
-        Table::new(&["SERVICE", "LISTEN", "MODE", "AFFINITY", "USABLE", "PACKETS", "BYTES"]);
+    let mut table = Table::new(&[
+        "SERVICE", "LISTEN", "MODE", "AFFINITY", "USABLE", "SETTLED", "PACKETS", "BYTES",
+    ]);
     for service in services {
         let paint = match service.usable {
             0 => Paint::Bad,
@@ -161,11 +162,24 @@ pub fn services(services: &[Service], style: Style) -> String {
             plain(&service.mode),
             plain(&service.affinity),
             cell(format!("{}/{}", service.usable, service.total), paint),
+            settled(service),
             plain(service.packets),
             plain(service.bytes),
         ]);
     }
     table.render(style)
+}
+
+/// Not rounded up: 100 % means that nothing has to be looked up.
+fn settled(service: &Service) -> Cell {
+    let percent = format!("{:.1}%", (10.0 * service.settled).floor() / 10.0);
+    match service.settled_in_ms {
+        None => plain(percent),
+        Some(left) => {
+            let left = short(Duration::from_millis(left));
+            cell(format!("{percent}, all in {left}"), Paint::Odd)
+        }
+    }
 }
 
 /// `penctl backends`.
@@ -433,6 +447,36 @@ mod tests {
             "COUNTER   PACKETS  BYTES  REASON\ntransmit  3        180    Sent.\n"
         );
         assert_eq!(counters(&all, Style::default()).lines().count(), 3);
+    }
+
+    #[test]
+    fn a_service_that_moves_says_when_it_will_have_settled() {
+        let mut service = Service {
+            name: "web".into(),
+            listen: "192.0.2.10:80".parse().expect("literal"),
+            protocol: crate::config::Protocol::Tcp,
+            mode: "dsr".into(),
+            affinity: "flow".into(),
+            usable: 2,
+            total: 3,
+            settled: 66.68,
+            settled_in_ms: Some(3_540_000),
+            packets: 7,
+            bytes: 700,
+        };
+        let style = Style { aligned: true, colour: false };
+        let row = |service: &Service| {
+            let text = services(std::slice::from_ref(service), style);
+            text.lines().nth(1).expect("a row").to_owned()
+        };
+        assert_eq!(
+            row(&service),
+            "web      192.0.2.10:80/tcp  dsr   flow      2/3     66.6%, all in 59m0s  7        700"
+        );
+        service.settled = 99.99;
+        assert!(row(&service).contains("99.9%, "), "not all of them");
+        (service.settled, service.settled_in_ms) = (100.0, None);
+        assert!(row(&service).contains("  100.0%  "));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Engine {
 
     /// All services.
     #[must_use]
-    pub fn services(&self, counts: &api::Counts) -> Vec<api::Service> {
+    pub fn services(&self, now: Moment, counts: &api::Counts) -> Vec<api::Service> {
         let list = self.services.iter().map(|service| {
             let count = counts.services.get(&service.id).copied().unwrap_or_default();
             api::Service {
@@ -77,6 +77,11 @@ impl Engine {
                 affinity: service.config.affinity.to_string(),
                 usable: service.backends.iter().filter(|backend| backend.usable).count(),
                 total: service.backends.len(),
+                settled: percent(service.table.settled(), service.table.slots().len()),
+                settled_in_ms: service
+                    .table
+                    .settles_at(service.config.memory.settle)
+                    .map(|at| millis(at.since(now))),
                 packets: count.packets,
                 bytes: count.bytes,
             }

@@ -186,3 +186,22 @@ fn explain_tells_why_a_packet_is_not_forwarded() {
         "source and destination are of different families"
     );
 }
+
+#[test]
+fn a_service_shows_how_much_of_it_is_at_rest_and_when_the_rest_will_be() {
+    let mut sim = Sim::start(config(3));
+    sim.run_for(secs(1));
+    let shown = |sim: &Sim| {
+        let service = sim.engine.services(sim.now, &Counts::default()).remove(0);
+        (service.settled, service.settled_in_ms.map(|left| left / 1000))
+    };
+    assert_eq!(shown(&sim), (100.0, None));
+    sim.set_admin("b2", Admin::Drain).expect("known backend");
+    sim.run_for(secs(600));
+    let (settled, left) = shown(&sim);
+    assert!((63.0..70.0).contains(&settled), "{settled} %");
+    // The settle time of TCP is an hour.
+    assert!(left.is_some_and(|left| (2990..=3010).contains(&left)), "{left:?}");
+    sim.run_for(secs(3600));
+    assert_eq!(shown(&sim), (100.0, None));
+}
