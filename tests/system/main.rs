@@ -22,3 +22,4 @@ mod readme;
 mod stage;
 mod start;
 mod stop;
+mod ways;
