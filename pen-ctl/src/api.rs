@@ -100,6 +100,9 @@ pub struct Status {
     pub pid: u32,
     /// Interfaces.
     pub interfaces: Vec<Interface>,
+    /// What is not as it should be although the node runs.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Number of services.
     pub services: usize,
     /// Number of backends of all services.

@@ -125,6 +125,10 @@ pub fn status(status: &Status, style: Style) -> String {
         text.push_str(&painted(&cell(line, Paint::Bad), style));
         text.push('\n');
     }
+    for warning in &status.warnings {
+        text.push_str(&painted(&cell(format!("warning: {warning}"), Paint::Odd), style));
+        text.push('\n');
+    }
     let mut table = Table::new(&["INTERFACE", "LINK", "XDP", "WANTED", "NOTE"]);
     for interface in &status.interfaces {
         let link = if interface.up { ("up", Paint::Good) } else { ("down", Paint::Bad) };

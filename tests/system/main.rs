@@ -24,3 +24,4 @@ mod readme;
 mod stage;
 mod start;
 mod stop;
+mod ways;

@@ -16,7 +16,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod vip;
-mod words;
+pub(crate) mod words;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -163,6 +163,12 @@ impl Mode {
     #[must_use]
     pub const fn encapsulates(self) -> bool {
         matches!(self, Self::Ipip | Self::Gue)
+    }
+
+    /// Packets to the backend bear an address of this node as their source.
+    #[must_use]
+    pub const fn sends_from_own_address(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue | Self::Masquerade)
     }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::config::{Affinity, Mode, Protocol, XdpMode};
 
 /// An enum that is spelled as a word.
-pub(super) trait Word: Copy + 'static {
+pub(crate) trait Word: Copy + 'static {
     /// All values with their spelling.
     const ALL: &'static [(&'static str, Self)];
 

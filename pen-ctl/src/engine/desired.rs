@@ -36,7 +36,7 @@ pub(super) struct Standing {
 }
 
 pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) -> Standing {
-    let hop = network.hop(backend.config.address);
+    let hop = network.hop(backend.config.address, service.config.mode);
     let checked = service.config.check.kind != CheckKind::None;
     let down = |why: String| (abi::Backend::DOWN, Some(why));
     let (state, why) = match (&hop, backend.health.state()) {
@@ -77,7 +77,7 @@ pub(super) fn members(
             _ => (backend.admin, backend.weight()),
         };
         // Whatever the operator wishes, a backend without a way or a good check takes nothing.
-        let able = network.hop(backend.config.address).is_ok()
+        let able = network.hop(backend.config.address, service.config.mode).is_ok()
             && (service.config.check.kind == CheckKind::None
                 || backend.health.state() == State::Up);
         if able && admin == Admin::Ready && weight > 0 && !backend.leaving {
@@ -104,7 +104,7 @@ fn awaits_checks(service: &Service) -> bool {
 /// or the way to it.
 fn awaits_news(service: &Service, network: &Network) -> bool {
     let unknown = |backend: &Backend| {
-        let hop = network.hop(backend.config.address);
+        let hop = network.hop(backend.config.address, service.config.mode);
         matches!(hop, Err(NoHop::Unknown | NoHop::Unresolved { .. }))
     };
     let mut wanted = service.backends.iter().filter(|backend| backend.admin != Admin::Maint);
@@ -116,6 +116,7 @@ impl Engine {
     pub(super) fn refresh(&mut self, now: Moment) {
         self.refresh_members(now);
         self.refresh_solicited();
+        self.refresh_warnings(now);
         let desired = self.desired();
         let writes = tables::diff(&self.applied, &desired);
         if !writes.is_empty() {
@@ -269,21 +270,20 @@ pub(super) fn service_entry(service: &Service) -> abi::Service {
 }
 
 fn backend_entry(service: &Service, backend: &Backend, standing: &Standing) -> abi::Backend {
-    let hop =
-        standing.hop.unwrap_or(Hop { ifindex: 0, source_mac: MacAddr::NONE, mac: MacAddr::NONE });
+    let hop = standing.hop.as_ref();
     abi::Backend {
         addr: Addr::from(backend.config.address),
-        mac: hop.mac,
+        source: hop.and_then(|hop| hop.source).map_or_else(Addr::default, Addr::from),
+        mac: hop.map_or(MacAddr::NONE, |hop| hop.mac),
         port: Be16::new(backend.config.port),
-        source_mac: hop.source_mac,
+        source_mac: hop.map_or(MacAddr::NONE, |hop| hop.source_mac),
         admin: match backend.admin {
             Admin::Ready => abi::Backend::READY,
             Admin::Drain => abi::Backend::DRAINING,
             Admin::Maint => abi::Backend::MAINT,
         },
-        ifindex: hop.ifindex,
-        source: Addr::default(),
-        mtu: 0,
+        ifindex: hop.map_or(0, |hop| hop.ifindex),
+        mtu: hop.map_or(0, |hop| hop.mtu),
         state: standing.state,
         generation: backend.incarnation,
         service: service.id,

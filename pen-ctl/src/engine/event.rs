@@ -35,6 +35,8 @@ pub enum Event {
         address: IpAddr,
         /// The route.
         route: Option<Route>,
+        /// Ethernet address of the next hop, if the kernel knows it.
+        mac: Option<MacAddr>,
     },
     /// The kernel's neighbour table changed.
     NeighbourChanged {
@@ -86,6 +88,12 @@ pub struct Link {
     pub mac: MacAddr,
     /// Up, with a carrier.
     pub up: bool,
+    /// Longest IP packet that it takes, in bytes.
+    pub mtu: u32,
+    /// The kernel forwards IPv4 packets that come in here.
+    pub forwards_v4: bool,
+    /// The same for IPv6.
+    pub forwards_v6: bool,
 }
 
 /// How the kernel reaches an address.
@@ -95,6 +103,8 @@ pub struct Route {
     pub ifindex: u32,
     /// Router in between; `None` on a connected network.
     pub gateway: Option<IpAddr>,
+    /// This node's own address on the way, if it has one.
+    pub source: Option<IpAddr>,
 }
 
 /// What the kernel knows about a neighbour.
@@ -164,8 +174,8 @@ pub enum Action {
     /// Show all records of flows and clients to the census; answered by `CensusTaken` or
     /// `CensusFailed`. There may be a million: it must not hold up anything else.
     TakeCensus(Box<Census>),
-    /// Ask the kernel for the route to an address and, on a connected network, to look for the
-    /// neighbour; answered by `RouteFound` and `NeighbourChanged`.
+    /// Ask the kernel for the route to an address, and to look for the neighbour that is the next
+    /// hop; answered by `RouteFound` and `NeighbourChanged`.
     ResolveNeighbour(IpAddr),
     /// Let the kernel verify at once that a neighbour still has the Ethernet address it believes;
     /// until the neighbour has failed to answer, the address holds.

@@ -35,11 +35,21 @@ impl Engine {
 
     pub(super) fn adopt_hops(&mut self) {
         for backend in self.applied.backends.values() {
-            let hop =
-                Hop { ifindex: backend.ifindex, source_mac: backend.source_mac, mac: backend.mac };
-            if backend.state != abi::Backend::DOWN {
-                self.network.adopt(IpAddr::from(backend.addr), hop);
+            if backend.state == abi::Backend::DOWN {
+                continue;
             }
+            let address = IpAddr::from(backend.addr);
+            let source = Some(backend.source).filter(|source| *source != Addr::default());
+            let hop = Hop {
+                ifindex: backend.ifindex,
+                source_mac: backend.source_mac,
+                // Whether it is a router's, the kernel will say.
+                next: address,
+                mac: backend.mac,
+                source: source.map(IpAddr::from),
+                mtu: backend.mtu,
+            };
+            self.network.adopt(address, hop);
         }
     }
 

@@ -23,6 +23,7 @@ mod settling;
 mod sim;
 pub mod slots;
 pub mod tables;
+mod warnings;
 
 pub use report::counters;
 
@@ -41,7 +42,7 @@ use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use health::{Health, Rules, State};
 use ids::Ids;
 use journal::Journal;
-use network::Network;
+use network::{Hop, Network};
 use scheduler::Member;
 use slots::Table;
 use tables::Tables;
@@ -84,6 +85,8 @@ pub struct Engine {
     census_under_way: bool,
     /// After one failed, not before this time.
     next_census: Moment,
+    /// What the operator was warned of.
+    warned: BTreeSet<String>,
     actions: VecDeque<Action>,
     journal: Journal,
 }
@@ -173,6 +176,7 @@ impl Engine {
             solicited: BTreeSet::new(),
             census_under_way: false,
             next_census: Moment(0),
+            warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
         };
@@ -200,8 +204,8 @@ impl Engine {
                     self.link_removed(now, ifindex);
                 }
             }
-            Event::RouteFound { address, route } => {
-                self.dirty |= self.network.route_found(address, route);
+            Event::RouteFound { address, route, mac } => {
+                self.dirty |= self.network.route_found(address, route, mac, now);
             }
             Event::NeighbourChanged { ifindex, address, neighbour } => {
                 self.dirty |= self.network.neighbour_changed(ifindex, address, neighbour, now);
@@ -407,13 +411,14 @@ impl Engine {
         }
         let Some(state) = state else { return };
         self.dirty = true;
-        let address = backend.config.address;
+        let (address, mode) = (backend.config.address, service.mode);
         // Silence may come of a changed Ethernet address, which the kernel would go on believing for
         // a minute.
         if backend.health.last_error() == Some(&ProbeError::Timeout)
-            && let Ok(hop) = self.network.hop(address)
+            && let Ok(hop) = self.network.hop(address, mode)
         {
-            self.actions.push_back(Action::ConfirmNeighbour { ifindex: hop.ifindex, address });
+            let Hop { ifindex, next: address, .. } = hop;
+            self.actions.push_back(Action::ConfirmNeighbour { ifindex, address });
         }
         match (state, backend.health.last_error().cloned()) {
             (State::Down, error) => {

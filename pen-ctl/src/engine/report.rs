@@ -25,6 +25,7 @@ impl Engine {
             uptime_s: now.since(self.started_at).as_secs(),
             pid,
             interfaces: self.interfaces(),
+            warnings: self.warnings().into_iter().collect(),
             services: self.services.len(),
             backends: backends.clone().count(),
             backends_usable: backends.filter(|backend| backend.usable).count(),

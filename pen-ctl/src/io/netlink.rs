@@ -11,11 +11,14 @@ use nix::errno::Errno;
 use pen_common::net::MacAddr;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State as OperState};
+use rtnetlink::packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage,
+    State as OperState,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -119,8 +122,8 @@ impl Netlink {
         Ok(events)
     }
 
-    /// Asks for the route to an address and, on a connected network, lets the kernel look for the
-    /// neighbour (or confirm it), as if it had a packet for it.
+    /// Asks for the route to an address and lets the kernel look for the neighbour that is the next
+    /// hop (or confirm it), as if it had a packet for it.
     pub fn resolve(&self, address: IpAddr) {
         let netlink = self.clone();
         tokio::spawn(async move {
@@ -131,10 +134,19 @@ impl Netlink {
 
     async fn find(&self, address: IpAddr) -> Result<(), rtnetlink::Error> {
         let route = self.route(address).await?;
-        let _ = self.events.send(Event::RouteFound { address, route }).await;
-        let Some(Route { ifindex, gateway: None }) = route else { return Ok(()) };
-        let known = self.neighbour(ifindex, address).await;
-        if let Some(event) = known.as_ref().and_then(neighbour) {
+        let Some(Route { ifindex, gateway, .. }) = route else {
+            let _ = self.events.send(Event::RouteFound { address, route, mac: None }).await;
+            return Ok(());
+        };
+        let next = gateway.unwrap_or(address);
+        let known = self.neighbour(ifindex, next).await;
+        let told = known.as_ref().and_then(neighbour);
+        let mac = match told {
+            Some(Event::NeighbourChanged { neighbour: Neighbour::Resolved(mac), .. }) => Some(mac),
+            _ => None,
+        };
+        let _ = self.events.send(Event::RouteFound { address, route, mac }).await;
+        if let Some(event) = told {
             let _ = self.events.send(event).await;
         }
         // An entry that the operator set by hand would lose its permanence.
@@ -146,7 +158,7 @@ impl Netlink {
         // (neighbour.c, neigh_add).
         self.handle
             .neighbours()
-            .add(ifindex, address)
+            .add(ifindex, next)
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace()
@@ -244,16 +256,66 @@ impl Netlink {
             }
         };
         let mut answers = Box::pin(self.handle.route().get(message).execute());
-        match answers.try_next().await {
-            Ok(answer) => Ok(answer.as_ref().and_then(route)),
+        let found = match answers.try_next().await {
+            Ok(answer) => answer.as_ref().and_then(route),
             Err(rtnetlink::Error::NetlinkError(error))
                 if NO_ROUTE.contains(&Errno::from_raw(error.raw_code().abs())) =>
             {
-                Ok(None)
+                None
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        let Some(mut route) = found else { return Ok(None) };
+        route.source = match route.source.filter(|source| reaches(*source, address)) {
+            None => self.first_address(route.ifindex, address).await?,
+            source => source,
+        };
+        Ok(Some(route))
+    }
+
+    /// The first address of an interface from which packets to `destination` may come.
+    async fn first_address(
+        &self,
+        ifindex: u32,
+        destination: IpAddr,
+    ) -> Result<Option<IpAddr>, rtnetlink::Error> {
+        let mut addresses = self.handle.address().get().set_link_index_filter(ifindex).execute();
+        let mut first = None;
+        // To the end: the connection would keep what is not read.
+        while let Some(message) = addresses.try_next().await? {
+            let own = own_address(&message).filter(|own| reaches(*own, destination));
+            first = first.or(own);
+        }
+        Ok(first)
+    }
+}
+
+/// Whether an address of this node can be the source of packets to `destination`.
+fn reaches(own: IpAddr, destination: IpAddr) -> bool {
+    match (own, destination) {
+        (IpAddr::V4(own), IpAddr::V4(_)) => !own.is_unspecified() && !own.is_loopback(),
+        // RFC 4291 section 2.5.6: routers do not forward link-local addresses.
+        (IpAddr::V6(own), IpAddr::V6(destination)) => {
+            !own.is_unspecified()
+                && !own.is_loopback()
+                && !own.is_multicast()
+                && (!own.is_unicast_link_local() || destination.is_unicast_link_local())
+        }
+        _ => false,
+    }
+}
+
+/// The address itself: on a link from point to point, `Address` is the peer's.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Address(found) => address = Some(*found),
+            _ => {}
         }
     }
+    address
 }
 
 fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
@@ -287,6 +349,8 @@ fn news(message: RouteNetlinkMessage) -> Option<Event> {
 fn link(message: &LinkMessage) -> Option<Link> {
     let mut name = None;
     let mut mac = MacAddr::NONE;
+    let mut mtu = 0;
+    let (mut forwards_v4, mut forwards_v6) = (false, false);
     // Drivers without an operational state report "unknown" (kernel doc operstates).
     let mut operational = true;
     for attribute in &message.attributes {
@@ -295,6 +359,10 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => {
                 mac = <[u8; 6]>::try_from(bytes.as_slice()).map_or(MacAddr::NONE, MacAddr);
             }
+            LinkAttribute::Mtu(found) => mtu = *found,
+            LinkAttribute::AfSpecUnspec(families) => {
+                (forwards_v4, forwards_v6) = forwards(families);
+            }
             LinkAttribute::OperState(state) => {
                 operational = matches!(state, OperState::Up | OperState::Unknown);
             }
@@ -302,7 +370,27 @@ fn link(message: &LinkMessage) -> Option<Link> {
         }
     }
     let up = message.header.flags.contains(LinkFlags::Up) && operational;
-    Some(Link { ifindex: message.header.index, name: name?, mac, up })
+    let (ifindex, name) = (message.header.index, name?);
+    Some(Link { ifindex, name, mac, up, mtu, forwards_v4, forwards_v6 })
+}
+
+/// Whether IPv4 and IPv6 packets that come in on an interface are forwarded.
+fn forwards(families: &[AfSpecUnspec]) -> (bool, bool) {
+    let v4 = families.iter().any(|family| match family {
+        AfSpecUnspec::Inet(settings) => settings.iter().any(|setting| match setting {
+            AfSpecInet::DevConf(conf) => conf.forwarding != 0,
+            _ => false,
+        }),
+        _ => false,
+    });
+    let v6 = families.iter().any(|family| match family {
+        AfSpecUnspec::Inet6(settings) => settings.iter().any(|setting| match setting {
+            AfSpecInet6::DevConf(conf) => conf.forwarding != 0,
+            _ => false,
+        }),
+        _ => false,
+    });
+    (v4, v6)
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Event> {
@@ -336,15 +424,21 @@ fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
 fn route(message: &RouteMessage) -> Option<Route> {
     let mut ifindex = None;
     let mut gateway = None;
+    let mut source = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
             RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(IpAddr::V4(*v4)),
             RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
+            // An IPv4 route through an IPv6 router (RFC 5549).
+            RouteAttribute::Via(RouteVia::Inet(v4)) => gateway = Some(IpAddr::V4(*v4)),
+            RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
+            RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => source = Some(IpAddr::V4(*v4)),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => source = Some(IpAddr::V6(*v6)),
             _ => {}
         }
     }
-    Some(Route { ifindex: ifindex?, gateway })
+    Some(Route { ifindex: ifindex?, gateway, source })
 }
 
 #[cfg(test)]

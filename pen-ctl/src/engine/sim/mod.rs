@@ -1,8 +1,9 @@
 //! The engine in a world of its own: a virtual clock, an interface, and backends that can die.
 //! Actions are carried out on plain tables, so that a packet's fate is asked with the decision that
-//! the kernel makes. The tests in `stories` and `operator` read as stories.
+//! the kernel makes. The tests in the modules below read as stories.
 
 mod listing;
+mod modes;
 mod operator;
 mod random;
 mod stories;
@@ -28,6 +29,8 @@ use crate::config::{
 };
 
 pub(super) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+/// This node's own address.
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254));
 const NIC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
 /// A service `web` on 192.0.2.10:80/tcp with backends b1, b2, ... and checks each second.
@@ -82,6 +85,10 @@ pub(super) struct Sim {
     pub(super) dead: BTreeSet<IpAddr>,
     /// Hosts that refuse connections.
     pub(super) refusing: BTreeSet<IpAddr>,
+    /// What all backends are behind.
+    pub(super) router: Option<IpAddr>,
+    /// This node's own address.
+    pub(super) own: Option<IpAddr>,
     /// This machine has no descriptors left.
     pub(super) starved: bool,
     /// The next writes to the maps fail.
@@ -137,6 +144,8 @@ impl Sim {
             maps,
             dead: BTreeSet::new(),
             refusing: BTreeSet::new(),
+            router: None,
+            own: Some(OWN),
             starved: false,
             broken_maps: false,
             attached: Vec::new(),
@@ -233,8 +242,9 @@ impl Sim {
     }
 
     fn resolve(&mut self, address: IpAddr) {
-        let route = Some(Route { ifindex: 3, gateway: None });
-        self.engine.handle(self.now, Event::RouteFound { address, route });
+        let route = Some(Route { ifindex: 3, gateway: self.router, source: self.own });
+        self.engine.handle(self.now, Event::RouteFound { address, route, mac: None });
+        let address = self.router.unwrap_or(address);
         let neighbour = if self.dead.contains(&address) {
             Neighbour::Failed
         } else {
@@ -293,7 +303,8 @@ impl Sim {
 }
 
 fn link(up: bool) -> Link {
-    Link { ifindex: 3, name: "eth0".into(), mac: NIC, up }
+    let (mtu, forwards_v4, forwards_v6) = (1500, false, false);
+    Link { ifindex: 3, name: "eth0".into(), mac: NIC, up, mtu, forwards_v4, forwards_v6 }
 }
 
 fn secs(seconds: u64) -> Duration {

@@ -1,0 +1,56 @@
+//! What is not as it should be although everything runs: shown by `penctl status` for as long as it
+//! lasts, and told in the log once.
+
+use std::collections::BTreeSet;
+
+use pen_common::moment::Moment;
+
+use super::Engine;
+
+impl Engine {
+    /// All that an operator should look after now.
+    #[must_use]
+    pub fn warnings(&self) -> BTreeSet<String> {
+        self.answers_that_are_not_forwarded()
+    }
+
+    /// Tells what was not told yet.
+    pub(super) fn refresh_warnings(&mut self, now: Moment) {
+        let warnings = self.warnings();
+        for warning in &warnings {
+            if !self.warned.contains(warning) {
+                self.warn(now, "warning", "node", warning.clone());
+            }
+        }
+        self.warned = warnings;
+    }
+
+    /// Answers that were translated are sent on by the kernel's routes.
+    fn answers_that_are_not_forwarded(&self) -> BTreeSet<String> {
+        let mut warnings = BTreeSet::new();
+        for service in &self.services {
+            let (name, mode) = (&service.config.name, service.config.mode);
+            if !mode.translates() {
+                continue;
+            }
+            for backend in &service.backends {
+                let address = backend.config.address;
+                let Ok(hop) = self.network.hop(address, mode) else { continue };
+                let Some(link) = self.network.link(hop.ifindex) else { continue };
+                let (forwards, family, sysctl) = if address.is_ipv4() {
+                    (link.forwards_v4, "IPv4", "net.ipv4.ip_forward")
+                } else {
+                    (link.forwards_v6, "IPv6", "net.ipv6.conf.all.forwarding")
+                };
+                if !forwards {
+                    warnings.insert(format!(
+                        "{} does not forward {family}, so that answers to clients of service {name} \
+                         (mode {mode}) are lost: sysctl -w {sysctl}=1",
+                        link.name
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+}
