@@ -15,6 +15,7 @@
 
 pub mod abi;
 pub mod affinity;
+pub mod bench;
 pub mod csum;
 pub mod forward;
 pub mod hash;

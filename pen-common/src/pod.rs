@@ -5,6 +5,7 @@ use crate::abi::{
     AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group, RateKey,
     Record, Service, ServiceKey, Slot, Translation, Tuple, Window,
 };
+use crate::bench::Template;
 use crate::net::Addr;
 
 macro_rules! pod {
@@ -16,4 +17,5 @@ macro_rules! pod {
 }
 
 pod!(Addr, AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group);
-pod!(RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, Window);
+pod!(RateKey, Record, Service, ServiceKey, Slot, Template, Translation, Tuple);
+pod!(Window);

@@ -38,7 +38,8 @@ headers!(
     UdpHeader,
     Be16,
     [u8; 4],
-    [u8; 16]
+    [u8; 16],
+    [u8; 64]
 );
 
 /// A frame. It must be made anew after the packet was resized.

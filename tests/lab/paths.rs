@@ -13,6 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::pend::mount_bpffs;
+
 /// Where scratch folders are made: short, because a socket's path has at most 107 bytes.
 pub(crate) const SCRATCH: &str = "/tmp";
 /// Below it each daemon of the lab has a folder for its pinned maps.
@@ -98,6 +100,30 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Left-overs in /tmp are removed by the next run.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A folder below bpffs that nobody else uses, removed with its pins on drop.
+#[derive(Debug)]
+pub struct Pins(PathBuf);
+
+impl Pins {
+    /// Names the folder; whoever pins makes it.
+    pub fn new() -> Result<Self> {
+        mount_bpffs()?;
+        Ok(Self(Path::new(BPFFS).join(unique("pen-pins"))))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // A data plane that was detached has removed it already.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

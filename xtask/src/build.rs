@@ -14,6 +14,9 @@ use crate::workspace::{EBPF_PACKAGE, workspace};
 /// Little-endian BPF; every machine that pen is for is little-endian.
 const BPF_TARGET: &str = "bpfel-unknown-none";
 
+/// The example of the package of tests that measures.
+const BENCH_PROGRAM: &str = "pen-bench";
+
 #[derive(clap::Args)]
 pub(crate) struct BuildArgs {
     /// Optimise the userspace programs too (the eBPF object always is)
@@ -73,6 +76,17 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
         install(&object, &bin_dir.join(format!("{program}.bpf.o")))?;
     }
     Ok(Built { bin_dir })
+}
+
+/// Builds the program that measures, optimised; yields where it is. It is apart from the others
+/// because it takes half the daemon along, which nobody else should have to wait for.
+pub(crate) fn build_bench() -> Result<PathBuf> {
+    let workspace = workspace()?;
+    let mut cargo = cmd::cargo();
+    cargo.current_dir(&workspace.root).args(["build", "--release"]);
+    cmd::stream(cargo.args(["--package", "pen-tests", "--example", BENCH_PROGRAM]))?;
+    let folder = workspace.target.join(Profile::Release.folder());
+    Ok(folder.join("examples").join(BENCH_PROGRAM))
 }
 
 fn build_ebpf(compiler: &Compiler, root: &Path, target_dir: &Path) -> Result<()> {

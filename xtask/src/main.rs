@@ -1,7 +1,8 @@
-//! `cargo xtask`: everything that a person or CI types to get pen ready, built, checked, tested and
-//! running. One binary without shell scripts, so that a fresh machine needs only cargo to begin.
+//! `cargo xtask`: everything that a person or CI types to get pen ready, built, checked, tested,
+//! measured and running. One binary without shell scripts, so that a fresh machine needs only cargo to begin.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks on both")]
 
+mod bench;
 mod build;
 mod check;
 mod cmd;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set up, build, check, test and run pen.
+/// Set up, build, check, test, measure and run pen.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Cli {
@@ -35,6 +36,8 @@ enum Verb {
     Test(test::TestArgs),
     /// Try pen: a lab with client, balancer and three backends; or pen on a real interface
     Run(run::RunArgs),
+    /// Measure pen, in network namespaces of its own (needs root)
+    Bench(bench::BenchArgs),
     #[command(hide = true)]
     DemoServer(run::DemoServerArgs),
 }
@@ -47,7 +50,8 @@ Examples:
   cargo xtask check              before each commit
   cargo xtask test               everything; setup and build come first by themselves
   cargo xtask test failover      only tests with `failover` in their name
-  cargo xtask test dsr -- --nocapture --test-threads=1";
+  cargo xtask test dsr -- --nocapture --test-threads=1
+  cargo xtask bench dataplane    time per packet, rate, and how both compare; some minutes";
 
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Check => check::check(),
         Verb::Test(args) => test::test(&args),
         Verb::Run(args) => run::run(args),
+        Verb::Bench(args) => bench::bench(&args),
         Verb::DemoServer(args) => run::demo_server(&args),
     };
     match result {
