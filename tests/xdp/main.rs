@@ -3,6 +3,7 @@
 //! independent of the machine's network. They need root: `cargo xtask test` runs them.
 
 mod adopt;
+mod affinity;
 mod arp;
 mod backends;
 mod bench;
