@@ -133,8 +133,11 @@ pub struct Interface {
 pub struct Service {
     /// Name.
     pub name: String,
-    /// Address and port.
+    /// Address and port; the first one of several.
     pub listen: SocketAddr,
+    /// The last port of several.
+    #[serde(default)]
+    pub last_port: u16,
     /// Protocol.
     pub protocol: Protocol,
     /// Mode of forwarding.

@@ -162,7 +162,7 @@ pub fn services(services: &[Service], style: Style) -> String {
         };
         table.row([
             plain(&service.name),
-            plain(format!("{}/{}", service.listen, service.protocol)),
+            plain(listen(service)),
             plain(&service.mode),
             plain(&service.affinity),
             cell(format!("{}/{}", service.usable, service.total), paint),
@@ -183,6 +183,15 @@ fn settled(service: &Service) -> Cell {
             let left = short(Duration::from_millis(left));
             cell(format!("{percent}, all in {left}"), Paint::Odd)
         }
+    }
+}
+
+fn listen(service: &Service) -> String {
+    let Service { listen, last_port, protocol, .. } = service;
+    if *last_port > listen.port() {
+        format!("{listen}-{last_port}/{protocol}")
+    } else {
+        format!("{listen}/{protocol}")
     }
 }
 
@@ -458,6 +467,7 @@ mod tests {
         let mut service = Service {
             name: "web".into(),
             listen: "192.0.2.10:80".parse().expect("literal"),
+            last_port: 80,
             protocol: crate::config::Protocol::Tcp,
             mode: "dsr".into(),
             affinity: "flow".into(),

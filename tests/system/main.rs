@@ -19,6 +19,7 @@ mod listings;
 mod neighbours;
 mod operator;
 mod output;
+mod ports;
 mod reach;
 mod readme;
 mod stage;

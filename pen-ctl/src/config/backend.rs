@@ -11,7 +11,7 @@ use crate::config::error::ErrorKind;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::vip::{socket_address, usable};
-use crate::config::{Backend, Mode};
+use crate::config::{Backend, Listen, Mode};
 
 const BACKEND: Spec =
     Spec { name: "backend", title: "a backend", keys: &["address", "name", "weight"] };
@@ -165,7 +165,7 @@ impl<'a> Binder<'a> {
     pub(super) fn bind(
         &mut self,
         list: &[Read<RawBackend>],
-        listen: SocketAddr,
+        listen: Listen,
         mode: Mode,
         report: &mut Report<'_>,
     ) -> Read<Vec<Backend>> {
@@ -195,11 +195,11 @@ impl<'a> Binder<'a> {
     fn backend(
         &mut self,
         raw: &RawBackend,
-        listen: SocketAddr,
+        listen: Listen,
         mode: Mode,
         report: &mut Report<'_>,
     ) -> Read<Backend> {
-        let (vip, place) = (listen.ip(), raw.place);
+        let (vip, place) = (listen.address, raw.place);
         let address = match &raw.host {
             Host::Address(address) => *address,
             Host::Name(host) => self.resolve(host, vip, mode, place, report)?,
@@ -212,16 +212,18 @@ impl<'a> Binder<'a> {
             let kind = ErrorKind::FamilyMismatch { backend: address, vip, mode };
             return Err(report.add(place, kind));
         }
-        let port = match raw.port {
-            // As in `listen`, 0 is no port.
-            None | Some(0) => listen.port(),
-            Some(port) if listen.port() == 0 => {
+        // As in `listen`, 0 is no port.
+        let port = match (raw.port.filter(|port| *port != 0), listen.ports.single()) {
+            (None, own) => own.unwrap_or(0),
+            // To give all of them one port would mix up flows of one client to several of them: its
+            // answers would all come from that port.
+            (Some(port), None) => {
                 return Err(report.add(place, ErrorKind::PortOfMany { port, listen }));
             }
-            Some(port) if port != listen.port() && !mode.translates() => {
+            (Some(port), Some(own)) if port != own && !mode.translates() => {
                 return Err(report.add(place, ErrorKind::PortMismatch { port, listen, mode }));
             }
-            Some(port) => port,
+            (Some(port), Some(_)) => port,
         };
         Ok(Backend { name: raw.name.value.clone(), address, port, weight: raw.weight })
     }

@@ -3,11 +3,11 @@
 //! no source code at hand.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Mode, Ports};
+use crate::config::{Listen, Mode, Ports};
 
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub enum ErrorKind {
     InvalidName { name: String },
     HostNameUnknown { reason: String },
     Duplicate { what: &'static str, name: String, first: Position },
+    ListenOverlap { listen: String, other: String, first: Position },
     VipWithoutXdp { name: String },
     UndeclaredInterface { name: String, near: Option<String> },
     UndeclaredVip { address: IpAddr, declared: Vec<IpAddr> },
@@ -115,8 +116,8 @@ pub enum ErrorKind {
     NoBackends,
     AllWeightsZero,
     FamilyMismatch { backend: IpAddr, vip: IpAddr, mode: Mode },
-    PortMismatch { port: u16, listen: SocketAddr, mode: Mode },
-    PortOfMany { port: u16, listen: SocketAddr },
+    PortMismatch { port: u16, listen: Listen, mode: Mode },
+    PortOfMany { port: u16, listen: Listen },
     BackendIsVip { address: IpAddr, vip: Position },
 
     // Checks.
@@ -183,6 +184,10 @@ impl fmt::Display for ErrorKind {
             Self::Duplicate { what, name, first } => {
                 write!(f, "{what} `{name}` is given twice, also at {first}; remove or change one")
             }
+            Self::ListenOverlap { listen, other, first } => write!(
+                f,
+                "`{listen}` shares a port with `{other}`, at {first}; remove it from one of the two"
+            ),
             Self::VipWithoutXdp { name } => write!(
                 f,
                 "`{name}` has `xdp = \"off\"`, so nobody would answer for the address; use another \
@@ -269,7 +274,8 @@ impl fmt::Display for ErrorKind {
             Self::InvalidListen { text } => write!(
                 f,
                 "`{text}` is no address and port; write \"192.0.2.10:80\" or \
-                 \"[2001:db8::10]:80\", with port 0 for any port"
+                 \"[2001:db8::10]:80\", for several ports \"192.0.2.10:8000-8010\", with port 0 for \
+                 any port"
             ),
             Self::InvalidBackend { text } => write!(
                 f,
@@ -314,7 +320,7 @@ impl fmt::Display for ErrorKind {
                 "port {port} differs from that of the service on {listen}, and in mode `{mode}` a \
                  backend gets packets unchanged; write {} or leave it out, or use mode `nat` or \
                  `masquerade`",
-                listen.port()
+                listen.ports
             ),
             Self::PortOfMany { port, listen } => write!(
                 f,
@@ -341,7 +347,7 @@ impl fmt::Display for ErrorKind {
             ),
             Self::CheckWithoutPort => write!(
                 f,
-                "the service is any port, so the check does not know which to try; add `port = ...`"
+                "the service has many ports, so that the check does not know which to try; add `port = ...`"
             ),
         }
     }

@@ -4,6 +4,7 @@
 
 mod backend;
 mod error;
+mod listen;
 mod load;
 mod memory;
 mod node;
@@ -105,10 +106,8 @@ pub struct Vip {
 pub struct Service {
     /// Unique name.
     pub name: String,
-    /// Address that it listens on; one of [`Config::vips`].
-    pub vip: IpAddr,
-    /// Port that it listens on; 0 is every port that has no service of its own.
-    pub port: u16,
+    /// Where it listens; the address is one of [`Config::vips`].
+    pub listen: Listen,
     /// Protocol.
     pub protocol: Protocol,
     /// How packets reach the backend.
@@ -122,6 +121,15 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// How backends are probed.
     pub check: Check,
+}
+
+/// Where a service listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Virtual address.
+    pub address: IpAddr,
+    /// Ports, of which no other service of the same protocol has one.
+    pub ports: Ports,
 }
 
 /// A transport protocol.
@@ -204,8 +212,8 @@ pub struct Backend {
     pub name: String,
     /// Address, of the same family as the VIP unless the service encapsulates.
     pub address: IpAddr,
-    /// Port; that of the service unless it translates. If the service is any port: 0, for that of
-    /// the packet.
+    /// Port; that of the service unless it translates. If the service has many: 0, for that of the
+    /// packet.
     pub port: u16,
     /// Share of new flows relative to the other backends, 0..=[`MAX_WEIGHT`]; 0 takes none.
     pub weight: u32,

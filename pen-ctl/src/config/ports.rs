@@ -12,6 +12,32 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Every port that nobody else has: the ports of a service that listens on port 0.
+    pub const ANY: Self = Self::one(0);
+
+    /// One port.
+    #[must_use]
+    pub const fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// The port, if it is one and no more.
+    #[must_use]
+    pub fn single(self) -> Option<u16> {
+        (self.first == self.last && self != Self::ANY).then_some(self.first)
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        self.last as usize - self.first as usize + 1
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        self.first..=self.last
+    }
+
     /// Reads `FIRST-LAST`, or one port alone.
     pub(super) fn parse(text: &str) -> Option<Self> {
         // `parse` alone would take a sign.

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use crate::config::error::ErrorKind;
 use crate::config::raw::{self, At, Place, Read, Report, Spec, Table};
 use crate::config::words::Word;
-use crate::config::{Check, CheckKind, Protocol};
+use crate::config::{Check, CheckKind, Ports, Protocol};
 
 const CHECK: Spec = Spec {
     name: "check",
@@ -78,14 +78,14 @@ impl RawCheck {
     }
 
     /// The check of a service. Unless a port is given, that of each backend is tried; backends of
-    /// services on any port (0) have none.
+    /// services with many ports have none.
     pub(super) fn of_service(
         &self,
         protocol: Protocol,
-        service_port: u16,
+        ports: Ports,
         report: &mut Report<'_>,
     ) -> Read<Check> {
-        let has_port = self.port.is_some() || service_port != 0;
+        let has_port = self.port.is_some() || ports.single().is_some();
         // A UDP server need not listen on TCP, so it is tried only on request; a port is one.
         let by_default = self.port.is_some() || protocol == Protocol::Tcp;
         let kind = match self.kind {

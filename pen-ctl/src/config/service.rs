@@ -2,21 +2,20 @@
 //! key is wrong; only what depends on a wrong key is left unchecked.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use pen_common::abi::{MAX_BACKENDS, MAX_SERVICES};
 
 use crate::config::backend::{self, Binder, RawBackend};
 use crate::config::error::ErrorKind;
+use crate::config::listen::{self, Listens};
 use crate::config::load::Roots;
 use crate::config::memory;
 use crate::config::probe::RawCheck;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::vip::{socket_address, usable};
 use crate::config::words::Word;
-use crate::config::{Affinity, Mode, Ports, Protocol, Service, node};
+use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Service, node};
 
 const SERVICE: Spec = Spec {
     name: "service",
@@ -59,7 +58,7 @@ pub(super) fn services(
         pools: Pools::read(roots, report),
         binder: Binder::new(vips, system),
         names: Names::new("service"),
-        listens: Names::new("listen"),
+        listens: Listens::default(),
     };
     let tables = roots.all(&SERVICE, report);
     if let Some(Ok(table)) = tables.get(MAX_SERVICE_COUNT) {
@@ -89,7 +88,7 @@ struct Reader<'a> {
     pools: Pools,
     binder: Binder<'a>,
     names: Names<String>,
-    listens: Names<Listen>,
+    listens: Listens,
 }
 
 impl Reader<'_> {
@@ -111,13 +110,12 @@ impl Reader<'_> {
         let protocol = protocol?;
         // The service's own check replaces the pool's as a whole.
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
-        let check = check.of_service(protocol, listen.port(), report);
+        let check = check.of_service(protocol, listen.ports, report);
         // All XDP modes have but one scheduler, so that the word is only checked.
         let (Some(Scheduler::Maglev) | None) = scheduler?;
         Ok(Service {
             name: name?.value,
-            vip: listen.ip(),
-            port: listen.port(),
+            listen,
             protocol,
             mode,
             affinity: affinity?,
@@ -143,26 +141,22 @@ impl Reader<'_> {
         table: &Table<'_>,
         protocol: Read<Protocol>,
         report: &mut Report<'_>,
-    ) -> Read<SocketAddr> {
-        let At { place, value: text } =
-            table.required_text("listen", "\"192.0.2.10:80\"", report)?;
-        let Some(listen) = socket_address(text) else {
-            return Err(report.add(place, ErrorKind::InvalidListen { text: text.to_owned() }));
-        };
-        let address = usable(place, listen.ip(), report)?;
+    ) -> Read<Listen> {
+        let listen = table.required_text("listen", "\"192.0.2.10:80\"", report)?;
+        let listen = listen::listen(listen, report)?;
         // Neither this nor a duplicate ends the reading: the backends can be checked all the same.
+        let address = listen.value.address;
         if self.vips.find(&address).is_none() {
             let kind = || {
                 let declared = self.vips.in_order().into_iter().copied().collect();
                 ErrorKind::UndeclaredVip { address, declared }
             };
-            self.vips.missing(place, kind, report);
+            self.vips.missing(listen.place, kind, report);
         }
         if let Ok(protocol) = protocol {
-            let value = Listen { address: listen, protocol };
-            self.listens.claim(Ok(At { place, value }), report).ok();
+            self.listens.claim(listen, protocol, report);
         }
-        Ok(listen)
+        Ok(listen.value)
     }
 
     /// The backends of a service: its own, or those of the pool that it names.
@@ -180,19 +174,6 @@ impl Reader<'_> {
                 .or_else(|| table.misspelt("pool"))
                 .unwrap_or_else(|| report.add(table.place, ErrorKind::NeitherBackendsNorPool))),
         }
-    }
-}
-
-/// What two services cannot share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Listen {
-    address: SocketAddr,
-    protocol: Protocol,
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.address, self.protocol)
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pen_common::abi::{self, AddrEntry, Cfg, Group};
+use pen_common::abi::{self, AddrEntry, Cfg, Group, ServiceKey};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr};
 
@@ -212,7 +212,11 @@ impl Engine {
             desired.addrs.insert(Addr::from(vip.address), entry);
         }
         for service in &self.services {
-            desired.services.insert(service.key, service_entry(service));
+            let entry = service_entry(service);
+            for port in service.config.listen.ports.iter() {
+                let key = ServiceKey { port: Be16::new(port), ..service.key };
+                desired.services.insert(key, entry);
+            }
             desired.slots.insert(service.id, Arc::clone(service.table.slots()));
             for backend in &service.backends {
                 let standing = standing(service, backend, &self.network);

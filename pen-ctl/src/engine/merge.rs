@@ -21,9 +21,10 @@ impl Engine {
     /// slot whose number changed its meaning.
     pub(super) fn adopt_ids(&mut self) {
         let mut keys = BTreeMap::new();
+        // In the order of the ports: the first one is the service's identity.
         for (key, service) in &self.applied.services {
             self.service_ids.adopt(*key, service.id);
-            keys.insert(service.id, *key);
+            keys.entry(service.id).or_insert(*key);
         }
         for (id, backend) in &self.applied.backends {
             self.last_generation = self.last_generation.max(backend.generation);
@@ -221,12 +222,14 @@ impl Engine {
     }
 }
 
-fn service_key(service: &config::Service) -> ServiceKey {
+/// Identity of a service: its first port stands for all of them.
+pub(super) fn service_key(service: &config::Service) -> ServiceKey {
+    let listen = service.listen;
     let protocol = match service.protocol {
         Protocol::Tcp => protocol::TCP,
         Protocol::Udp => protocol::UDP,
     };
-    ServiceKey::new(Addr::from(service.vip), Be16::new(service.port), protocol)
+    ServiceKey::new(Addr::from(listen.address), Be16::new(listen.ports.first), protocol)
 }
 
 fn backend_key(service: ServiceKey, backend: &config::Backend) -> BackendKey {

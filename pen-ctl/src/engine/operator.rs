@@ -226,11 +226,13 @@ impl Engine {
                 let services: Vec<_> = self
                     .services
                     .iter()
-                    .filter(|service| service.config.vip == address)
+                    .filter(|service| service.config.listen.address == address)
                     .map(|service| {
                         format!(
                             "{} on {}/{}",
-                            service.config.name, service.config.port, service.config.protocol
+                            service.config.name,
+                            service.config.listen.ports,
+                            service.config.protocol
                         )
                     })
                     .collect();

@@ -69,10 +69,12 @@ impl Engine {
     #[must_use]
     pub fn services(&self, now: Moment, counts: &api::Counts) -> Vec<api::Service> {
         let list = self.services.iter().map(|service| {
+            let listen = service.config.listen;
             let count = counts.services.get(&service.id).copied().unwrap_or_default();
             api::Service {
                 name: service.config.name.clone(),
-                listen: SocketAddr::new(service.config.vip, service.config.port),
+                listen: SocketAddr::new(listen.address, listen.ports.first),
+                last_port: listen.ports.last,
                 protocol: service.config.protocol,
                 mode: service.config.mode.to_string(),
                 affinity: service.config.affinity.to_string(),
@@ -142,7 +144,7 @@ impl Engine {
     pub fn vips(&self) -> Vec<api::Vip> {
         let list = self.config.vips.iter().map(|vip| {
             let link = self.network.link_by_name(&vip.interface);
-            let on_it = |service: &&Service| service.config.vip == vip.address;
+            let on_it = |service: &&Service| service.config.listen.address == vip.address;
             api::Vip {
                 address: vip.address,
                 interface: vip.interface.clone(),

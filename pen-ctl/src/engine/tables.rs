@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pen_common::abi::{
-    AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, Record, Service, ServiceKey, Slot,
+    AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, MAX_LISTENS, Record, Service, ServiceKey,
+    Slot,
 };
 use pen_common::forward::Lookup;
 use pen_common::hash;
@@ -105,6 +106,12 @@ pub fn diff(applied: &Tables, desired: &Tables) -> Vec<Write> {
     for (id, slots) in changed(&applied.slots, &desired.slots) {
         writes.push(Write::SetTable(*id, Arc::clone(slots)));
     }
+    let removed = gone(&applied.services, &desired.services).map(|key| Write::RemoveService(*key));
+    let mut removed: Vec<Write> = removed.collect();
+    // Elsewhere what is gone leaves last; these alone may be tens of thousands.
+    if !has_room(&applied.services, &desired.services, MAX_LISTENS) {
+        writes.append(&mut removed);
+    }
     for (key, service) in changed(&applied.services, &desired.services) {
         writes.push(Write::SetService(*key, *service));
     }
@@ -120,9 +127,7 @@ pub fn diff(applied: &Tables, desired: &Tables) -> Vec<Write> {
     for prefix in gone(&applied.prefixes, &desired.prefixes) {
         writes.push(Write::RemovePrefix(*prefix));
     }
-    for key in gone(&applied.services, &desired.services) {
-        writes.push(Write::RemoveService(*key));
-    }
+    writes.append(&mut removed);
     for id in gone(&applied.slots, &desired.slots) {
         writes.push(Write::RemoveTable(*id));
     }
@@ -143,6 +148,12 @@ fn changed<'a, K: Ord, V: PartialEq>(
     desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
     desired.iter().filter(|(key, value)| applied.get(key) != Some(value))
+}
+
+/// Whether a map takes what is new before it gives up what is gone.
+fn has_room<K: Ord, V>(applied: &BTreeMap<K, V>, desired: &BTreeMap<K, V>, limit: u32) -> bool {
+    let new = desired.keys().filter(|key| !applied.contains_key(key)).count();
+    applied.len() + new <= limit as usize
 }
 
 fn gone<'a, K: Ord, V>(
@@ -421,5 +432,27 @@ mod tests {
                 Write::SetBackend(1, backend(Backend::UP)),
             ]
         );
+    }
+
+    #[test]
+    fn services_that_would_not_fit_beside_those_that_leave_come_after_them() {
+        let all = |vip: u8| -> BTreeMap<ServiceKey, Service> {
+            let vip = Addr::v4([192, 0, 2, vip]);
+            let ports = 1..=u16::MAX;
+            let key = |port| ServiceKey::new(vip, Be16::new(port), 6);
+            ports.map(|port| (key(port), Service::default())).collect()
+        };
+        let before = Tables { services: all(1), ..Tables::default() };
+        let after = Tables { services: all(2), ..Tables::default() };
+        let mut left = before.services.len();
+        for write in diff(&before, &after) {
+            match write {
+                Write::RemoveService(_) => left -= 1,
+                Write::SetService(..) => left += 1,
+                other => panic!("{other:?}"),
+            }
+            assert!(left <= MAX_LISTENS as usize);
+        }
+        assert_eq!(left, after.services.len());
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Ports,
-    Protocol, Service, Source, Vip, XdpMode, parse,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Listen, Memory, Mode, Node,
+    Ports, Protocol, Service, Source, Vip, XdpMode, parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -79,8 +79,7 @@ fn everything_can_be_written_out() {
         vips: vec![Vip { address: "192.0.2.10".parse().unwrap(), interface: "eth1".to_owned() }],
         services: vec![Service {
             name: "dns".to_owned(),
-            vip: "192.0.2.10".parse().unwrap(),
-            port: 53,
+            listen: Listen { address: "192.0.2.10".parse().unwrap(), ports: Ports::one(53) },
             protocol: Protocol::Udp,
             mode: Mode::Dsr,
             affinity: Affinity::Flow,
@@ -226,7 +225,11 @@ fn a_mode_that_encapsulates_takes_backends_of_both_families() {
             ));
             assert_eq!(web.mode, expected);
             let host = web.backends[3].address;
-            assert_eq!(host.is_ipv4(), web.vip.is_ipv4(), "a host's address is like the VIP's");
+            assert_eq!(
+                host.is_ipv4(),
+                web.listen.address.is_ipv4(),
+                "a host's address is like the VIP's"
+            );
         }
     }
 }
@@ -263,6 +266,44 @@ fn two_protocols_share_a_port() {
          backends = [\"10.0.0.11\"]\n",
     );
     assert_eq!(both.len(), 2);
+}
+
+#[test]
+fn ranges_leave_the_other_ports_to_others() {
+    let all = services(&listening(&[
+        "192.0.2.10:8000-8010",
+        "192.0.2.10:8011-8011",
+        "192.0.2.10:7999",
+        "192.0.2.10:0",
+        "[2001:db8::10]:8000-8010",
+        "[::ffff:192.0.2.10]:1-7998",
+    ]));
+    let listens: Vec<_> = all.iter().map(|service| service.listen.to_string()).collect();
+    assert_eq!(
+        listens,
+        [
+            "192.0.2.10:8000-8010",
+            "192.0.2.10:8011",
+            "192.0.2.10:7999",
+            "192.0.2.10:0",
+            "[2001:db8::10]:8000-8010",
+            "192.0.2.10:1-7998",
+        ]
+    );
+    assert_eq!(ports(&all[0]), [0], "the packet's");
+    assert_eq!(all[0].check.kind, CheckKind::None);
+    assert_eq!(ports(&all[1]), [8011]);
+}
+
+/// Services that listen there.
+fn listening(listens: &[&str]) -> String {
+    let service = |(number, listen): (usize, &&str)| {
+        format!(
+            "[[service]]\nname = \"s{number}\"\nlisten = \"{listen}\"\nmode = \"gue\"\n\
+             backends = [\"10.0.0.11\"]\n"
+        )
+    };
+    listens.iter().enumerate().map(service).collect()
 }
 
 #[test]

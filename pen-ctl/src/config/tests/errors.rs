@@ -129,7 +129,7 @@ fn a_machine_that_lists_no_interfaces_says_where_to_look() {
 }
 
 /// Texts that exceed a limit by one, and the error.
-fn excesses() -> [(String, &'static str); 4] {
+fn excesses() -> [(String, &'static str); 5] {
     let vips = |count: u32| -> String {
         let vip = |n| {
             let address = std::net::Ipv4Addr::from_bits(0xc612_0000 + n);
@@ -151,6 +151,12 @@ fn excesses() -> [(String, &'static str); 4] {
         (vips(4095), "more than 4096 VIPs; remove some"),
         (services(1, &backends(1001)), "more than 1000 backends in one list; remove some"),
         (services(4096, &backends(1)), "more than 4095 services; remove some"),
+        (
+            services(2, &backends(1)).replace("10:2\"", "10:2-65535\"")
+                + "[[service]]\nname = \"more\"\nlisten = \"192.0.2.10:1-2\"\nprotocol = \"udp\"\n"
+                + &backends(1),
+            "more than 65536 ports of all services; remove some",
+        ),
         (
             services(17, "pool = \"p\"") + &pool(964),
             "more than 16383 backends in all services; remove some",

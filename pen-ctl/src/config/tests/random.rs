@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::{FakeSystem, parse_all};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Memory, Mode, Node, Ports,
-    Protocol, Service, Source, Vip, XdpMode, parse,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Listen, Memory, Mode, Node,
+    Ports, Protocol, Service, Source, Vip, XdpMode, parse,
 };
 
 /// Pieces of configurations, so that random texts come close to valid ones.
@@ -21,7 +21,7 @@ const PIECES: &[&str] = &[
     "type", "port", "interval", "timeout", "rise", "weight", "secret_file", "socket", "xdp",
     " = ", "\n", "\n", "[", "]", "{ ", " }", ", ", ".", "\"", "0", "80", "-1", "1.5", "true",
     "99999999999999999999", "0x", "1979-05-27", "\"eth0\"", "\"web\"", "\"192.0.2.10\"",
-    "\"192.0.2.10:80\"", "\"[2001:db8::10]:0\"", "\"10.0.0.11:80\"", "\"web1.example\"",
+    "\"192.0.2.10:80\"", "\"[2001:db8::10]:0\"", "\"192.0.2.10:1-99\"", "\"10.0.0.11:80\"", "\"web1.example\"",
     "\"tcp\"", "\"dsr\"", "\"nat\"", "\"gue\"", "\"1s\"", "\"\"", "\"ä\"", "\u{feff}", "'''", "#", "\r\n", "\0",
 ];
 
@@ -116,8 +116,7 @@ impl Draft {
         };
         Service {
             name: format!("s{number}"),
-            vip: vip(number),
-            port: self.port,
+            listen: Listen { address: vip(number), ports: Ports::one(self.port) },
             protocol: self.protocol,
             mode: self.mode,
             affinity: self.affinity,

@@ -7,19 +7,19 @@ use super::errors::Case;
 pub(super) const CASES: &[Case] = &[
     // listen
     Case(web!("192.0.2.10", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `192.0.2.10` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+        r#"3:10: `192.0.2.10` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
     ]),
     Case(web!("192.0.2.10:65536", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `192.0.2.10:65536` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+        r#"3:10: `192.0.2.10:65536` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
     ]),
     Case(web!("2001:db8::10:80", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `2001:db8::10:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+        r#"3:10: `2001:db8::10:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
     ]),
     Case(web!("[fe80::1%2]:80", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `[fe80::1%2]:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+        r#"3:10: `[fe80::1%2]:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
     ]),
     Case(web!("web:80", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `web:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", with port 0 for any port"#,
+        r#"3:10: `web:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
     ]),
     Case(web!("192.0.2.11:80", r#"backends = ["10.0.0.11"]"#), &[
         r#"3:10: no `[[vip]]` declares 192.0.2.11 (declared: 192.0.2.10, 2001:db8::10); add `[[vip]]` with `address = "192.0.2.11"` and `interface = ...`"#,
@@ -52,6 +52,43 @@ affinity_prefix_v6 = 0"#), &[
         r#"6:16: `affinity_ttl` lacks a unit; write "5ms" or "5s", with the quotes"#,
         "7:22: `affinity_prefix_v4` is 33; use 1 to 32",
         "8:22: `affinity_prefix_v6` is 0; use 1 to 128",
+    ]),
+    Case(web!("192.0.2.10:8010-8000", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: `192.0.2.10:8010-8000` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+    ]),
+    Case(web!("192.0.2.10:0-80", r#"backends = ["10.0.0.11"]"#), &[
+        r#"3:10: `192.0.2.10:0-80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+    ]),
+    Case(r#"[[service]]
+name = "a"
+listen = "192.0.2.10:8000-8010"
+backends = ["10.0.0.11"]
+[[service]]
+name = "b"
+listen = "192.0.2.10:8010-8020"
+backends = ["10.0.0.11"]
+[[service]]
+name = "c"
+listen = "192.0.2.10:8005"
+backends = ["10.0.0.11"]
+[[service]]
+name = "d"
+listen = "192.0.2.10:7000-9000"
+backends = ["10.0.0.11"]
+[[service]]
+name = "e"
+listen = "192.0.2.10:8000-8010"
+backends = ["10.0.0.11"]"#, &[
+        "7:10: `192.0.2.10:8010-8020 tcp` shares a port with `192.0.2.10:8000-8010 tcp`, at /etc/pen/0.toml:3:10; remove it from one of the two",
+        "11:10: `192.0.2.10:8005 tcp` shares a port with `192.0.2.10:8000-8010 tcp`, at /etc/pen/0.toml:3:10; remove it from one of the two",
+        "15:10: `192.0.2.10:7000-9000 tcp` shares a port with `192.0.2.10:8000-8010 tcp`, at /etc/pen/0.toml:3:10; remove it from one of the two",
+        "19:10: listen `192.0.2.10:8000-8010 tcp` is given twice, also at /etc/pen/0.toml:3:10; remove or change one",
+    ]),
+    Case(web!("[2001:db8::10]:8000-8010", r#"mode = "nat"
+backends = ["[2001:db8::11]:8000"]
+check = { type = "tcp" }"#), &[
+        "5:13: the service on [2001:db8::10]:8000-8010 has many ports, of which a packet keeps its own, so that port 8000 of a backend says nothing; leave it out",
+        "6:9: the service has many ports, so that the check does not know which to try; add `port = ...`",
     ]),
     // where backends come from
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
@@ -201,7 +238,7 @@ check = { rise = 0, fall = 101, port = 0 }"#), &[
     ]),
     Case(web!("192.0.2.10:0", r#"backends = ["10.0.0.11"]
 check = { type = "tcp" }"#), &[
-        "5:9: the service is any port, so the check does not know which to try; add `port = ...`",
+        "5:9: the service has many ports, so that the check does not know which to try; add `port = ...`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { kind = "tcp" }"#), &[

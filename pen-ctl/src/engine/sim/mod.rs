@@ -5,6 +5,7 @@
 mod listing;
 mod modes;
 mod operator;
+mod ports;
 mod random;
 mod stories;
 
@@ -24,8 +25,8 @@ use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route
 use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
-    self, Affinity, Backend, Check, CheckKind, Config, Control, Interface, Mode, Node, Ports,
-    Protocol, Service, Vip, XdpMode,
+    self, Affinity, Backend, Check, CheckKind, Config, Control, Interface, Listen, Mode, Node,
+    Ports, Protocol, Service, Vip, XdpMode,
 };
 
 pub(super) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -46,8 +47,7 @@ pub(super) fn config(backends: u8) -> Config {
         vips: vec![Vip { address: VIP, interface: "eth0".into() }],
         services: vec![Service {
             name: "web".into(),
-            vip: VIP,
-            port: 80,
+            listen: Listen { address: VIP, ports: Ports::one(80) },
             protocol: Protocol::Tcp,
             mode: Mode::Dsr,
             affinity: Affinity::Flow,

@@ -1,6 +1,7 @@
 //! Typed access to all maps: read them back whole, carry one write out, sum counters up.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use aya::Ebpf;
@@ -66,7 +67,10 @@ impl Maps {
             self.services.iter().collect::<Result<_, _>>()?;
         let mut slots = BTreeMap::new();
         for service in services.values() {
-            slots.insert(service.id, self.read_table(service)?);
+            // One of many ports has but the same table.
+            if let Entry::Vacant(new) = slots.entry(service.id) {
+                new.insert(self.read_table(service)?);
+            }
         }
         let mut tables = Tables {
             cfg: self.cfg.get(&0, 0)?,
@@ -163,8 +167,8 @@ impl Maps {
         for counter in Counter::ALL {
             counts.verdicts.push(sum(&self.counters, *counter as u32)?);
         }
-        for service in tables.services.values() {
-            counts.services.insert(service.id, sum(&self.service_counters, service.id)?);
+        for id in tables.slots.keys() {
+            counts.services.insert(*id, sum(&self.service_counters, *id)?);
         }
         for id in tables.backends.keys() {
             counts.backends.insert(*id, sum(&self.backend_counters, *id)?);
