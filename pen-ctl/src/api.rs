@@ -181,6 +181,9 @@ pub struct Backend {
     pub health: Health,
     /// It takes new flows.
     pub usable: bool,
+    /// It takes everything while no other backend can, and nothing otherwise.
+    #[serde(default)]
+    pub emergency: bool,
     /// Why not.
     pub why: Option<String>,
     /// Ethernet address that frames are sent to.
@@ -206,6 +209,15 @@ pub struct Vip {
     pub role: String,
     /// Ethernet address that neighbours are told.
     pub mac: Option<String>,
+    /// Echo requests are answered.
+    #[serde(default)]
+    pub echo: bool,
+    /// Access list that packets have to pass.
+    #[serde(default)]
+    pub acl: Option<String>,
+    /// TCP connections that a source may open in a second.
+    #[serde(default)]
+    pub syn_rate: Option<u32>,
     /// Names of the services that listen on it.
     pub services: Vec<String>,
 }

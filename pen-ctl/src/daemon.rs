@@ -62,7 +62,7 @@ async fn serve(
     listener: tokio::net::UnixListener,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
-    let dataplane = Dataplane::open(&places.object, &places.pins)?;
+    let dataplane = Dataplane::open(&places.object, &places.pins, config.node.sizes)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let (adopted, secret, (netlink, mut news), known) = match look_around(&dataplane, &events).await
     {
@@ -146,7 +146,8 @@ async fn look_around(
 ) -> anyhow::Result<(Tables, Secret, (Netlink, JoinHandle<()>), Vec<Event>)> {
     let adopted = dataplane.read()?;
     let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
-    let known = netlink.0.dump().await.context("rtnetlink")?;
+    let mut known = netlink.0.dump().await.context("rtnetlink")?;
+    known.push(Event::MapsOpened(dataplane.sizes()?));
     Ok((adopted, random_secret()?, netlink, known))
 }
 

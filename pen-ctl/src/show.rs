@@ -213,7 +213,11 @@ pub fn backends(backends: &[Backend], style: Style) -> String {
             plain(std::net::SocketAddr::new(backend.address, backend.port)),
             plain(backend.admin),
             plain(backend.health),
-            plain(backend.weight),
+            plain(if backend.emergency {
+                "emergency".to_owned()
+            } else {
+                backend.weight.to_string()
+            }),
             plain(format!("{:.1}%", backend.share)),
             plain(backend.packets),
             plain(backend.bytes),
@@ -228,7 +232,8 @@ pub fn backends(backends: &[Backend], style: Style) -> String {
 /// `penctl vips`.
 #[must_use]
 pub fn vips(vips: &[Vip], style: Style) -> String {
-    let mut table = Table::new(&["ADDRESS", "INTERFACE", "ROLE", "MAC", "SERVICES"]);
+    let mut table =
+        Table::new(&["ADDRESS", "INTERFACE", "ROLE", "MAC", "ECHO", "ACL", "SYN RATE", "SERVICES"]);
     for vip in vips {
         let paint = if vip.role == "master" { Paint::Good } else { Paint::Odd };
         table.row([
@@ -236,6 +241,9 @@ pub fn vips(vips: &[Vip], style: Style) -> String {
             plain(&vip.interface),
             cell(&vip.role, paint),
             plain(vip.mac.as_deref().unwrap_or("-")),
+            plain(if vip.echo { "yes" } else { "no" }),
+            plain(vip.acl.as_deref().unwrap_or("-")),
+            plain(vip.syn_rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s"))),
             plain(if vip.services.is_empty() { "-".to_owned() } else { vip.services.join(",") }),
         ]);
     }
@@ -407,6 +415,7 @@ mod tests {
             admin: Admin::Ready,
             health: if usable { Health::Up } else { Health::Down },
             usable,
+            emergency: false,
             why: (!usable).then(|| "check failed: connection refused".into()),
             mac: Some("02:00:00:00:00:0b".into()),
             interface: Some("eth0".into()),

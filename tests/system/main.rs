@@ -5,12 +5,14 @@
 //! most of them start from.
 #![cfg(test)]
 
+mod access;
 mod bystanders;
 mod config;
 mod control;
 mod crash;
 mod downloads;
 mod dsr;
+mod emergency;
 mod explain;
 mod health;
 mod lab;

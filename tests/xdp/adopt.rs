@@ -10,10 +10,13 @@ use aya::maps::{Array, MapData, MapInfo};
 use pen_common::ABI_VERSION;
 use pen_common::abi::{AddrEntry, Group, map};
 use pen_common::verdict::Counter;
+use pen_ctl::config::Sizes;
 use pen_ctl::engine::tables::{Tables, diff};
 use pen_ctl::io::dataplane::{Dataplane, DataplaneError};
 
-use crate::bench::{Bench, Pins};
+use pen_tests::paths;
+
+use crate::bench::{Bench, Pins, SIZES};
 use crate::frame::{Packet, usual_packets};
 use crate::world::{NIC, VIP4, by_client, empty, usual};
 
@@ -165,10 +168,26 @@ fn a_map_of_the_right_layout_is_adopted_whoever_made_it() {
 }
 
 #[test]
+fn the_tables_that_forget_have_the_size_asked_for_until_they_are_made_anew() {
+    let pins = Pins::new();
+    let object = paths::program("pen.bpf.o").unwrap();
+    let small = Sizes { flows: 2048, clients: 4096, translations: 1024 };
+    let dataplane = Dataplane::open(&object, &pins.0, small).unwrap();
+    assert_eq!(dataplane.sizes().unwrap(), small);
+    drop(dataplane);
+    let adopted = pins.open().unwrap();
+    assert_eq!(adopted.sizes().unwrap(), small, "with all that they remember");
+    adopted.detach();
+    let anew = pins.open().unwrap();
+    assert_eq!(anew.sizes().unwrap(), SIZES);
+    anew.detach();
+}
+
+#[test]
 fn a_missing_object_says_where_it_was_looked_for_and_what_to_do() {
     let pins = Pins::new();
     let path = Path::new("/nonexistent/pen.bpf.o");
-    let error = Dataplane::open(path, &pins.0).err().expect("there is no object");
+    let error = Dataplane::open(path, &pins.0, SIZES).err().expect("there is no object");
     let text = error.to_string();
     let DataplaneError::NoObject { path: looked, source } = error else { panic!("{text}") };
     assert_eq!((looked.as_path(), source.kind()), (path, ErrorKind::NotFound));
@@ -179,7 +198,7 @@ fn a_missing_object_says_where_it_was_looked_for_and_what_to_do() {
 #[test]
 fn a_file_that_is_no_object_is_refused() {
     let pins = Pins::new();
-    let error = Dataplane::open(Path::new("/proc/self/cmdline"), &pins.0).err();
+    let error = Dataplane::open(Path::new("/proc/self/cmdline"), &pins.0, SIZES).err();
     let error = error.expect("no object");
     assert!(matches!(error, DataplaneError::Load(_)), "{error}");
 }

@@ -16,6 +16,7 @@ use aya_obj::programs::XdpAttachType;
 use pen_common::abi::{Backend, Count};
 use pen_common::verdict::Counter;
 use pen_ctl::api::Counts;
+use pen_ctl::config::Sizes;
 use pen_ctl::engine::tables::{Tables, Write, diff};
 use pen_ctl::io::dataplane::{Dataplane, DataplaneError};
 use pen_tests::{paths, prune};
@@ -46,6 +47,9 @@ pub(crate) struct Outcome {
 /// A folder below bpffs that nobody else uses, removed with its pins on drop.
 pub(crate) struct Pins(pub(crate) PathBuf);
 
+/// Small: memory for all entries is taken when a map is made.
+pub(crate) const SIZES: Sizes = Sizes { flows: 1 << 16, clients: 1 << 14, translations: 1 << 14 };
+
 /// The program with maps of its own.
 pub(crate) struct Bench {
     /// None while it is dropped, or with [`Bench::lend`].
@@ -72,7 +76,7 @@ impl Pins {
     /// Loads the program with the maps that are pinned here, or with new ones.
     pub(crate) fn open(&self) -> Result<Dataplane, DataplaneError> {
         let object = paths::program("pen.bpf.o").expect("the object is built");
-        Dataplane::open(&object, &self.0)
+        Dataplane::open(&object, &self.0, SIZES)
     }
 }
 

@@ -2,6 +2,7 @@
 //! records, and stubborn services that never send a flow elsewhere.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use pen_common::abi::{ACL_ALLOW, ACL_DENY, Backend, Cfg, Service, Slot};
 use pen_common::verdict::Counter;
@@ -25,7 +26,8 @@ fn with_lists(prefixes: &[(u32, &str, u8, u32)]) -> Tables {
     for (list, addr, bits, verdict) in prefixes {
         let addr: IpAddr = addr.parse().expect("literal");
         let bits = if addr.is_ipv4() { 96 + bits } else { *bits };
-        tables.prefixes.insert(Prefix { list: *list, addr: addr.into(), bits }, *verdict);
+        Arc::make_mut(&mut tables.prefixes)
+            .insert(Prefix { list: *list, addr: addr.into(), bits }, *verdict);
     }
     tables
 }

@@ -1,6 +1,8 @@
 //! One frame for each counter: a reason that nothing can construct, or a new one without a test,
 //! does not get in. The match has no wildcard, so that a new counter fails to compile here.
 
+use std::sync::Arc;
+
 use pen_common::abi::{ACL_DENY, Backend, Group, Service};
 use pen_common::net::{Addr, MacAddr};
 use pen_common::verdict::Counter;
@@ -62,7 +64,7 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
                 entry.acl = 1;
             }
             let everybody = Prefix { list: 1, addr: Addr::default(), bits: 0 };
-            tables.prefixes.insert(everybody, ACL_DENY);
+            Arc::make_mut(&mut tables.prefixes).insert(everybody, ACL_DENY);
             (tables, frame)
         }
         Counter::DropRate => {

@@ -16,6 +16,10 @@ use crate::config::{Backend, Listen, Mode};
 const BACKEND: Spec =
     Spec { name: "backend", title: "a backend", keys: &["address", "name", "weight"] };
 
+/// It takes everything or nothing: a weight would say nothing.
+const EMERGENCY: Spec =
+    Spec { name: "emergency", title: "`emergency`", keys: &["address", "name"] };
+
 /// Most backends of one service: a Maglev table of default size still shares fairly among them.
 const MAX_PER_SERVICE: usize = 1000;
 
@@ -54,7 +58,8 @@ pub(super) fn list(
         let kind = ErrorKind::TooMany { what: "backends in one list", max: MAX_PER_SERVICE };
         report.add(element.place, kind);
     }
-    let backends: Vec<_> = elements.into_iter().map(|element| backend(element, report)).collect();
+    let backends: Vec<_> =
+        elements.into_iter().map(|element| backend(element, &BACKEND, report)).collect();
     let rests = |backend: &Read<RawBackend>| matches!(backend, Ok(RawBackend { weight: 0, .. }));
     if backends.iter().all(rests) {
         return Err(report.add(place, ErrorKind::AllWeightsZero));
@@ -62,9 +67,18 @@ pub(super) fn list(
     Ok(Some(backends))
 }
 
-fn backend(At { place, value }: At<&DeValue<'_>>, report: &mut Report<'_>) -> Read<RawBackend> {
+/// Reads the key `emergency` of a service.
+pub(super) fn emergency(owner: &Table<'_>, report: &mut Report<'_>) -> Read<Option<RawBackend>> {
+    owner.get("emergency").map(|value| backend(value, &EMERGENCY, report)).transpose()
+}
+
+fn backend(
+    At { place, value }: At<&DeValue<'_>>,
+    spec: &'static Spec,
+    report: &mut Report<'_>,
+) -> Read<RawBackend> {
     match value {
-        DeValue::Table(entries) => detailed(&Table::open(&BACKEND, place, entries, report), report),
+        DeValue::Table(entries) => detailed(&Table::open(spec, place, entries, report), report),
         _ => {
             let text = raw::text(At { place, value }, EXPECTED, report)?;
             let (host, port) = endpoint(text, report)?;
@@ -161,21 +175,23 @@ impl<'a> Binder<'a> {
         Self { vips, system, resolved: HashMap::new() }
     }
 
-    /// The backends of the service that listens on `listen`.
+    /// The backends of the service that listens on `listen`, and the one for emergencies.
     pub(super) fn bind(
         &mut self,
         list: &[Read<RawBackend>],
+        emergency: Option<&RawBackend>,
         listen: Listen,
         mode: Mode,
         report: &mut Report<'_>,
-    ) -> Read<Vec<Backend>> {
+    ) -> Read<(Vec<Backend>, Option<Backend>)> {
         let mut names = Names::new("backend name");
         let mut addresses = Names::new("backend");
         let mut endpoints = Names::new("backend");
-        let backends: Vec<_> = list
-            .iter()
+        let all = list.iter().map(|raw| raw.as_ref().map_err(|reported| *reported));
+        let backends: Vec<_> = all
+            .chain(emergency.map(Ok))
             .map(|raw| {
-                let raw = raw.as_ref().map_err(|reported| *reported)?;
+                let raw = raw?;
                 let backend = self.backend(raw, listen, mode, report)?;
                 let place = raw.place;
                 if mode.translates() {
@@ -189,7 +205,9 @@ impl<'a> Binder<'a> {
                 Ok(backend)
             })
             .collect();
-        backends.into_iter().collect()
+        let mut backends: Vec<_> = backends.into_iter().collect::<Read<_>>()?;
+        let emergency = emergency.and_then(|_| backends.pop());
+        Ok((backends, emergency))
     }
 
     fn backend(

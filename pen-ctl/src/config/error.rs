@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Listen, Mode, Ports};
+use crate::config::{Cidr, Listen, Mode, Ports};
 
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,7 @@ pub enum ErrorKind {
     UndeclaredInterface { name: String, near: Option<String> },
     UndeclaredVip { address: IpAddr, declared: Vec<IpAddr> },
     UndeclaredPool { name: String, near: Option<String> },
+    UndeclaredAcl { name: String, near: Option<String> },
 
     // The node: its secret, its socket, its interfaces.
     SecretUnreadable { file: PathBuf, reason: String },
@@ -106,6 +107,8 @@ pub enum ErrorKind {
     InvalidAddress { text: String },
     InvalidListen { text: String },
     InvalidBackend { text: String },
+    InvalidNetwork { text: String },
+    NotFirstAddress { text: String, network: Cidr },
     UnusableAddress { address: IpAddr, why: &'static str },
     UnresolvableName { host: String, reason: String },
     NoAddressOfFamily { host: String, vip: IpAddr },
@@ -215,6 +218,16 @@ impl fmt::Display for ErrorKind {
                 }
             }
 
+            Self::UndeclaredAcl { name, near } => {
+                write!(f, "no `[[acl]]` is called `{name}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None => {
+                        write!(f, "add `[[acl]]` with `name = \"{name}\"` and `deny` or `allow`")
+                    }
+                }
+            }
+
             Self::SecretUnreadable { file, reason } => write!(
                 f,
                 "the secret {0} cannot be read ({reason}); correct the path, or make it with `openssl rand -hex 16 > \
@@ -282,6 +295,14 @@ impl fmt::Display for ErrorKind {
                 "`{text}` is no address of a backend; write \"10.0.0.11:80\", \
                  \"[2001:db8::11]:80\" or \"host.example:80\", the port may be left out"
             ),
+            Self::InvalidNetwork { text } => write!(
+                f,
+                "`{text}` is no network; write one like \"192.0.2.0/24\" or \"2001:db8::/32\", or \
+                 one address"
+            ),
+            Self::NotFirstAddress { text, network } => {
+                write!(f, "`{text}` does not begin at its network's first address; write {network}")
+            }
             Self::UnusableAddress { address, why } => {
                 write!(f, "{address} is {why}; use an address of one host on a network")
             }

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::config::error::{ConfigError, ErrorKind, Position};
 use crate::config::raw::{Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Config, node, service, vip};
+use crate::config::{Config, acl, node, service, vip};
 
 /// A configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn document<'s>(number: usize, text: &'s str, report: &mut Report<'_>) -> Spanne
 const ROOT: Spec = Spec {
     name: "",
     title: "the file",
-    keys: &["node", "interface", "control", "vip", "service", "pool"],
+    keys: &["node", "interface", "control", "acl", "vip", "service", "pool"],
 };
 
 /// The top level of all files.
@@ -167,14 +167,21 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     let node = node::node(roots, system, report);
     let control = node::control(roots, report);
     let (interfaces, interface_names) = node::interfaces(roots, system, report);
-    let (vips, addresses) =
-        vip::vips(roots, &interface_names, interfaces.as_deref().unwrap_or_default(), report);
+    let (acls, acl_names) = acl::acls(roots, report);
+    let (vips, addresses) = vip::vips(
+        roots,
+        &interface_names,
+        interfaces.as_deref().unwrap_or_default(),
+        &acl_names,
+        report,
+    );
     let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
     let services = service::services(roots, &addresses, ports, system, report);
     Ok(Config {
         node: node?,
         interfaces: interfaces?,
         control: control?,
+        acls: acls?,
         vips: vips?,
         services: services?,
     })

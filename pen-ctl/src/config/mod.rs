@@ -2,7 +2,9 @@
 //! it may rely on the rules checked by [`load()`] (every service listens on a VIP, names are unique,
 //! families match, ...), and nobody after it sees text.
 
+mod acl;
 mod backend;
+mod cidr;
 mod error;
 mod listen;
 mod load;
@@ -23,6 +25,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pen_common::abi;
+
+pub use cidr::Cidr;
 pub use error::{ConfigError, ErrorKind, Position};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
@@ -35,6 +40,9 @@ pub use words::UnknownWord;
 /// Highest weight of a backend.
 pub const MAX_WEIGHT: u32 = 256;
 
+/// Highest limit of connections that a source may open in a second.
+pub const MAX_SYN_RATE: u32 = 1_000_000;
+
 /// A whole valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -44,6 +52,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// How `penctl` reaches the daemon.
     pub control: Control,
+    /// Access lists; names are unique.
+    pub acls: Vec<Acl>,
     /// Virtual addresses.
     pub vips: Vec<Vip>,
     /// Services.
@@ -61,6 +71,30 @@ pub struct Node {
     /// Ports that masqueraded flows get; none of them is one that the machine gives its own
     /// connections if some service masquerades.
     pub masquerade_ports: Ports,
+    /// How much the kernel remembers.
+    pub sizes: Sizes,
+}
+
+/// Entries of the kernel's tables that forget what was not used for longest when they are full.
+/// Memory for them is taken at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Flows of slots that have moved; about 100 bytes each.
+    pub flows: u32,
+    /// Clients of services with affinity by client; about 100 bytes each.
+    pub clients: u32,
+    /// Translations; a flow of mode `nat` has one, of mode `masquerade` two. About 150 bytes each.
+    pub translations: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            flows: abi::DEFAULT_FLOWS,
+            clients: abi::DEFAULT_CLIENTS,
+            translations: abi::DEFAULT_TRANSLATIONS,
+        }
+    }
 }
 
 /// An interface that XDP is attached to.
@@ -99,6 +133,32 @@ pub struct Vip {
     pub address: IpAddr,
     /// Name of the interface on whose network it lives; one of [`Config::interfaces`].
     pub interface: String,
+    /// Echo requests are answered for it.
+    pub echo: bool,
+    /// Access list that its packets have to pass; one of [`Config::acls`].
+    pub acl: Option<String>,
+    /// TCP connections that a source may open in a second, 1..=[`MAX_SYN_RATE`].
+    pub syn_rate: Option<u32>,
+}
+
+/// An access list. Of the networks that hold a source the smallest decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acl {
+    /// Unique name.
+    pub name: String,
+    /// Networks, each only once.
+    pub networks: Vec<(Cidr, Access)>,
+    /// What holds for all others.
+    pub default: Access,
+}
+
+/// What an access list says of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its packets go on.
+    Allow,
+    /// They are dropped.
+    Deny,
 }
 
 /// A service.
@@ -119,6 +179,11 @@ pub struct Service {
     /// At least one; names and (address, port) are unique within the service, in a mode that keeps
     /// the port even addresses; not all weights are 0; none is a VIP.
     pub backends: Vec<Backend>,
+    /// Takes everything while no other backend can; not among [`Service::backends`], but under the
+    /// same rules.
+    pub emergency: Option<Backend>,
+    /// Flows wait for their backend while it is down, instead of going to another one.
+    pub stubborn: bool,
     /// How backends are probed.
     pub check: Check,
 }
@@ -130,6 +195,13 @@ pub struct Listen {
     pub address: IpAddr,
     /// Ports, of which no other service of the same protocol has one.
     pub ports: Ports,
+}
+
+impl Service {
+    /// All backends, the one for emergencies last.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().chain(&self.emergency)
+    }
 }
 
 /// A transport protocol.

@@ -7,10 +7,13 @@ use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Control, Interface, Node, Ports, XdpMode};
+use crate::config::{Control, Interface, Node, Ports, Sizes, XdpMode};
 
-const NODE: Spec =
-    Spec { name: "node", title: "[node]", keys: &["name", "secret_file", "masquerade_ports"] };
+const NODE: Spec = Spec {
+    name: "node",
+    title: "[node]",
+    keys: &["name", "secret_file", "masquerade_ports", "flows", "clients", "translations"],
+};
 const CONTROL: Spec = Spec { name: "control", title: "[control]", keys: &["socket"] };
 const INTERFACE: Spec = Spec { name: "interface", title: "[[interface]]", keys: &["name", "xdp"] };
 
@@ -22,11 +25,25 @@ const MASQUERADE_PORTS: Ports = Ports { first: 10240, last: 32767 };
 pub(super) fn node(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Node> {
     let table = roots.one(&NODE, report)?;
     let name = node_name(table.as_ref(), system, report);
-    let (secret, masquerade_ports) = match table {
-        Some(table) => (secret(&table, system, report), masquerade_ports(&table, system, report)),
-        None => (Ok(None), Ok(MASQUERADE_PORTS)),
+    let Some(table) = table else {
+        let (masquerade_ports, sizes) = (MASQUERADE_PORTS, Sizes::default());
+        return Ok(Node { name: name?, secret: None, masquerade_ports, sizes });
     };
-    Ok(Node { name: name?, secret: secret?, masquerade_ports: masquerade_ports? })
+    let secret = secret(&table, system, report);
+    let masquerade_ports = masquerade_ports(&table, system, report);
+    let sizes = sizes(&table, report);
+    Ok(Node { name: name?, secret: secret?, masquerade_ports: masquerade_ports?, sizes: sizes? })
+}
+
+fn sizes(table: &Table<'_>, report: &mut Report<'_>) -> Read<Sizes> {
+    let mut size = |key| table.integer(key, 1024..=1 << 24, report);
+    let (flows, clients, translations) = (size("flows"), size("clients"), size("translations"));
+    let default = Sizes::default();
+    Ok(Sizes {
+        flows: flows?.unwrap_or(default.flows),
+        clients: clients?.unwrap_or(default.clients),
+        translations: translations?.unwrap_or(default.translations),
+    })
 }
 
 fn masquerade_ports(

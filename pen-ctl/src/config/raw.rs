@@ -216,6 +216,15 @@ impl<'d> Table<'d> {
             })
     }
 
+    /// True or false.
+    pub(super) fn boolean(&self, key: &str, report: &mut Report<'_>) -> Read<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(At { value: DeValue::Boolean(value), .. }) => Ok(Some(*value)),
+            Some(At { place, value }) => Err(wrong_type(place, "true or false", value, report)),
+        }
+    }
+
     /// One of the words of an enum.
     pub(super) fn word<W: Word>(
         &self,

@@ -30,6 +30,8 @@ const SERVICE: Spec = Spec {
         "backends",
         "pool",
         "check",
+        "emergency",
+        "stubborn",
         memory::KEYS[0],
         memory::KEYS[1],
         memory::KEYS[2],
@@ -69,7 +71,7 @@ pub(super) fn services(
     let services: Vec<_> = services.into_iter().collect::<Read<_>>()?;
     let mut backends = 0;
     for (table, service) in tables.iter().zip(&services) {
-        backends += service.backends.len();
+        backends += service.backends.len() + usize::from(service.emergency.is_some());
         if backends > MAX_BACKEND_COUNT {
             let what = "backends in all services";
             let kind = ErrorKind::TooMany { what, max: MAX_BACKEND_COUNT };
@@ -102,17 +104,21 @@ impl Reader<'_> {
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, report);
+        let stubborn = table.boolean("stubborn", report);
         let pool = self.pool(table, report);
+        let emergency = backend::emergency(table, report);
 
         let (listen, mode) = (listen?, mode?);
         let Pool { backends, check } = pool?;
-        let backends = self.binder.bind(&backends, listen, mode, report);
+        let emergency = emergency?;
+        let backends = self.binder.bind(&backends, emergency.as_ref(), listen, mode, report);
         let protocol = protocol?;
         // The service's own check replaces the pool's as a whole.
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
         let check = check.of_service(protocol, listen.ports, report);
         // All XDP modes have but one scheduler, so that the word is only checked.
         let (Some(Scheduler::Maglev) | None) = scheduler?;
+        let (backends, emergency) = backends?;
         Ok(Service {
             name: name?.value,
             listen,
@@ -120,7 +126,9 @@ impl Reader<'_> {
             mode,
             affinity: affinity?,
             memory: memory?,
-            backends: backends?,
+            backends,
+            emergency,
+            stubborn: stubborn?.unwrap_or(false),
             check: check?,
         })
     }

@@ -8,15 +8,20 @@ use pen_common::abi::MAX_ADDRS;
 use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
-use crate::config::{Interface, Vip, XdpMode};
+use crate::config::{Interface, MAX_SYN_RATE, Vip, XdpMode};
 
-const VIP: Spec = Spec { name: "vip", title: "[[vip]]", keys: &["address", "interface"] };
+const VIP: Spec = Spec {
+    name: "vip",
+    title: "[[vip]]",
+    keys: &["address", "interface", "echo", "acl", "syn_rate"],
+};
 
 /// `[[vip]]`, and the addresses that services may listen on.
 pub(super) fn vips(
     roots: &Roots<'_>,
     interfaces: &Names<String>,
     valid: &[Interface],
+    acls: &Names<String>,
     report: &mut Report<'_>,
 ) -> (Read<Vec<Vip>>, Names<IpAddr>) {
     let mut addresses = Names::new("VIP");
@@ -27,7 +32,7 @@ pub(super) fn vips(
     }
     let vips: Vec<_> = tables
         .into_iter()
-        .map(|table| vip(table, interfaces, valid, &mut addresses, report))
+        .map(|table| vip(table, interfaces, valid, acls, &mut addresses, report))
         .collect();
     (vips.into_iter().collect(), addresses)
 }
@@ -36,6 +41,7 @@ fn vip(
     table: Read<Table<'_>>,
     interfaces: &Names<String>,
     valid: &[Interface],
+    acls: &Names<String>,
     addresses: &mut Names<IpAddr>,
     report: &mut Report<'_>,
 ) -> Read<Vip> {
@@ -43,8 +49,28 @@ fn vip(
         .and_then(|table| table.required_text("address", "\"192.0.2.10\"", report))
         .and_then(|text| address(text, report));
     let address = addresses.claim(address, report);
-    let interface = interface(&table?, interfaces, valid, report);
-    Ok(Vip { address: address?.value, interface: interface? })
+    let table = table?;
+    let interface = interface(&table, interfaces, valid, report);
+    let echo = table.boolean("echo", report);
+    let acl = acl(&table, acls, report);
+    let syn_rate = table.integer("syn_rate", 1..=MAX_SYN_RATE, report);
+    Ok(Vip {
+        address: address?.value,
+        interface: interface?,
+        echo: echo?.unwrap_or(false),
+        acl: acl?,
+        syn_rate: syn_rate?,
+    })
+}
+
+fn acl(table: &Table<'_>, acls: &Names<String>, report: &mut Report<'_>) -> Read<Option<String>> {
+    let Some(At { place, value }) = table.text("acl", report)? else { return Ok(None) };
+    let name = value.to_owned();
+    if acls.find(&name).is_some() {
+        return Ok(Some(name));
+    }
+    let kind = || ErrorKind::UndeclaredAcl { near: raw::nearest(&name, &acls.in_order()), name };
+    Err(acls.missing(place, kind, report))
 }
 
 fn interface(

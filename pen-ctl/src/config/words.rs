@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::{Affinity, Mode, Protocol, XdpMode};
+use crate::config::{Access, Affinity, Mode, Protocol, XdpMode};
 
 /// An enum that is spelled as a word.
 pub(crate) trait Word: Copy + 'static {
@@ -76,6 +76,7 @@ words! {
     Protocol { Tcp = "tcp", Udp = "udp" }
     Mode { Dsr = "dsr", Ipip = "ipip", Gue = "gue", Nat = "nat", Masquerade = "masquerade" }
     Affinity { Client = "client", Flow = "flow" }
+    Access { Allow = "allow", Deny = "deny" }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ use crate::config::{Affinity, CheckKind, Mode};
 /// New records that a CPU may make in a second: the tables then hold those of the last minute at
 /// least, whoever floods them.
 const RECORDS_PER_SECOND: u32 = 16_000;
+/// A second in nanoseconds.
+const SECOND_NS: u32 = 1_000_000_000;
 /// ICMP errors that a CPU may send in a second.
 const ICMP_PER_SECOND: u32 = 1000;
 
@@ -64,39 +66,57 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
 }
 
 /// Members of a service's table as things stand, with `changed` in place of the backend at that
-/// index: for dry runs.
+/// index: for dry runs. Those of a stubborn service stay while they are down; the backend for
+/// emergencies is alone or not at all.
 pub(super) fn members(
     service: &Service,
     network: &Network,
     changed: Option<(usize, Admin, u32)>,
 ) -> Vec<Member> {
-    let mut members = Vec::new();
+    let mut wished = Vec::new();
+    let mut able = Vec::new();
+    let mut emergency = None;
     for (index, backend) in service.backends.iter().enumerate() {
         let (admin, weight) = match changed {
             Some((at, admin, weight)) if at == index => (admin, weight),
             _ => (backend.admin, backend.weight()),
         };
+        if admin != Admin::Ready || weight == 0 || backend.leaving {
+            continue;
+        }
+        let member = Member {
+            addr: Addr::from(backend.config.address),
+            port: Be16::new(backend.config.port),
+            weight,
+            id: u16::try_from(backend.id).expect("backend ids end below 2^14"),
+        };
         // Whatever the operator wishes, a backend without a way or a good check takes nothing.
-        let able = network.hop(backend.config.address, service.config.mode).is_ok()
+        let is_able = network.hop(backend.config.address, service.config.mode).is_ok()
             && (service.config.check.kind == CheckKind::None
                 || backend.health.state() == State::Up);
-        if able && admin == Admin::Ready && weight > 0 && !backend.leaving {
-            members.push(Member {
-                addr: Addr::from(backend.config.address),
-                port: Be16::new(backend.config.port),
-                weight,
-                id: u16::try_from(backend.id).expect("backend ids end below 2^14"),
-            });
+        if service.is_emergency(backend) {
+            emergency = Some(member).filter(|_| is_able);
+        } else {
+            wished.push(member);
+            able.extend(Some(member).filter(|_| is_able));
         }
     }
-    members
+    // At the start the others may just not have been checked yet.
+    let may_help = able.is_empty() && !(service.fresh && awaits_checks(service));
+    match emergency.filter(|_| may_help) {
+        Some(emergency) => vec![emergency],
+        None if service.config.stubborn => wished,
+        None => able,
+    }
 }
 
 /// Whether the first check of some backend is still to come: nothing is known of the service then.
 fn awaits_checks(service: &Service) -> bool {
     service.config.check.kind != CheckKind::None
         && service.backends.iter().any(|backend| {
-            backend.health.state() == State::Checking && backend.admin != Admin::Maint
+            backend.health.state() == State::Checking
+                && backend.admin != Admin::Maint
+                && !service.is_emergency(backend)
         })
 }
 
@@ -127,20 +147,27 @@ impl Engine {
 
     fn refresh_members(&mut self, now: Moment) {
         let mut outages = Vec::new();
+        let mut emergencies = Vec::new();
         for service in &mut self.services {
             let deaths = note_states(service, &self.network, &mut self.last_generation);
             let may_wait = service.fresh && service.start_by != Moment::NEVER;
             let waits = may_wait && awaits_news(service, &self.network);
             let members = if waits { Vec::new() } else { members(service, &self.network, None) };
             let ids: BTreeSet<u32> = members.iter().map(|member| u32::from(member.id)).collect();
-            for backend in &mut service.backends {
-                let usable = ids.contains(&backend.id);
+            for index in 0..service.backends.len() {
+                let is_emergency = service.is_emergency(&service.backends[index]);
+                let backend = &mut service.backends[index];
+                let usable = ids.contains(&backend.id) && backend.state == abi::Backend::UP;
                 if usable != backend.usable {
                     backend.usable = usable;
                     backend.usable_since = now;
+                    if is_emergency {
+                        let subject = format!("{}/{}", service.config.name, backend.config.name);
+                        emergencies.push((subject, usable));
+                    }
                 }
             }
-            let down = members.is_empty();
+            let down = !service.backends.iter().any(|backend| backend.usable);
             if !(down && (waits || awaits_checks(service))) && service.down != Some(down) {
                 // That a service starts well is no news.
                 if down || service.down == Some(true) {
@@ -160,6 +187,15 @@ impl Engine {
                     service.table.retarget(&targets, |id| !alive.contains(&id), now);
                 }
                 service.members = Some(members);
+            }
+        }
+        for (subject, begins) in emergencies {
+            if begins {
+                let text = format!("{subject} takes over: no other backend is usable");
+                self.warn(now, "emergency", &subject, text);
+            } else {
+                let text = format!("{subject} takes no new flows any more");
+                self.tell(now, "emergency-over", &subject, text);
             }
         }
         for (name, down) in outages {
@@ -203,13 +239,24 @@ impl Engine {
     }
 
     fn desired(&self) -> Tables {
-        let mut desired = Tables { cfg: self.cfg(), ..Tables::default() };
+        let prefixes = Arc::clone(self.lists.prefixes());
+        let mut desired = Tables { cfg: self.cfg(), prefixes, ..Tables::default() };
         desired.groups.insert(0, Group::ALWAYS);
         for vip in &self.config.vips {
             // Without its interface there is no Ethernet address to answer with.
             let Some(link) = self.network.link_by_name(&vip.interface) else { continue };
-            let entry = AddrEntry { ifindex: link.ifindex, mac: link.mac, ..AddrEntry::default() };
-            desired.addrs.insert(Addr::from(vip.address), entry);
+            let addr = Addr::from(vip.address);
+            let entry = AddrEntry {
+                ifindex: link.ifindex,
+                group: 0,
+                mac: link.mac,
+                flags: if vip.echo { AddrEntry::ECHO } else { 0 },
+                acl: vip.acl.as_ref().map_or(0, |name| self.lists.number(name)),
+                syn_interval_ns: vip.syn_rate.map_or(0, |rate| SECOND_NS / rate),
+                id: self.addr_ids.number(&addr).unwrap_or(0),
+                _pad: 0,
+            };
+            desired.addrs.insert(addr, entry);
         }
         for service in &self.services {
             let entry = service_entry(service);
@@ -267,7 +314,7 @@ pub(super) fn service_entry(service: &Service) -> abi::Service {
             Mode::Nat => abi::Service::NAT,
             Mode::Masquerade => abi::Service::MASQUERADE,
         },
-        flags: 0,
+        flags: if service.config.stubborn { abi::Service::STUBBORN } else { 0 },
         flow_ttl_ns: nanos(memory.settle),
         client_ttl_ns: nanos(memory.affinity_ttl),
     }

@@ -10,7 +10,7 @@ use pen_common::net::MacAddr;
 
 use super::census::Census;
 use super::tables::Write;
-use crate::config::XdpMode;
+use crate::config::{Sizes, XdpMode};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub enum Event {
         /// What the system said.
         error: String,
     },
+    /// The maps were opened, and have room for this much.
+    MapsOpened(Sizes),
     /// Writes to the maps failed; this is what the maps hold in fact.
     WriteFailed {
         /// What the system said.

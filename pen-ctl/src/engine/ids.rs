@@ -30,6 +30,12 @@ impl<K: Ord + Clone> Ids<K> {
         }
     }
 
+    /// The number of a key that has one.
+    #[must_use]
+    pub fn number(&self, key: &K) -> Option<u32> {
+        self.of.get(key).copied()
+    }
+
     /// The number of a key, and whether it is new; `None` if all are taken.
     pub fn assign(&mut self, key: &K) -> Option<(u32, bool)> {
         if let Some(id) = self.of.get(key) {

@@ -9,6 +9,7 @@ use pen_common::abi::{self, ServiceKey};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, protocol};
 
+use super::access::Lists;
 use super::health::{Health, State};
 use super::network::Hop;
 use super::slots::Table;
@@ -21,6 +22,9 @@ impl Engine {
     /// slot whose number changed its meaning.
     pub(super) fn adopt_ids(&mut self) {
         let mut keys = BTreeMap::new();
+        for (addr, entry) in &self.applied.addrs {
+            self.addr_ids.adopt(*addr, entry.id);
+        }
         // In the order of the ports: the first one is the service's identity.
         for (key, service) in &self.applied.services {
             self.service_ids.adopt(*key, service.id);
@@ -68,7 +72,7 @@ impl Engine {
             .iter()
             .flat_map(|service| {
                 let key = service_key(service);
-                service.backends.iter().map(move |backend| backend_key(key, backend))
+                service.all_backends().map(move |backend| backend_key(key, backend))
             })
             .collect();
         let services: BTreeSet<ServiceKey> = wanted.iter().map(|(service, ..)| *service).collect();
@@ -87,7 +91,7 @@ impl Engine {
                 .into_iter()
                 .map(|backend| (backend_key(key, &backend.config), backend))
                 .collect();
-            for backend in &service.config.backends {
+            for backend in service.config.all_backends() {
                 let identity = backend_key(key, backend);
                 service.backends.push(match kept.remove(&identity) {
                     Some(kept) => Backend { config: backend.clone(), leaving: false, ..kept },
@@ -103,6 +107,8 @@ impl Engine {
             self.services.push(service);
         }
         self.free_ids();
+        self.number_addresses();
+        self.lists = Lists::new(&self.config.acls, &self.config.vips);
         let attached = self.config.interfaces.iter().filter(|found| found.xdp != XdpMode::Off);
         self.network.declare(attached.map(|interface| interface.name.clone()));
         for interface in &self.config.interfaces {
@@ -117,6 +123,15 @@ impl Engine {
         }
         self.watch_backends(now);
         self.dirty = true;
+    }
+
+    fn number_addresses(&mut self) {
+        let addrs = self.config.vips.iter().map(|vip| Addr::from(vip.address)).collect();
+        self.addr_ids.make_room(&addrs);
+        for addr in &addrs {
+            self.addr_ids.assign(addr).expect("config has no more addresses than ids");
+        }
+        self.addr_ids.retain(&addrs);
     }
 
     /// Watches the ways to all backends.

@@ -6,6 +6,7 @@
 //! [`event`] is the vocabulary that all parts share; the parts ([`health`], [`ids`], [`journal`],
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
+pub mod access;
 pub mod census;
 mod desired;
 pub mod event;
@@ -37,7 +38,8 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
 
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Config, XdpMode};
+use crate::config::{self, CheckKind, Config, Sizes, XdpMode};
+use access::Lists;
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use health::{Health, Rules, State};
 use ids::Ids;
@@ -73,6 +75,9 @@ pub struct Engine {
     network: Network,
     service_ids: Ids<ServiceKey>,
     backend_ids: Ids<BackendKey>,
+    addr_ids: Ids<Addr>,
+    /// Access lists of the configuration.
+    lists: Lists,
     last_generation: u32,
     /// What the maps hold once all actions so far are carried out.
     applied: Tables,
@@ -85,6 +90,8 @@ pub struct Engine {
     census_under_way: bool,
     /// After one failed, not before this time.
     next_census: Moment,
+    /// What the maps have room for.
+    sizes: Option<Sizes>,
     /// What the operator was warned of.
     warned: BTreeSet<String>,
     actions: VecDeque<Action>,
@@ -134,6 +141,15 @@ struct Backend {
     usable_since: Moment,
 }
 
+impl Service {
+    /// Whether a backend is the one that takes over when no other can.
+    fn is_emergency(&self, backend: &Backend) -> bool {
+        let id = |backend: &config::Backend| (backend.address, backend.port);
+        let emergency = self.config.emergency.as_ref().map(id);
+        !backend.leaving && emergency == Some(id(&backend.config))
+    }
+}
+
 impl Backend {
     fn weight(&self) -> u32 {
         self.weight.unwrap_or(self.config.weight)
@@ -169,6 +185,8 @@ impl Engine {
             network: Network::default(),
             service_ids: Ids::new(0, abi::MAX_SERVICES),
             backend_ids: Ids::new(1, abi::MAX_BACKENDS),
+            addr_ids: Ids::new(1, abi::MAX_ADDRS + 1),
+            lists: Lists::default(),
             last_generation: 0,
             applied: adopted,
             dirty: false,
@@ -176,6 +194,7 @@ impl Engine {
             solicited: BTreeSet::new(),
             census_under_way: false,
             next_census: Moment(0),
+            sizes: None,
             warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
@@ -218,6 +237,7 @@ impl Engine {
                 self.next_census = now + CENSUS_RETRY;
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
+            Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::WriteFailed { error, actual } => {
                 self.applied = *actual;
                 self.retry_writes_at = now + WRITE_RETRY;

@@ -13,6 +13,9 @@ use super::{Engine, Service};
 use crate::api;
 use crate::config::{CheckKind, XdpMode};
 
+/// Why a backend for emergencies takes nothing.
+const IDLE: &str = "waits for an emergency: others are usable";
+
 impl Engine {
     /// Answers a question that changes nothing, except about the process itself.
     #[must_use]
@@ -112,6 +115,8 @@ impl Engine {
             let standing = standing(service, backend, &self.network);
             let count = counts.backends.get(&backend.id).copied().unwrap_or_default();
             let owned = slots.get(&backend.id).copied().unwrap_or(0);
+            let emergency = service.is_emergency(backend);
+            let idle = emergency && !backend.usable;
             let interface = standing.hop.and_then(|hop| self.network.link(hop.ifindex));
             api::Backend {
                 service: service.config.name.clone(),
@@ -128,7 +133,8 @@ impl Engine {
                     (CheckKind::Tcp { .. }, State::Down) => api::Health::Down,
                 },
                 usable: backend.usable,
-                why: standing.why,
+                emergency,
+                why: standing.why.or_else(|| idle.then(|| IDLE.to_owned())),
                 mac: standing.hop.map(|hop| hop.mac.to_string()),
                 interface: interface.map(|link| link.name.clone()),
                 packets: count.packets,
@@ -150,6 +156,9 @@ impl Engine {
                 interface: vip.interface.clone(),
                 role: if link.is_some() { "master" } else { "inactive" }.to_owned(),
                 mac: link.map(|link| link.mac.to_string()),
+                echo: vip.echo,
+                acl: vip.acl.clone(),
+                syn_rate: vip.syn_rate,
                 services: self
                     .services
                     .iter()

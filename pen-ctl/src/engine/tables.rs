@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pen_common::abi::{
-    AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, MAX_LISTENS, Record, Service, ServiceKey,
-    Slot,
+    AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, MAX_ADDRS, MAX_LISTENS, MAX_PREFIXES,
+    Record, Service, ServiceKey, Slot,
 };
 use pen_common::forward::Lookup;
 use pen_common::hash;
@@ -31,7 +31,7 @@ pub struct Tables {
     /// `TX`.
     pub egress: BTreeSet<u32>,
     /// `ACL`: [`pen_common::abi::ACL_ALLOW`] or [`pen_common::abi::ACL_DENY`].
-    pub prefixes: BTreeMap<Prefix, u32>,
+    pub prefixes: Arc<BTreeMap<Prefix, u32>>,
 }
 
 /// A prefix of an access list.
@@ -107,27 +107,36 @@ pub fn diff(applied: &Tables, desired: &Tables) -> Vec<Write> {
         writes.push(Write::SetTable(*id, Arc::clone(slots)));
     }
     let removed = gone(&applied.services, &desired.services).map(|key| Write::RemoveService(*key));
-    let mut removed: Vec<Write> = removed.collect();
-    // Elsewhere what is gone leaves last; these alone may be tens of thousands.
+    let mut removed_services: Vec<Write> = removed.collect();
+    // What is gone leaves last, unless that needs more room than there is.
     if !has_room(&applied.services, &desired.services, MAX_LISTENS) {
-        writes.append(&mut removed);
+        writes.append(&mut removed_services);
     }
     for (key, service) in changed(&applied.services, &desired.services) {
         writes.push(Write::SetService(*key, *service));
     }
-    for (prefix, verdict) in changed(&applied.prefixes, &desired.prefixes) {
-        writes.push(Write::SetPrefix(*prefix, *verdict));
+    let mut removed_prefixes = Vec::new();
+    // Compared only if they can differ: there may be a hundred thousand.
+    if !Arc::ptr_eq(&applied.prefixes, &desired.prefixes) {
+        let removed = gone(&applied.prefixes, &desired.prefixes);
+        removed_prefixes.extend(removed.map(|prefix| Write::RemovePrefix(*prefix)));
+        if !has_room(&applied.prefixes, &desired.prefixes, MAX_PREFIXES) {
+            writes.append(&mut removed_prefixes);
+        }
+        let set = changed(&applied.prefixes, &desired.prefixes);
+        writes.extend(set.map(|(prefix, verdict)| Write::SetPrefix(*prefix, *verdict)));
+    }
+    let removed = gone(&applied.addrs, &desired.addrs).map(|addr| Write::RemoveAddr(*addr));
+    let mut removed_addrs: Vec<Write> = removed.collect();
+    if !has_room(&applied.addrs, &desired.addrs, MAX_ADDRS) {
+        writes.append(&mut removed_addrs);
     }
     for (addr, entry) in changed(&applied.addrs, &desired.addrs) {
         writes.push(Write::SetAddr(*addr, *entry));
     }
-    for addr in gone(&applied.addrs, &desired.addrs) {
-        writes.push(Write::RemoveAddr(*addr));
-    }
-    for prefix in gone(&applied.prefixes, &desired.prefixes) {
-        writes.push(Write::RemovePrefix(*prefix));
-    }
-    writes.append(&mut removed);
+    writes.append(&mut removed_addrs);
+    writes.append(&mut removed_prefixes);
+    writes.append(&mut removed_services);
     for id in gone(&applied.slots, &desired.slots) {
         writes.push(Write::RemoveTable(*id));
     }
@@ -211,10 +220,10 @@ impl Tables {
                 self.egress.remove(ifindex);
             }
             Write::SetPrefix(prefix, verdict) => {
-                self.prefixes.insert(*prefix, *verdict);
+                Arc::make_mut(&mut self.prefixes).insert(*prefix, *verdict);
             }
             Write::RemovePrefix(prefix) => {
-                self.prefixes.remove(prefix);
+                Arc::make_mut(&mut self.prefixes).remove(prefix);
             }
         }
     }
@@ -381,7 +390,7 @@ mod tests {
                         })
                         .collect(),
                     egress,
-                    prefixes: BTreeMap::new(),
+                    prefixes: Arc::default(),
                 }
             },
         )

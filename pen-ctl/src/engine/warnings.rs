@@ -11,7 +11,9 @@ impl Engine {
     /// All that an operator should look after now.
     #[must_use]
     pub fn warnings(&self) -> BTreeSet<String> {
-        self.answers_that_are_not_forwarded()
+        let mut warnings = self.answers_that_are_not_forwarded();
+        warnings.extend(self.maps_of_another_size());
+        warnings
     }
 
     /// Tells what was not told yet.
@@ -23,6 +25,26 @@ impl Engine {
             }
         }
         self.warned = warnings;
+    }
+
+    /// The size of a map is given when it is made.
+    fn maps_of_another_size(&self) -> Vec<String> {
+        let Some(found) = self.sizes else { return Vec::new() };
+        let wanted = self.config.node.sizes;
+        let sizes = [
+            ("flows", found.flows, wanted.flows),
+            ("clients", found.clients, wanted.clients),
+            ("translations", found.translations, wanted.translations),
+        ];
+        let others = sizes.into_iter().filter(|(_, found, wanted)| found != wanted);
+        others
+            .map(|(key, found, wanted)| {
+                format!(
+                    "the kernel's table has room for {found} {key}, the configuration asks for \
+                     {wanted}: stop pend with SIGTERM and start it again to make it anew"
+                )
+            })
+            .collect()
     }
 
     /// Answers that were translated are sent on by the kernel's routes.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Listen, Memory, Mode, Node,
-    Ports, Protocol, Service, Source, Vip, XdpMode, parse,
+    Access, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control, Interface, Listen,
+    Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -27,9 +27,15 @@ fn service(keys: &str) -> Service {
 #[test]
 fn nothing_is_a_valid_configuration() {
     let expected = Config {
-        node: Node { name: "edge1".to_owned(), secret: None, masquerade_ports: PORTS },
+        node: Node {
+            name: "edge1".to_owned(),
+            secret: None,
+            masquerade_ports: PORTS,
+            sizes: Sizes::default(),
+        },
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
+        acls: vec![],
         vips: vec![],
         services: vec![],
     };
@@ -44,14 +50,25 @@ fn everything_can_be_written_out() {
         name = "n1"
         secret_file = "/etc/pen/good.key"
         masquerade_ports = "1024-2047"
+        flows = 1024
+        clients = 16_777_216
+        translations = 4096
         [control]
         socket = "/run/p.sock"
         [[interface]]
         name = "eth1"
         xdp = "native"
+        [[acl]]
+        name = "office"
+        allow = ["10.0.0.0/8", "2001:db8::/32", "::ffff:192.0.2.0/120"]
+        deny = ["10.9.0.0/16", "198.51.100.7"]
+        default = "deny"
         [[vip]]
         address = "192.0.2.10"
         interface = "eth1"
+        echo = true
+        acl = "office"
+        syn_rate = 100
         [[service]]
         name = "dns"
         listen = "192.0.2.10:53"
@@ -60,8 +77,11 @@ fn everything_can_be_written_out() {
         scheduler = "maglev"
         affinity = "flow"
         backends = ["10.0.0.11", { address = "10.0.0.12:53", name = "w2", weight = 2 }]
+        emergency = { address = "10.0.0.99", name = "sorry" }
+        stubborn = true
         check = { type = "tcp", port = 54, interval = "2s", timeout = "1s 500ms", rise = 1, fall = 9 }
     "#;
+    let network = |address: &str, bits| Cidr { address: address.parse().unwrap(), bits };
     let backend = |name: &str, address: &str, weight| Backend {
         name: name.to_owned(),
         address: address.parse().unwrap(),
@@ -73,10 +93,28 @@ fn everything_can_be_written_out() {
             name: "n1".to_owned(),
             secret: Some([0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff]),
             masquerade_ports: Ports { first: 1024, last: 2047 },
+            sizes: Sizes { flows: 1024, clients: 16_777_216, translations: 4096 },
         },
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
-        vips: vec![Vip { address: "192.0.2.10".parse().unwrap(), interface: "eth1".to_owned() }],
+        acls: vec![Acl {
+            name: "office".to_owned(),
+            networks: vec![
+                (network("10.0.0.0", 8), Access::Allow),
+                (network("2001:db8::", 32), Access::Allow),
+                (network("192.0.2.0", 24), Access::Allow),
+                (network("10.9.0.0", 16), Access::Deny),
+                (network("198.51.100.7", 32), Access::Deny),
+            ],
+            default: Access::Deny,
+        }],
+        vips: vec![Vip {
+            address: "192.0.2.10".parse().unwrap(),
+            interface: "eth1".to_owned(),
+            echo: true,
+            acl: Some("office".to_owned()),
+            syn_rate: Some(100),
+        }],
         services: vec![Service {
             name: "dns".to_owned(),
             listen: Listen { address: "192.0.2.10".parse().unwrap(), ports: Ports::one(53) },
@@ -85,6 +123,8 @@ fn everything_can_be_written_out() {
             affinity: Affinity::Flow,
             memory: Memory::of(Protocol::Udp),
             backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
+            emergency: Some(backend("sorry", "10.0.0.99", 1)),
+            stubborn: true,
             check: Check {
                 kind: CheckKind::Tcp { port: Some(54) },
                 interval: Duration::from_secs(2),
@@ -232,6 +272,24 @@ fn a_mode_that_encapsulates_takes_backends_of_both_families() {
             );
         }
     }
+}
+
+#[test]
+fn an_access_list_may_say_as_little_as_its_name() {
+    let config = parse_all(&["[[acl]]\nname = \"a\""]).unwrap();
+    let expected = Acl { name: "a".to_owned(), networks: vec![], default: Access::Allow };
+    assert_eq!(config.acls, [expected]);
+}
+
+#[test]
+fn the_backend_for_emergencies_follows_the_rules_of_the_others() {
+    let web = service(
+        "listen = \"192.0.2.10:80\"\nmode = \"nat\"\nbackends = [\"10.0.0.11:8080\"]\n\
+         emergency = \"10.0.0.11:8081\"",
+    );
+    let emergency = web.emergency.unwrap();
+    assert_eq!((emergency.name.as_str(), emergency.port), ("10.0.0.11:8081", 8081));
+    assert_eq!(web.backends.len(), 1);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn a_machine_that_lists_no_interfaces_says_where_to_look() {
 }
 
 /// Texts that exceed a limit by one, and the error.
-fn excesses() -> [(String, &'static str); 5] {
+fn excesses() -> [(String, &'static str); 6] {
     let vips = |count: u32| -> String {
         let vip = |n| {
             let address = std::net::Ipv4Addr::from_bits(0xc612_0000 + n);
@@ -146,6 +146,10 @@ fn excesses() -> [(String, &'static str); 5] {
             |n| format!("[[service]]\nname = \"s{n}\"\nlisten = \"192.0.2.10:{n}\"\n{rest}\n");
         (1..=count).map(service).collect()
     };
+    let networks = |count: u32| -> String {
+        let network = |n| format!("\"{}\",", std::net::Ipv4Addr::from_bits(0x0a00_0000 + n));
+        (0..count).map(network).collect()
+    };
     let pool = |count: u32| format!("[[pool]]\nname = \"p\"\n{}", backends(count));
     [
         (vips(4095), "more than 4096 VIPs; remove some"),
@@ -156,6 +160,14 @@ fn excesses() -> [(String, &'static str); 5] {
                 + "[[service]]\nname = \"more\"\nlisten = \"192.0.2.10:1-2\"\nprotocol = \"udp\"\n"
                 + &backends(1),
             "more than 65536 ports of all services; remove some",
+        ),
+        (
+            format!(
+                "[[acl]]\nname = \"a\"\nallow = [{}]\n[[acl]]\nname = \"b\"\ndeny = [{}]\n",
+                networks(99_990),
+                networks(7)
+            ),
+            "more than 100000 networks in all access lists; remove some",
         ),
         (
             services(17, "pool = \"p\"") + &pool(964),

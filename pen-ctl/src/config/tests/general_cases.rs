@@ -36,7 +36,7 @@ interface = "eth0""#, &[
     ]),
     Case(r#"[node]
 colour = "red""#, &[
-        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file, masquerade_ports",
+        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file, masquerade_ports, flows, clients, translations",
     ]),
     Case(web!("192.0.2.10:80", r#"bakends = ["10.0.0.11"]"#), &[
         "4:1: unknown key `bakends`; did you mean `backends`?",
@@ -222,6 +222,55 @@ mode = "masquerade"
 backends = ["10.0.0.11"]"#, &[
         "2:20: the ports 30000-40000 for masquerading overlap with 32768-60999, which this machine gives its own connections; set `masquerade_ports` in `[node]` to others, or set net.ipv4.ip_local_port_range with `sysctl`",
     ]),
+    // sizes
+    Case("[node]
+flows = 1023
+clients = 16_777_217
+translations = 0", &[
+        "2:9: `flows` is 1023; use 1024 to 16777216",
+        "3:11: `clients` is 16777217; use 1024 to 16777216",
+        "4:16: `translations` is 0; use 1024 to 16777216",
+    ]),
+    // access lists
+    Case(r#"[[acl]]
+allow = ["10.0.0.0/33", "ten", 10]
+default = "reject""#, &[
+        r#"1:1: [[acl]] lacks `name`; add `name = "office"`"#,
+        r#"2:10: `10.0.0.0/33` is no network; write one like "192.0.2.0/24" or "2001:db8::/32", or one address"#,
+        r#"2:25: `ten` is no network; write one like "192.0.2.0/24" or "2001:db8::/32", or one address"#,
+        r#"2:32: expected a network such as "192.0.2.0/24", found an integer"#,
+        "3:11: unknown default `reject`; use one of: allow, deny",
+    ]),
+    Case(r#"[[acl]]
+name = "a"
+allow = ["10.0.0.1/24", "2001:db8::1/64"]"#, &[
+        "3:10: `10.0.0.1/24` does not begin at its network's first address; write 10.0.0.0/24",
+        "3:25: `2001:db8::1/64` does not begin at its network's first address; write 2001:db8::/64",
+    ]),
+    Case(r#"[[acl]]
+name = "a"
+allow = ["10.0.0.0/8", "::ffff:10.0.0.0/104"]
+deny = ["10.0.0.0/8", "10.0.0.0/9"]
+[[acl]]
+name = "a"
+allow = ["10.0.0.0/8"]"#, &[
+        "3:24: network `10.0.0.0/8` is given twice, also at /etc/pen/0.toml:3:10; remove or change one",
+        "4:9: network `10.0.0.0/8` is given twice, also at /etc/pen/0.toml:3:10; remove or change one",
+        "6:8: access list `a` is given twice, also at /etc/pen/0.toml:2:8; remove or change one",
+    ]),
+    Case(r#"[[acl]]
+name = "office"
+[[vip]]
+address = "192.0.2.11"
+interface = "eth0"
+acl = "ofice"
+[[vip]]
+address = "192.0.2.12"
+interface = "eth0"
+acl = "home""#, &[
+        "6:7: no `[[acl]]` is called `ofice`; did you mean `office`?",
+        "10:7: no `[[acl]]` is called `home`; add `[[acl]]` with `name = \"home\"` and `deny` or `allow`",
+    ]),
     // socket
     Case(r#"[control]
 socket = "pend.sock""#, &[
@@ -254,6 +303,14 @@ name = "eth1""#, &[
         "4:8: interface `eth1` is given twice, also at /etc/pen/0.toml:2:8; remove or change one",
     ]),
     // VIPs
+    Case(r#"[[vip]]
+address = "192.0.2.11"
+interface = "eth0"
+echo = "yes"
+syn_rate = 0"#, &[
+        "4:8: expected true or false, found a string",
+        "5:12: `syn_rate` is 0; use 1 to 1000000",
+    ]),
     Case(r#"[[vip]]
 address = "192.0.2.300"
 interface = "eth0""#, &[

@@ -10,15 +10,15 @@ use super::{FakeSystem, parse_all};
 use crate::config::words::Word;
 use crate::config::{
     Affinity, Backend, Check, CheckKind, Config, Control, Interface, Listen, Memory, Mode, Node,
-    Ports, Protocol, Service, Source, Vip, XdpMode, parse,
+    Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Pieces of configurations, so that random texts come close to valid ones.
 #[rustfmt::skip]
 const PIECES: &[&str] = &[
-    "[node]", "[control]", "[[interface]]", "[[vip]]", "[[service]]", "[[pool]]", "[web]", "[vip]",
+    "[node]", "[control]", "[[interface]]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]", "[web]", "[vip]",
     "name", "address", "interface", "listen", "protocol", "mode", "backends", "pool", "check",
-    "type", "port", "interval", "timeout", "rise", "weight", "secret_file", "socket", "xdp",
+    "type", "port", "interval", "timeout", "rise", "weight", "secret_file", "allow", "deny", "acl", "echo", "emergency", "socket", "xdp",
     " = ", "\n", "\n", "[", "]", "{ ", " }", ", ", ".", "\"", "0", "80", "-1", "1.5", "true",
     "99999999999999999999", "0x", "1979-05-27", "\"eth0\"", "\"web\"", "\"192.0.2.10\"",
     "\"192.0.2.10:80\"", "\"[2001:db8::10]:0\"", "\"192.0.2.10:1-99\"", "\"10.0.0.11:80\"", "\"web1.example\"",
@@ -122,6 +122,8 @@ impl Draft {
             affinity: self.affinity,
             memory: Memory::of(self.protocol),
             backends: self.weights.iter().enumerate().map(backend).collect(),
+            emergency: None,
+            stubborn: false,
             check: Check {
                 kind,
                 interval: Duration::from_millis(self.interval_ms),
@@ -154,7 +156,7 @@ proptest! {
     #[test]
     fn random_values_of_known_keys_do_no_harm(
         values in vec((prop::sample::select(PIECES.to_vec()), prop::sample::select(PIECES.to_vec())), 0..12),
-        table in prop::sample::select(vec!["[node]", "[[vip]]", "[[service]]", "[[pool]]"]),
+        table in prop::sample::select(vec!["[node]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]"]),
     ) {
         let lines = values.iter().map(|(key, value)| format!("{key} = {value}\n"));
         survive(format!("{table}\n{}", lines.collect::<String>()));
@@ -177,11 +179,19 @@ proptest! {
                 name: "edge1".to_owned(),
                 secret: None,
                 masquerade_ports: Ports { first: 10240, last: 32767 },
+                sizes: Sizes::default(),
             },
             interfaces: vec![Interface { name: interface.clone(), xdp }],
             control: Control { socket: "/run/pen/pend.sock".into() },
+            acls: vec![],
             vips: (0..drafts.len())
-                .map(|number| Vip { address: vip(number), interface: interface.clone() })
+                .map(|number| Vip {
+                    address: vip(number),
+                    interface: interface.clone(),
+                    echo: false,
+                    acl: None,
+                    syn_rate: None,
+                })
                 .collect(),
             services: drafts.iter().enumerate().map(|(n, draft)| draft.service(n)).collect(),
         };

@@ -206,6 +206,21 @@ protocol = "udp"
 pool = "p""#, &[
         "3:29: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out, or use mode `nat` or `masquerade`",
     ]),
+    // emergency
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+emergency = "10.0.0.11:80"
+stubborn = 1"#), &[
+        "5:13: backend `10.0.0.11` is given twice, also at /etc/pen/0.toml:4:13; remove or change one",
+        "6:12: expected true or false, found an integer",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+emergency = { address = "10.0.0.12", weight = 2 }"#), &[
+        "5:38: unknown key `weight`; valid keys of `emergency`: address, name",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+emergency = "10.0.0.12:81""#), &[
+        "5:13: port 81 differs from that of the service on 192.0.2.10:80, and in mode `dsr` a backend gets packets unchanged; write 80 or leave it out, or use mode `nat` or `masquerade`",
+    ]),
     // checks
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { interval = 1, timeout = 0.5 }"#), &[

@@ -2,6 +2,8 @@
 //! Actions are carried out on plain tables, so that a packet's fate is asked with the decision that
 //! the kernel makes. The tests in the modules below read as stories.
 
+mod access;
+mod emergency;
 mod listing;
 mod modes;
 mod operator;
@@ -18,7 +20,7 @@ use pen_common::abi::{ClientKey, FlowKey, Record};
 use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
-use pen_common::verdict::Verdict;
+use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
@@ -26,7 +28,7 @@ use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
     self, Affinity, Backend, Check, CheckKind, Config, Control, Interface, Listen, Mode, Node,
-    Ports, Protocol, Service, Vip, XdpMode,
+    Ports, Protocol, Service, Sizes, Vip, XdpMode,
 };
 
 pub(super) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -41,10 +43,12 @@ pub(super) fn config(backends: u8) -> Config {
             name: "edge1".into(),
             secret: Some([1, 2]),
             masquerade_ports: Ports { first: 10240, last: 32767 },
+            sizes: Sizes::default(),
         },
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
-        vips: vec![Vip { address: VIP, interface: "eth0".into() }],
+        acls: Vec::new(),
+        vips: vec![vip(VIP)],
         services: vec![Service {
             name: "web".into(),
             listen: Listen { address: VIP, ports: Ports::one(80) },
@@ -60,6 +64,8 @@ pub(super) fn config(backends: u8) -> Config {
                     weight: 1,
                 })
                 .collect(),
+            emergency: None,
+            stubborn: false,
             check: Check {
                 kind: CheckKind::Tcp { port: None },
                 interval: Duration::from_secs(1),
@@ -69,6 +75,12 @@ pub(super) fn config(backends: u8) -> Config {
             },
         }],
     }
+}
+
+/// A virtual address that answers everybody.
+pub(super) fn vip(address: IpAddr) -> Vip {
+    let (echo, acl, syn_rate) = (false, None, None);
+    Vip { address, interface: "eth0".into(), echo, acl, syn_rate }
 }
 
 pub(super) fn address(number: u8) -> IpAddr {
@@ -136,6 +148,11 @@ impl Sim {
 
     /// Starts with maps that an earlier controller left.
     pub(super) fn start_over(config: Config, maps: Tables) -> Self {
+        Self::start_among(config, maps, BTreeSet::new())
+    }
+
+    /// Starts with maps that an earlier controller left, while these hosts refuse connections.
+    pub(super) fn start_among(config: Config, maps: Tables, refusing: BTreeSet<IpAddr>) -> Self {
         let now = Moment(1_000_000_000);
         let engine = Engine::new(config, maps.clone(), [7, 7], now);
         let mut sim = Self {
@@ -143,7 +160,7 @@ impl Sim {
             now,
             maps,
             dead: BTreeSet::new(),
-            refusing: BTreeSet::new(),
+            refusing,
             router: None,
             own: Some(OWN),
             starved: false,

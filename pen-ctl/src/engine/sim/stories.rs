@@ -134,7 +134,7 @@ fn a_lost_interface_is_attached_again_when_it_returns_under_a_new_index() {
 fn an_interface_hears_solicitations_for_its_ipv6_addresses_until_the_end() {
     let mut config = config(1);
     let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
-    config.vips.push(Vip { address: address.into(), interface: "eth0".into() });
+    config.vips.push(vip(address.into()));
     let mut sim = Sim::start(config);
     assert_eq!(sim.solicited, BTreeSet::from([(3, address)]));
     // A new interface has no memberships.

@@ -78,11 +78,12 @@ impl Maps {
             services,
             slots,
             egress: self.tx.keys().collect::<Result<_, _>>()?,
-            prefixes: self
-                .acl
-                .iter()
-                .map(|entry| entry.map(|(key, verdict)| (prefix(&key), verdict)))
-                .collect::<Result<_, _>>()?,
+            prefixes: Arc::new(
+                self.acl
+                    .iter()
+                    .map(|entry| entry.map(|(key, verdict)| (prefix(&key), verdict)))
+                    .collect::<Result<_, _>>()?,
+            ),
             ..Tables::default()
         };
         for id in 1..MAX_BACKENDS {

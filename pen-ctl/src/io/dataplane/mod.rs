@@ -13,14 +13,17 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use aya::maps::MapInfo;
 use aya::{Ebpf, EbpfLoader};
 use pen_common::ABI_VERSION;
+use pen_common::abi::map;
 
 pub use self::attach::AttachError;
 pub use self::error::DataplaneError;
 use self::maps::Maps;
 pub use self::records::{PinnedRecords, RecordReader};
 use crate::api::Counts;
+use crate::config::Sizes;
 use crate::engine::event::Attachment;
 use crate::engine::tables::{Records, Tables, Write};
 
@@ -42,12 +45,12 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Loads the program from the object file. Maps that are pinned below `pins` are adopted with
-    /// all they hold; the others are made and pinned there.
+    /// all they hold, and in the size that they have; the others are made and pinned there.
     ///
     /// # Errors
     ///
     /// If the object, the pins, or the kernel do not allow it; nothing is left behind then.
-    pub fn open(object: &Path, pins: &Path) -> Result<Self, DataplaneError> {
+    pub fn open(object: &Path, pins: &Path, sizes: Sizes) -> Result<Self, DataplaneError> {
         let bytes = fs::read(object)
             .map_err(|source| DataplaneError::NoObject { path: object.to_owned(), source })?;
         let folder = pins.join(format!("v{ABI_VERSION}"));
@@ -61,7 +64,7 @@ impl Dataplane {
         let adopted = attach::pinned(&folder);
         // aya takes a pinned map whatever its layout is, so it is compared here.
         layout::verify(&folder)?;
-        match load(&bytes, &folder) {
+        match load(&bytes, &folder, sizes) {
             Ok((ebpf, maps)) => {
                 let attached = attach::Links::default();
                 Ok(Self { ebpf, maps, attached, folder, adopted, _lock: lock })
@@ -73,6 +76,23 @@ impl Dataplane {
                 Err(error)
             }
         }
+    }
+
+    /// What the maps have room for.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn sizes(&self) -> Result<Sizes, DataplaneError> {
+        let entries = |name: &str| {
+            let info = MapInfo::from_pin(self.folder.join(name)).map_err(DataplaneError::Map)?;
+            Ok(info.max_entries())
+        };
+        Ok(Sizes {
+            flows: entries(map::FLOWS)?,
+            clients: entries(map::CLIENTS)?,
+            translations: entries(map::NAT)?,
+        })
     }
 
     /// What the maps hold.
@@ -170,11 +190,15 @@ impl Dataplane {
     }
 }
 
-fn load(object: &[u8], folder: &Path) -> Result<(Ebpf, Maps), DataplaneError> {
+fn load(object: &[u8], folder: &Path, sizes: Sizes) -> Result<(Ebpf, Maps), DataplaneError> {
     let mut loader = EbpfLoader::new();
-    for name in pen_common::abi::map::ALL {
+    for name in map::ALL {
         loader.map_pin_path(name, folder.join(name));
     }
+    loader
+        .map_max_entries(map::FLOWS, sizes.flows)
+        .map_max_entries(map::CLIENTS, sizes.clients)
+        .map_max_entries(map::NAT, sizes.translations);
     let mut ebpf = loader.load(object).map_err(DataplaneError::Load)?;
     let program = attach::program(&mut ebpf)?;
     program.load().map_err(DataplaneError::Verify)?;
@@ -185,7 +209,7 @@ fn load(object: &[u8], folder: &Path) -> Result<(Ebpf, Maps), DataplaneError> {
 /// Removes the pins of all maps, and their folders if nothing else is in them.
 fn remove_maps(folder: &Path) {
     // Whatever cannot be removed is gone already.
-    for name in pen_common::abi::map::ALL {
+    for name in map::ALL {
         let _ = fs::remove_file(folder.join(name));
     }
     let _ = fs::remove_dir(folder);
