@@ -205,8 +205,8 @@ impl Daemon {
                         let _ = netlink.leave_solicited(ifindex, address).await;
                     });
                 }
-                Action::StartProbe { probe, address, port, timeout } => {
-                    health::start(self.events.clone(), probe, address, port, timeout);
+                Action::StartProbe { probe, address, port, through, timeout } => {
+                    health::start(self.events.clone(), probe, address, port, through, timeout);
                 }
                 Action::AttachXdp { interface, ifindex, mode } => {
                     self.attach(interface, ifindex, mode);

@@ -128,6 +128,7 @@ pub enum ErrorKind {
     DurationWithoutUnit { key: &'static str, found: String },
     TimeoutAboveInterval { timeout: Duration, interval: Duration },
     CheckWithoutPort,
+    CheckWithoutTunnel { mode: Mode },
 }
 
 impl fmt::Display for ErrorKind {
@@ -365,6 +366,11 @@ impl fmt::Display for ErrorKind {
                 f,
                 "the timeout {timeout:?} is above the interval {interval:?}; lower the timeout or \
                  raise the interval"
+            ),
+            Self::CheckWithoutTunnel { mode } => write!(
+                f,
+                "mode {mode} has no tunnel that a check could go through; remove `tunnel`, or use \
+                 mode ipip or gue"
             ),
             Self::CheckWithoutPort => write!(
                 f,

@@ -296,6 +296,8 @@ pub struct Backend {
 pub struct Check {
     /// The probe.
     pub kind: CheckKind,
+    /// It goes through the tunnel to the virtual address; only in modes with a tunnel.
+    pub tunnel: bool,
     /// From the start of one probe to the start of the next.
     pub interval: Duration,
     /// A probe that takes longer has failed. Not above the interval.

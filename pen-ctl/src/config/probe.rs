@@ -8,12 +8,12 @@ use toml::de::DeValue;
 use crate::config::error::ErrorKind;
 use crate::config::raw::{self, At, Place, Read, Report, Spec, Table};
 use crate::config::words::Word;
-use crate::config::{Check, CheckKind, Ports, Protocol};
+use crate::config::{Check, CheckKind, Mode, Ports, Protocol};
 
 const CHECK: Spec = Spec {
     name: "check",
     title: "`check`",
-    keys: &["type", "port", "interval", "timeout", "rise", "fall"],
+    keys: &["type", "port", "tunnel", "interval", "timeout", "rise", "fall"],
 };
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +27,7 @@ pub(super) struct RawCheck {
     place: Place,
     kind: Option<Kind>,
     port: Option<u16>,
+    tunnel: Option<bool>,
     interval: Duration,
     timeout: Duration,
     rise: u32,
@@ -49,6 +50,7 @@ impl RawCheck {
         let Some(table) = owner.table("check", &CHECK, report)? else { return Ok(None) };
         let kind = table.word("type", report);
         let port = table.integer("port", 1..=u32::from(u16::MAX), report);
+        let tunnel = table.boolean("tunnel", report);
         let times = times(&table, report);
         let rise = table.integer("rise", 1..=100, report);
         let fall = table.integer("fall", 1..=100, report);
@@ -57,6 +59,7 @@ impl RawCheck {
             place: table.place,
             kind: kind?,
             port: port?.and_then(|port| u16::try_from(port).ok()),
+            tunnel: tunnel?,
             interval,
             timeout,
             rise: rise?.unwrap_or(DEFAULT_RISE),
@@ -70,6 +73,7 @@ impl RawCheck {
             place: Place::START,
             kind: None,
             port: None,
+            tunnel: None,
             interval: DEFAULT_INTERVAL,
             timeout: DEFAULT_TIMEOUT,
             rise: DEFAULT_RISE,
@@ -83,6 +87,7 @@ impl RawCheck {
         &self,
         protocol: Protocol,
         ports: Ports,
+        mode: Mode,
         report: &mut Report<'_>,
     ) -> Read<Check> {
         let has_port = self.port.is_some() || ports.single().is_some();
@@ -96,8 +101,14 @@ impl RawCheck {
             None if has_port && by_default => CheckKind::Tcp { port: self.port },
             Some(Kind::None) | None => CheckKind::None,
         };
+        let tunnels = matches!(mode, Mode::Ipip | Mode::Gue);
+        if self.tunnel == Some(true) && !tunnels {
+            return Err(report.add(self.place, ErrorKind::CheckWithoutTunnel { mode }));
+        }
+        // The way of the traffic is what is to be tried, unless the operator knows better.
+        let tunnel = self.tunnel.unwrap_or(tunnels);
         let Self { interval, timeout, rise, fall, .. } = *self;
-        Ok(Check { kind, interval, timeout, rise, fall })
+        Ok(Check { kind, tunnel, interval, timeout, rise, fall })
     }
 }
 

@@ -115,7 +115,7 @@ impl Reader<'_> {
         let protocol = protocol?;
         // The service's own check replaces the pool's as a whole.
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
-        let check = check.of_service(protocol, listen.ports, report);
+        let check = check.of_service(protocol, listen.ports, mode, report);
         // All XDP modes have but one scheduler, so that the word is only checked.
         let (Some(Scheduler::Maglev) | None) = scheduler?;
         let (backends, emergency) = backends?;

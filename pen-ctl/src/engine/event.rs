@@ -131,6 +131,15 @@ pub struct ProbeId {
     pub serial: u64,
 }
 
+/// The tunnel to a backend, for a probe that goes the way of its traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// In UDP, rather than IP in IP.
+    pub gue: bool,
+    /// The virtual address, which the backend holds.
+    pub vip: IpAddr,
+}
+
 /// A probe's result.
 pub type Outcome = Result<(), ProbeError>;
 
@@ -139,6 +148,8 @@ pub type Outcome = Result<(), ProbeError>;
 pub enum ProbeError {
     /// No answer in time.
     Timeout,
+    /// No answer in time to what came through the tunnel.
+    NoTunnelAnswer,
     /// The backend said no.
     Refused,
     /// No way to it, or any other error of the system, in its words.
@@ -152,6 +163,10 @@ impl std::fmt::Display for ProbeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
+            Self::NoTunnelAnswer => f.write_str(
+                "no answer through the tunnel: attach pen-decap there (`penctl decap attach`), and \
+                 let it hold the virtual address",
+            ),
             Self::Refused => f.write_str("connection refused"),
             Self::System(error) => f.write_str(error),
             Self::Local(error) => write!(f, "not probed: {error}"),
@@ -210,6 +225,8 @@ pub enum Action {
         address: IpAddr,
         /// TCP port.
         port: u16,
+        /// Ask through this tunnel.
+        through: Option<Tunnel>,
         /// When to give up.
         timeout: Duration,
     },

@@ -312,6 +312,10 @@ impl Engine {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
                     address: backend.config.address,
                     port: port.unwrap_or(backend.config.port),
+                    through: check.tunnel.then_some(event::Tunnel {
+                        gue: service.config.mode == config::Mode::Gue,
+                        vip: service.config.listen.address,
+                    }),
                     timeout: check.timeout,
                 });
             }

@@ -127,6 +127,7 @@ fn everything_can_be_written_out() {
             stubborn: true,
             check: Check {
                 kind: CheckKind::Tcp { port: Some(54) },
+                tunnel: false,
                 interval: Duration::from_secs(2),
                 timeout: Duration::from_millis(1500),
                 rise: 1,
@@ -142,6 +143,7 @@ fn a_service_has_defaults() {
     let web = service("listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]");
     let check = Check {
         kind: CheckKind::Tcp { port: None },
+        tunnel: false,
         interval: Duration::from_secs(1),
         timeout: Duration::from_millis(500),
         rise: 2,
@@ -151,6 +153,24 @@ fn a_service_has_defaults() {
         (web.protocol, web.mode, web.affinity, web.check),
         (Protocol::Tcp, Mode::Dsr, Affinity::Client, check)
     );
+}
+
+#[test]
+fn a_check_goes_through_the_tunnel_if_there_is_one_unless_told_otherwise() {
+    for (mode, key, tunnel) in [
+        ("dsr", "", false),
+        ("ipip", "", true),
+        ("gue", "", true),
+        ("nat", "", false),
+        ("ipip", "tunnel = false", false),
+        ("gue", "tunnel = true", true),
+    ] {
+        let web = service(&format!(
+            "listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]\nmode = \"{mode}\"\n\
+             check = {{ {key} }}"
+        ));
+        assert_eq!(web.check.tunnel, tunnel, "{mode} {key}");
+    }
 }
 
 #[test]

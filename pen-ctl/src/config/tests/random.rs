@@ -126,6 +126,7 @@ impl Draft {
             stubborn: false,
             check: Check {
                 kind,
+                tunnel: matches!(self.mode, Mode::Ipip | Mode::Gue),
                 interval: Duration::from_millis(self.interval_ms),
                 timeout: Duration::from_millis(self.timeout_ms),
                 rise: self.rise,

@@ -38,6 +38,11 @@ protocol = "tcp"
 backends = ["10.0.0.11"]"#, &[
         "7:10: listen `192.0.2.10:80 tcp` is given twice, also at /etc/pen/0.toml:3:10; remove or change one",
     ]),
+    // checks through the tunnel
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { tunnel = true }"#), &[
+        "5:9: mode dsr has no tunnel that a check could go through; remove `tunnel`, or use mode ipip or gue",
+    ]),
     // memory
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 slots = 1000"#), &[
@@ -257,7 +262,7 @@ check = { type = "tcp" }"#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { kind = "tcp" }"#), &[
-        "5:11: unknown key `kind`; valid keys of `check`: type, port, interval, timeout, rise, fall",
+        "5:11: unknown key `kind`; valid keys of `check`: type, port, tunnel, interval, timeout, rise, fall",
     ]),
     // one error is reported once
     Case(r#"[[interface]]

@@ -68,6 +68,7 @@ pub(super) fn config(backends: u8) -> Config {
             stubborn: false,
             check: Check {
                 kind: CheckKind::Tcp { port: None },
+                tunnel: false,
                 interval: Duration::from_secs(1),
                 timeout: Duration::from_millis(500),
                 rise: 2,

@@ -1,5 +1,7 @@
 //! Probes backends. One short task per probe, bounded by its timeout; results go to the engine.
 
+mod tunnel;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,18 +11,23 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::engine::event::{Event, Outcome, ProbeError, ProbeId};
+use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
 
-/// Starts a probe: is a TCP connection accepted? The result is sent as [`Event::ProbeDone`].
+/// Starts a probe: is a TCP connection accepted, directly or through a tunnel? The result is sent as
+/// [`Event::ProbeDone`].
 pub fn start(
     events: mpsc::Sender<Event>,
     probe: ProbeId,
     address: IpAddr,
     port: u16,
+    through: Option<Tunnel>,
     limit: Duration,
 ) {
     tokio::spawn(async move {
-        let outcome = connect(SocketAddr::new(address, port), limit).await;
+        let outcome = match through {
+            Some(tunnel) => tunnel::connect(address, port, tunnel, limit).await,
+            None => connect(SocketAddr::new(address, port), limit).await,
+        };
         // The loop is gone only when the daemon ends; then nobody waits for the result.
         let _ = events.send(Event::ProbeDone { probe, outcome }).await;
     });
