@@ -159,16 +159,30 @@ pub mod ethertype {
     pub const ARP: Be16 = Be16::new(0x0806);
     /// IPv6.
     pub const IPV6: Be16 = Be16::new(0x86dd);
+    /// A VLAN tag (IEEE 802.1Q).
+    pub const VLAN: Be16 = Be16::new(0x8100);
+    /// A provider's VLAN tag, outside of the customer's (IEEE 802.1ad).
+    pub const PROVIDER_VLAN: Be16 = Be16::new(0x88a8);
 }
 
 /// IP protocol numbers.
 pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// IPv6 extension header: options for every router (RFC 8200 section 4.3).
+    pub const HOP_BY_HOP: u8 = 0;
+    /// IPv6 extension header: nodes to be visited (RFC 8200 section 4.4).
+    pub const ROUTING: u8 = 43;
+    /// IPv6 extension header: a fragment (RFC 8200 section 4.5).
+    pub const FRAGMENT: u8 = 44;
+    /// IPv6 extension header: options for the destination (RFC 8200 section 4.6).
+    pub const DESTINATION_OPTIONS: u8 = 60;
 }
 
 /// Ethernet II header.
@@ -183,6 +197,18 @@ pub struct EthHeader {
     pub ethertype: Be16,
 }
 const _: () = assert!(size_of::<EthHeader>() == 14);
+
+/// What stands between the addresses and the EtherType of a tagged frame, from the EtherType that
+/// says so on ([`ethertype::VLAN`]): the two bytes after it, and the EtherType of what follows.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct VlanTag {
+    /// Priority (3 bits), drop eligibility (1 bit) and VLAN (12 bits).
+    pub control: Be16,
+    /// EtherType of the payload.
+    pub ethertype: Be16,
+}
+const _: () = assert!(size_of::<VlanTag>() == 4);
 
 /// IPv4 header without options (RFC 791 section 3.1).
 #[repr(C)]
@@ -212,6 +238,21 @@ pub struct Ipv4Header {
 const _: () = assert!(size_of::<Ipv4Header>() == 20);
 
 impl Ipv4Header {
+    /// Version 4, header of five words: no options.
+    pub const NO_OPTIONS: u8 = 0x45;
+
+    /// Length of the header with its options, in bytes; `None` if this is no IPv4 header: another
+    /// version, or fewer than five words.
+    #[must_use]
+    #[inline(always)]
+    pub const fn header_length(&self) -> Option<usize> {
+        if self.version_ihl >= Self::NO_OPTIONS && self.version_ihl <= 0x4f {
+            Some((self.version_ihl & 0xf) as usize * 4)
+        } else {
+            None
+        }
+    }
+
     /// True for any part of a fragmented datagram: "more fragments" is set or the offset is not 0.
     #[must_use]
     #[inline(always)]
@@ -238,6 +279,39 @@ pub struct Ipv6Header {
     pub destination: [u8; 16],
 }
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
+
+/// Start of an IPv6 extension header; of a fragment header the length is always 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ExtensionHeader {
+    /// Protocol of what follows this header.
+    pub next_header: u8,
+    /// Length of this header in units of 8 bytes, the first one not counted.
+    pub length: u8,
+    /// Kind of a routing header.
+    pub kind: u8,
+    /// Of a routing header: how many nodes the packet has to visit after its destination.
+    pub segments_left: u8,
+}
+const _: () = assert!(size_of::<ExtensionHeader>() == 4);
+
+impl Ipv6Header {
+    /// True if the header says that it is one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_version_6(&self) -> bool {
+        self.version_class_flow[0] >> 4 == 6
+    }
+}
+
+impl ExtensionHeader {
+    /// Length of the whole header in bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn size(&self) -> usize {
+        (self.length as usize + 1) * 8
+    }
+}
 
 /// TCP header without options (RFC 9293 section 3.1).
 #[repr(C)]

@@ -101,7 +101,7 @@ macro_rules! counters {
 
 counters! {
     pass {
-        /// Neither IPv4 nor IPv6 nor ARP (VLAN tags included).
+        /// Neither IPv4 nor IPv6, behind at most two VLAN tags, nor ARP without one.
         PassEthertype = "pass-ethertype",
         /// The destination is no virtual address of ours.
         PassNotOurs = "pass-not-ours",
@@ -113,7 +113,7 @@ counters! {
         PassMalformed = "pass-malformed",
         /// The destination is ours, and the datagram is a fragment.
         PassFragment = "pass-fragment",
-        /// The destination is ours, and the header has IPv4 options.
+        /// The destination is ours, but IPv6 extension headers are too many, or send the packet on.
         PassOptions = "pass-options",
         /// The destination is ours, and the payload is neither TCP nor UDP.
         PassProtocol = "pass-protocol",

@@ -1,105 +1,160 @@
-//! IPv4 and IPv6: reads the facts that a decision needs, and carries the decision out. The
-//! destination is looked up before anything else is asked of a packet; the transport header is
-//! read by a closure that `decide` calls only for our own addresses.
+//! IPv4 and IPv6: reads the facts that a decision needs, and has it carried out. The destination is
+//! looked up before anything else is asked of a packet; the transport header is read by a closure
+//! that `decide` calls only for our own addresses.
+//!
+//! TCP and UDP right behind a header without options are read here, inlined into the entry point: a
+//! call costs several nanoseconds where CPUs have to be kept from mispredicting returns. `l2` is the
+//! offset of the IP header, one of three numbers that the verifier tells apart, so that frames with
+//! and without VLAN tags share this code. Packets of other shapes are read by [`unusual`]; what is
+//! neither TCP nor UDP gets a second look by its own stage after the decision to let it pass. All
+//! these are functions of their own, with what the entry point leaves of the 512 bytes of stack.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::bindings::xdp_md;
 use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::net::{
-    Addr, Be16, EthHeader, Ipv4Header, Ipv6Header, TcpHeader, UdpHeader, protocol,
+    Addr, Be16, EthHeader, Ipv4Header, Ipv6Header, MacAddr, NdMessage, TcpHeader, UdpHeader,
+    protocol,
 };
-use pen_common::verdict::{Counter, PassReason, Verdict};
+use pen_common::verdict::{Counter, PassReason};
 
-use crate::maps::{self, Maps};
+use crate::maps::Maps;
 use crate::packet::{self, Frame};
-use crate::{nd, rewrite};
+use crate::{frag, icmp, nd, rewrite, unusual};
 
 /// Where an IP header stands in a frame without VLAN tag.
 pub(crate) const IP: usize = size_of::<EthHeader>();
-const IPV4_PAYLOAD: usize = IP + size_of::<Ipv4Header>();
-/// Where the payload of an IPv6 packet without extension headers stands.
+/// Where the payload of an untagged IPv6 packet without extension headers stands.
 pub(crate) const IPV6_PAYLOAD: usize = IP + size_of::<Ipv6Header>();
 
-/// Version 4, header of five words: no options.
-const IPV4_NO_OPTIONS: u8 = 0x45;
-/// IPv6 extension headers (RFC 8200 section 4): hop-by-hop, routing, fragment, destination.
-const EXT_HOP_BY_HOP: u8 = 0;
-const EXT_ROUTING: u8 = 43;
-const EXT_FRAGMENT: u8 = 44;
-const EXT_DESTINATION: u8 = 60;
-
+/// An IPv4 packet at `l2`.
 #[inline(always)]
-pub(crate) fn ipv4(ctx: &XdpContext, frame: &Frame<'_>, eth: &EthHeader) -> Counter {
-    let Some(ip) = frame.at::<Ipv4Header>(IP) else { return Counter::PassNotOurs };
-    let arrival = arrival(ctx, eth);
+pub(crate) fn ipv4(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize) -> Counter {
+    let Some(ip) = frame.at::<Ipv4Header>(l2) else { return Counter::PassNotOurs };
+    let arrival = arrival(ctx, frame);
     let destination = Addr::v4(ip.destination);
-    let verdict = forward::decide(&Maps, &arrival, &destination, || parse_ipv4(frame, ip));
-    carry_out(ctx, frame, &verdict)
+    let is_icmp = ip.protocol == protocol::ICMP;
+    let verdict = forward::decide(&Maps, &arrival, &destination, || {
+        let source = Addr::v4(ip.source);
+        if ip.version_ihl != Ipv4Header::NO_OPTIONS || ip.is_fragment() {
+            return unusual(source, |flow| unusual::ipv4(ctx, l2, flow));
+        }
+        let header = size_of::<Ipv4Header>();
+        let length = ip.total_length.value() as usize;
+        if length < header {
+            return Err(PassReason::PassMalformed);
+        }
+        let ports = ports(frame, l2 + header, length - header, ip.protocol)?;
+        Ok(ports.of(source, ip.protocol))
+    });
+    match rewrite::carry_out(ctx, l2, &verdict) {
+        Counter::PassFragment => frag::ipv4(ctx, l2),
+        Counter::PassProtocol if is_icmp => icmp::ipv4(ctx, l2),
+        counter => counter,
+    }
 }
 
+/// An IPv6 packet at `l2`.
 #[inline(always)]
-pub(crate) fn ipv6(ctx: &XdpContext, frame: &Frame<'_>, eth: &EthHeader) -> Counter {
-    let Some(ip) = frame.at::<Ipv6Header>(IP) else { return Counter::PassNotOurs };
+pub(crate) fn ipv6(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize) -> Counter {
+    let Some(ip) = frame.at::<Ipv6Header>(l2) else { return Counter::PassNotOurs };
     let destination = Addr::v6(ip.destination);
     if destination.is_v4() {
         // Our maps hold IPv4 addresses mapped; on a wire a mapped address is nobody's.
         return Counter::PassNotOurs;
     }
-    if ip.next_header == protocol::ICMPV6 {
-        return nd::answer(ctx.ctx);
+    if ip.next_header == protocol::ICMPV6 && l2 == IP && is_solicitation(frame) {
+        return nd::answer(ctx);
     }
-    let arrival = arrival(ctx, eth);
-    let verdict = forward::decide(&Maps, &arrival, &destination, || parse_ipv6(frame, ip));
-    carry_out(ctx, frame, &verdict)
+    let arrival = arrival(ctx, frame);
+    let verdict = forward::decide(&Maps, &arrival, &destination, || {
+        let source = Addr::v6(ip.source);
+        let has_ports = ip.next_header == protocol::TCP || ip.next_header == protocol::UDP;
+        if !has_ports || !ip.is_version_6() {
+            return unusual(source, |flow| unusual::ipv6(ctx, l2, flow));
+        }
+        let length = ip.payload_length.value() as usize;
+        let ports = ports(frame, l2 + size_of::<Ipv6Header>(), length, ip.next_header)?;
+        Ok(ports.of(source, ip.next_header))
+    });
+    match rewrite::carry_out(ctx, l2, &verdict) {
+        Counter::PassFragment => frag::ipv6(ctx, l2),
+        Counter::PassProtocol => icmp::ipv6(ctx, l2),
+        counter => counter,
+    }
 }
 
+/// Neighbour discovery is answered only in untagged frames: nobody has said that a virtual address
+/// lives in a VLAN.
 #[inline(always)]
-fn arrival(ctx: &XdpContext, eth: &EthHeader) -> Arrival {
-    Arrival { ifindex: packet::ingress(ctx.ctx), station: eth.destination }
+fn is_solicitation(frame: &Frame<'_>) -> bool {
+    frame.at::<NdMessage>(IPV6_PAYLOAD).is_some_and(|nd| nd.kind == NdMessage::SOLICITATION)
 }
 
+/// Has a flow read by a function that is not inlined, and cannot return it.
 #[inline(always)]
-fn parse_ipv4(frame: &Frame<'_>, ip: &Ipv4Header) -> Result<Flow, PassReason> {
-    if ip.version_ihl != IPV4_NO_OPTIONS {
-        // Fewer than five words, or another version, is no IPv4 header at all.
-        let options = ip.version_ihl > IPV4_NO_OPTIONS && ip.version_ihl <= 0x4f;
-        return Err(if options { PassReason::PassOptions } else { PassReason::PassMalformed });
-    }
-    if ip.is_fragment() {
-        return Err(PassReason::PassFragment);
-    }
-    let length = ip.total_length.value() as usize;
-    if length < size_of::<Ipv4Header>() {
-        return Err(PassReason::PassMalformed);
-    }
-    let ports = ports(frame, IPV4_PAYLOAD, length - size_of::<Ipv4Header>(), ip.protocol)?;
-    Ok(ports.of(Addr::v4(ip.source), ip.protocol))
+fn unusual(
+    source: Addr,
+    read: impl FnOnce(&mut Flow) -> Result<(), PassReason>,
+) -> Result<Flow, PassReason> {
+    let none = Be16::new(0);
+    let mut flow =
+        Flow { source, source_port: none, port: none, protocol: 0, stage: Stage::Datagram };
+    read(&mut flow)?;
+    // Field by field: a copy of the whole would include the padding, which the verifier refuses
+    // because after the other way of reading a flow something else than bytes stands there.
+    let Flow { source, source_port, port, protocol, stage } = flow;
+    Ok(Flow { source, source_port, port, protocol, stage })
 }
 
+/// How the frame came in.
 #[inline(always)]
-fn parse_ipv6(frame: &Frame<'_>, ip: &Ipv6Header) -> Result<Flow, PassReason> {
-    match ip.next_header {
-        EXT_FRAGMENT => return Err(PassReason::PassFragment),
-        EXT_HOP_BY_HOP | EXT_ROUTING | EXT_DESTINATION => return Err(PassReason::PassOptions),
-        _ => {}
-    }
-    if ip.version_class_flow[0] >> 4 != 6 {
-        return Err(PassReason::PassMalformed);
-    }
-    let length = ip.payload_length.value() as usize;
-    let ports = ports(frame, IPV6_PAYLOAD, length, ip.next_header)?;
-    Ok(ports.of(Addr::v6(ip.source), ip.next_header))
+fn arrival(ctx: *mut xdp_md, frame: &Frame<'_>) -> Arrival {
+    // There is one: the caller has read a header behind it.
+    let station = frame.at::<EthHeader>(0).map_or(MacAddr::NONE, |eth| eth.destination);
+    Arrival { ifindex: packet::ingress(ctx), station }
 }
 
 /// What a decision needs of a transport header.
-struct Ports {
+pub(crate) struct Ports {
     source: Be16,
     destination: Be16,
     stage: Stage,
 }
 
 impl Ports {
+    /// Of a TCP or UDP header, read by one of the two closures, where `length` bytes belong to
+    /// header and payload.
     #[inline(always)]
-    const fn of(self, source: Addr, protocol: u8) -> Flow {
+    pub(crate) fn read<'a>(
+        protocol: u8,
+        length: usize,
+        tcp: impl FnOnce() -> Option<&'a TcpHeader>,
+        udp: impl FnOnce() -> Option<&'a UdpHeader>,
+    ) -> Result<Self, PassReason> {
+        match protocol {
+            protocol::TCP => match tcp() {
+                Some(tcp) if length >= size_of::<TcpHeader>() => Ok(Self {
+                    source: tcp.source,
+                    destination: tcp.destination,
+                    stage: Stage::of_tcp(tcp.flags),
+                }),
+                _ => Err(PassReason::PassMalformed),
+            },
+            protocol::UDP => match udp() {
+                Some(udp) if length >= size_of::<UdpHeader>() => Ok(Self {
+                    source: udp.source,
+                    destination: udp.destination,
+                    stage: Stage::Datagram,
+                }),
+                _ => Err(PassReason::PassMalformed),
+            },
+            _ => Err(PassReason::PassProtocol),
+        }
+    }
+
+    /// The flow that they belong to.
+    #[inline(always)]
+    pub(crate) const fn of(self, source: Addr, protocol: u8) -> Flow {
         let Self { source: source_port, destination: port, stage } = self;
         Flow { source, source_port, port, protocol, stage }
     }
@@ -117,38 +172,5 @@ fn ports(
     if (offset + length) as u64 > frame.length() {
         return Err(PassReason::PassMalformed);
     }
-    match protocol {
-        protocol::TCP => match frame.at::<TcpHeader>(offset) {
-            Some(tcp) if length >= size_of::<TcpHeader>() => Ok(Ports {
-                source: tcp.source,
-                destination: tcp.destination,
-                stage: Stage::of_tcp(tcp.flags),
-            }),
-            _ => Err(PassReason::PassMalformed),
-        },
-        protocol::UDP => match frame.at::<UdpHeader>(offset) {
-            Some(udp) if length >= size_of::<UdpHeader>() => Ok(Ports {
-                source: udp.source,
-                destination: udp.destination,
-                stage: Stage::Datagram,
-            }),
-            _ => Err(PassReason::PassMalformed),
-        },
-        _ => Err(PassReason::PassProtocol),
-    }
-}
-
-#[inline(always)]
-fn carry_out(ctx: &XdpContext, frame: &Frame<'_>, verdict: &Verdict<'_>) -> Counter {
-    match verdict {
-        Verdict::Pass(reason) => reason.counter(),
-        Verdict::Drop(reason) => reason.counter(),
-        Verdict::Forward(forward) => {
-            let counter = rewrite::direct_return(ctx, frame, forward.backend);
-            if !matches!(counter, Counter::DropRewrite) {
-                maps::count_forwarded(forward.service, forward.id, frame.length());
-            }
-            counter
-        }
-    }
+    Ports::read(protocol, length, || frame.at(offset), || frame.at(offset))
 }

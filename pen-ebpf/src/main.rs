@@ -2,8 +2,8 @@
 //! `pen_common::forward`, which the controller runs as well.
 //!
 //! Each frame ends in exactly one [`Counter`], and the counter determines the XDP action, so that
-//! what is counted is what happened. ARP and neighbour discovery are functions of their own (not
-//! inlined), so that the hot path keeps its registers and its 512 bytes of stack. They are
+//! what is counted is what happened. What is not needed for each packet is in functions of their own
+//! (not inlined), so that the hot path keeps its registers and its 512 bytes of stack. They are
 //! functions rather than tail calls because a program array is emptied when its last user space
 //! reference goes, and because stages of two versions of the program could mix.
 #![no_std]
@@ -11,14 +11,22 @@
 #![expect(missing_docs, unreachable_pub, reason = "the macro `xdp` makes a public function")]
 
 mod arp;
+mod extension;
+mod frag;
+mod icmp;
 mod ip;
 mod maps;
 mod nd;
 mod packet;
 mod rewrite;
+mod unusual;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use pen_common::net::{EthHeader, ethertype};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    macros::xdp,
+    programs::XdpContext,
+};
+use pen_common::net::{EthHeader, VlanTag, ethertype};
 use pen_common::verdict::Counter;
 
 use crate::packet::Frame;
@@ -27,19 +35,30 @@ use crate::packet::Frame;
 #[xdp]
 pub fn pen(ctx: XdpContext) -> u32 {
     let length = Frame::of(ctx.ctx).length();
-    let counter = handle(&ctx);
+    let counter = handle(ctx.ctx);
     maps::count(counter, length);
     action(counter)
 }
 
 #[inline(always)]
-fn handle(ctx: &XdpContext) -> Counter {
-    let frame = Frame::of(ctx.ctx);
+fn handle(ctx: *mut xdp_md) -> Counter {
+    let frame = Frame::of(ctx);
     let Some(eth) = frame.at::<EthHeader>(0) else { return Counter::PassEthertype };
-    match eth.ethertype {
-        ethertype::IPV4 => ip::ipv4(ctx, &frame, eth),
-        ethertype::IPV6 => ip::ipv6(ctx, &frame, eth),
-        ethertype::ARP => arp::answer(ctx.ctx),
+    let (mut ethertype, mut l2) = (eth.ethertype, ip::IP);
+    // A tag, or a provider's one and a customer's one.
+    for _ in 0..2 {
+        if ethertype != ethertype::VLAN && ethertype != ethertype::PROVIDER_VLAN {
+            break;
+        }
+        let Some(tag) = frame.at::<VlanTag>(l2) else { return Counter::PassEthertype };
+        ethertype = tag.ethertype;
+        l2 += size_of::<VlanTag>();
+    }
+    match ethertype {
+        ethertype::IPV4 => ip::ipv4(ctx, &frame, l2),
+        ethertype::IPV6 => ip::ipv6(ctx, &frame, l2),
+        // As for neighbour discovery: not in a VLAN.
+        ethertype::ARP if l2 == ip::IP => arp::answer(ctx),
         _ => Counter::PassEthertype,
     }
 }

@@ -27,6 +27,7 @@ use pen_common::{
 /// `BPF_F_NO_PREALLOC`: memory for what is used, not for the most that may be.
 const NO_PREALLOC: usize = 1;
 /// Bits of a whole key of the trie: the list's number and an address.
+#[expect(clippy::cast_possible_truncation, reason = "160")]
 const ACL_BITS: u32 = 8 * size_of::<AclKey>() as u32;
 /// Size of the inner map that the verifier sees; real tables have the size of their service.
 const TEMPLATE_CHUNKS: usize = 256;
@@ -153,32 +154,48 @@ impl Lookup for Maps {
 
     #[inline(always)]
     fn acl(&self, list: u32, source: &Addr) -> Option<u32> {
-        let data = AclKey { list: list.to_be_bytes(), addr: source.bytes() };
-        ACL.get(&lpm_trie::Key::new(ACL_BITS, data)).copied()
+        acl(list, source)
     }
 
-    /// Several CPUs may read the same time of arrival; a source that is spread over them gets a few
-    /// connections more.
-    #[inline(never)]
+    #[inline(always)]
     fn admit(&self, vip: &AddrEntry, source: &Addr) -> bool {
-        let prefix = if source.is_v4() { 128 } else { 64 };
-        let key = RateKey { source: hash::masked(source, prefix), vip: vip.id, _pad: 0 };
-        // SAFETY: as in `addr`.
-        let arrival = unsafe { RATE.get(&key) }.copied().unwrap_or(0);
-        match limit::admit(arrival, self.now(), u64::from(vip.syn_interval_ns)) {
-            Some(next) => {
-                // If it cannot be noted, nobody is kept out.
-                let _ = RATE.insert(&key, &next, u64::from(BPF_ANY));
-                true
-            }
-            None => false,
-        }
+        admit(vip.id, vip.syn_interval_ns, source)
     }
 
     #[inline(always)]
     fn now(&self) -> Moment {
         // SAFETY: a helper without arguments.
         Moment(unsafe { bpf_ktime_get_ns() })
+    }
+}
+
+/// The kernel refuses words on the stack that are not aligned, and aya's key is packed.
+#[repr(align(8))]
+struct Aligned<T>(T);
+
+/// Not inlined, like [`admit`]: few addresses have a list or a limit.
+#[inline(never)]
+fn acl(list: u32, source: &Addr) -> Option<u32> {
+    let data = AclKey { list: list.to_be_bytes(), addr: source.bytes() };
+    let key = Aligned(lpm_trie::Key::new(ACL_BITS, data));
+    ACL.get(&key.0).copied()
+}
+
+/// Several CPUs may read the same time of arrival; a source that is spread over them gets a few
+/// connections more.
+#[inline(never)]
+fn admit(vip: u32, syn_interval_ns: u32, source: &Addr) -> bool {
+    let prefix = if source.is_v4() { 128 } else { 64 };
+    let key = RateKey { source: hash::masked(source, prefix), vip, _pad: 0 };
+    // SAFETY: as in `Maps::addr`.
+    let arrival = unsafe { RATE.get(key) }.copied().unwrap_or(0);
+    match limit::admit(arrival, Maps.now(), u64::from(syn_interval_ns)) {
+        Some(next) => {
+            // If it cannot be noted, nobody is kept out.
+            let _ = RATE.insert(key, next, u64::from(BPF_ANY));
+            true
+        }
+        None => false,
     }
 }
 

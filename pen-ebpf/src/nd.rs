@@ -1,6 +1,6 @@
 //! Answers IPv6 neighbour solicitations for virtual addresses that are ours now (RFC 4861 sections
 //! 7.1.1, 7.2.3 and 7.2.4), also those of duplicate address detection (RFC 4862), so that nobody
-//! takes the address. All other ICMPv6 passes.
+//! takes the address.
 
 use core::mem::offset_of;
 
@@ -36,19 +36,11 @@ const SOLICITED_NODES: (u64, u64) = (0xff02 << 48, 0x1ff);
 const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 
+/// Answers a solicitation, or leaves it to the kernel.
 #[inline(never)]
 pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     let frame = Frame::of(ctx);
-    let (Some(ip), Some(nd)) = (frame.at::<Ipv6Header>(IP), frame.at::<NdMessage>(IPV6_PAYLOAD))
-    else {
-        return Counter::PassNeighbour;
-    };
-    if nd.kind != NdMessage::SOLICITATION {
-        return match forward::own(&Maps, &Addr::v6(ip.destination)) {
-            Ok(_) => Counter::PassProtocol,
-            Err(reason) => reason.counter(),
-        };
-    }
+    let Some(nd) = frame.at::<NdMessage>(IPV6_PAYLOAD) else { return Counter::PassNeighbour };
     let target = Addr::v6(nd.target);
     if target.is_v4() {
         // As for destinations: a mapped address is nobody's on a wire.

@@ -1,14 +1,19 @@
 //! The only pointer arithmetic on packets: a frame between `data` and `data_end`, read and written
-//! at offsets that are compared with its end each time, which is also what the verifier asks for.
+//! at offsets that are compared with its end each time, which is also what the verifier asks for; and
+//! [`Buffer::load`] and [`store`] at any offset, for the cold paths, where the kernel compares.
 #![expect(unsafe_code, reason = "this is the fence: bounds are checked here and nowhere else")]
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ptr::read_volatile;
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+};
 use pen_common::net::{
-    ArpPacket, Be16, EthHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption, NdMessage, TcpHeader,
-    UdpHeader,
+    ArpPacket, Be16, EthHeader, ExtensionHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption,
+    NdMessage, TcpHeader, UdpHeader, VlanTag,
 };
 
 /// A header as it stands in a packet.
@@ -30,13 +35,16 @@ macro_rules! headers {
 headers!(
     ArpPacket,
     EthHeader,
+    ExtensionHeader,
     Ipv4Header,
     Ipv6Header,
     NdLinkLayerOption,
     NdMessage,
     TcpHeader,
     UdpHeader,
+    VlanTag,
     Be16,
+    [u8; 2],
     [u8; 4],
     [u8; 16],
     [u8; 64]
@@ -91,6 +99,49 @@ impl<'a> Frame<'a> {
         unsafe { *((self.start + offset) as *mut T) = *value };
         Some(())
     }
+}
+
+/// Room on the stack for a header that is copied out of a packet.
+///
+/// On the stack, unlike in packets, the verifier refuses words that are not aligned. Hence the
+/// alignment here, and hence [`Buffer::load`] returns a reference: LLVM would copy a whole header in
+/// pieces of any size from any offset. The fields of IP, TCP, UDP and ICMP headers are aligned if the
+/// header is; those of Ethernet and ARP are not.
+#[repr(align(8))]
+pub(crate) struct Buffer<T>(MaybeUninit<T>);
+
+impl<T: Header> Buffer<T> {
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+
+    /// Copies the header at any offset, if the frame is long enough. A function of the kernel does
+    /// it: slower than [`Frame::at`], but the offset may be any number, and in a jumbo frame it also
+    /// reaches what does not stand in the first buffer. Frames made before stay valid.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
+    pub(crate) fn load(&mut self, ctx: *mut xdp_md, offset: usize) -> Option<&T> {
+        let length = size_of::<T>() as u32;
+        // SAFETY: the kernel writes `length` bytes, which is the size of the buffer, or fails.
+        let failed =
+            unsafe { bpf_xdp_load_bytes(ctx, offset as u32, self.0.as_mut_ptr().cast(), length) };
+        // SAFETY: all bytes were written, and a `Header` is valid whatever they are.
+        if failed == 0 { Some(unsafe { self.0.assume_init_ref() }) } else { None }
+    }
+}
+
+/// Writes a header at any offset; `None` and nothing written if the frame is too short.
+#[inline(always)]
+#[expect(dead_code, reason = "the stages that rewrite unusual packets come later")]
+#[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
+pub(crate) fn store<T: Header>(ctx: *mut xdp_md, offset: usize, value: &T) -> Option<()> {
+    let length = size_of::<T>() as u32;
+    let bytes = (&raw const *value).cast_mut().cast();
+    // SAFETY: the kernel reads `length` bytes of `value`; it takes a pointer to mutable bytes for
+    // historical reasons only.
+    let failed = unsafe { bpf_xdp_store_bytes(ctx, offset as u32, bytes, length) };
+    if failed == 0 { Some(()) } else { None }
 }
 
 /// Index of the interface that the frame came in on.

@@ -34,6 +34,9 @@ pub(crate) struct Packet {
     pub(crate) port: u16,
     /// What follows the transport header; the whole payload of other protocols.
     pub(crate) data: Vec<u8>,
+    /// What stands between the IP header and the transport header, and its protocol.
+    between: Vec<u8>,
+    next_header: u8,
 }
 
 impl Packet {
@@ -52,10 +55,41 @@ impl Packet {
         Self { data: data.to_vec(), ..Self::new(destination.into(), protocol, 0) }
     }
 
+    /// With these options of IPv4, which must fill words.
+    pub(crate) fn options(self, options: &[u8]) -> Self {
+        Self { between: options.to_vec(), ..self }
+    }
+
+    /// With these extension headers of IPv6: their protocols, and all but their first two bytes.
+    pub(crate) fn extended(self, chain: &[(u8, &[u8])]) -> Self {
+        let protocols = chain.iter().map(|(protocol, _)| *protocol);
+        let mut next = protocols.skip(1).chain([self.protocol]);
+        let mut between = Vec::new();
+        for (protocol, rest) in chain {
+            let units = (2 + rest.len()) / 8 - 1;
+            // The length of a fragment header has another meaning.
+            let units = if *protocol == protocol::FRAGMENT { 0 } else { units };
+            between.push(next.next().expect("one for each"));
+            between.push(u8::try_from(units).expect("up to 2 KiB"));
+            between.extend(*rest);
+        }
+        let next_header = chain.first().map_or(self.protocol, |(protocol, _)| *protocol);
+        Self { between, next_header, ..self }
+    }
+
     fn new(destination: IpAddr, protocol: u8, port: u16) -> Self {
         let source = if destination.is_ipv4() { CLIENT4.into() } else { CLIENT6.into() };
-        let (station, data) = (VIP_MAC, Vec::new());
-        Self { station, source, destination, protocol, source_port: 40000, port, data }
+        Self {
+            station: VIP_MAC,
+            source,
+            destination,
+            protocol,
+            source_port: 40000,
+            port,
+            data: Vec::new(),
+            between: Vec::new(),
+            next_header: protocol,
+        }
     }
 
     /// From this address and port.
@@ -78,10 +112,11 @@ impl Packet {
         let transport = self.transport();
         let (ethertype, packet) = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                (IPV4, ipv4(source, destination, self.protocol, &[], &transport))
+                (IPV4, ipv4(source, destination, self.protocol, &self.between, &transport))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                (IPV6, ipv6(source, destination, self.protocol, 64, &transport))
+                let payload = [&self.between[..], &transport].concat();
+                (IPV6, ipv6(source, destination, self.next_header, 64, &payload))
             }
             mixed => panic!("no packet has addresses of two families: {mixed:?}"),
         };

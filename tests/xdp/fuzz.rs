@@ -15,15 +15,19 @@ const FRAMES: u64 = 50_000;
 
 /// Whether a frame names a virtual address where its kind of frame names whom it is for.
 fn is_for_us(frame: &[u8]) -> bool {
-    let at =
-        |offset: usize, bytes: &[u8]| frame[IP..].get(offset..offset + bytes.len()) == Some(bytes);
-    match u16::from_be_bytes([frame[12], frame[13]]) {
-        IPV4 => at(16, &VIP4.octets()),
-        ARP => at(24, &VIP4.octets()),
-        IPV6 if frame.get(IP + 6) == Some(&protocol::ICMPV6) => {
-            at(IPV6_PAYLOAD - IP + 8, &VIP6.octets())
-        }
-        IPV6 => at(24, &VIP6.octets()),
+    let at = |offset: usize, bytes: &[u8]| frame.get(offset..offset + bytes.len()) == Some(bytes);
+    let ethertype = |at: usize| {
+        frame.get(at..at + 2).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+    };
+    let mut l2 = IP;
+    while l2 < IP + 8 && [0x8100, 0x88a8].contains(&ethertype(l2 - 2)) {
+        l2 += 4;
+    }
+    match ethertype(l2 - 2) {
+        IPV4 => at(l2 + 16, &VIP4.octets()),
+        ARP => l2 == IP && at(IP + 24, &VIP4.octets()),
+        IPV6 if l2 == IP && at(IP + 6, &[protocol::ICMPV6]) => at(IPV6_PAYLOAD + 8, &VIP6.octets()),
+        IPV6 => at(l2 + 24, &VIP6.octets()),
         _ => false,
     }
 }
@@ -63,6 +67,10 @@ fn templates() -> Vec<Vec<u8>> {
         ask.options(&[NONCE; 2].concat()).frame(),
         Packet::other(VIP4, 1, &[8; 64]).frame(),
         tagged(&Packet::tcp(VIP4, 80).frame(), 0x8100),
+        tagged(&tagged(&Packet::udp(VIP6, 53).frame(), 0x8100), 0x88a8),
+        Packet::tcp(VIP4, 80).options(&[1; 40]).frame(),
+        Packet::tcp(VIP6, 80).extended(&[(0, &[0; 6]), (43, &[0; 22]), (60, &[0; 6])]).frame(),
+        tagged(&Packet::udp(VIP6, 53).extended(&[(60, &[0_u8; 6][..]); 8]).frame(), 0x8100),
     ]);
     frames
 }
@@ -72,8 +80,8 @@ fn random_bytes_never_abort() {
     fuzz(0x70e4, |rng| {
         let length = IP + rng.below(300);
         let mut frame: Vec<u8> = (0..length).map(|_| rng.byte()).collect();
-        // Three of four look like something, for us.
-        let ethertype = [IPV4, IPV6, ARP, 0][rng.below(4)];
+        // Most look like something, for us.
+        let ethertype = [IPV4, IPV6, ARP, 0x8100, 0][rng.below(5)];
         if ethertype != 0 {
             frame[..6].copy_from_slice(&VIP_MAC.0);
             frame[12..14].copy_from_slice(&ethertype.to_be_bytes());

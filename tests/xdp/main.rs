@@ -18,6 +18,7 @@ mod nd;
 mod pass;
 mod rng;
 mod sequences;
+mod shapes;
 mod shares;
 mod swap;
 mod verdicts;

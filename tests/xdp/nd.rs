@@ -169,7 +169,8 @@ fn other_neighbour_discovery_passes() {
     for (what, kind) in [("router solicitation", 133), ("advertisement", 136), ("redirect", 137)] {
         let frame = Solicitation { kind, ..ask.clone() }.frame();
         bench.ends_in(Counter::PassNotOurs, &frame, what);
-        let frame = Solicitation { kind, destination: VIP6, ..ask.clone() }.frame();
+        let station = VIP_MAC;
+        let frame = Solicitation { kind, station, destination: VIP6, ..ask.clone() }.frame();
         bench.ends_in(Counter::PassProtocol, &frame, what);
     }
 }

@@ -1,6 +1,6 @@
 //! What is none of our business stays untouched: everything on a machine without virtual addresses,
 //! and what is not a plain packet to one of our services. A balancer on a router must not lose
-//! anybody's fragments, options or runts.
+//! anybody's fragments or runts.
 
 use std::net::Ipv4Addr;
 
@@ -9,34 +9,22 @@ use pen_common::verdict::Counter;
 
 use crate::bench::Bench;
 use crate::frame::{
-    Arp, IP, IPV4, IPV4_PAYLOAD, IPV6, IPV6_PAYLOAD, Packet, Solicitation, ethernet, ipv4, ipv6,
-    patch, tagged, usual_packets,
+    Arp, IP, IPV4_PAYLOAD, IPV6_PAYLOAD, Packet, Solicitation, patch, tagged, usual_packets,
 };
-use crate::world::{
-    CLIENT_MAC, CLIENT4, CLIENT6, NIC, VIP_MAC, VIP4, VIP6, add_service, empty, usual,
-};
+use crate::world::{CLIENT4, NIC, VIP4, VIP6, add_service, empty, usual};
 
 type Case = (&'static str, Vec<u8>, Counter);
 
-/// IPv6 with this next header, which says that TCP to a service follows.
-fn extended(next_header: u8) -> Vec<u8> {
-    let tcp = &Packet::tcp(VIP6, 80).frame()[IPV6_PAYLOAD..];
-    // Next header TCP, length 8 bytes; as a fragment header: the first of several.
-    let payload = [&[protocol::TCP, 0, 0, 1, 0, 0, 0, 7], tcp].concat();
-    ethernet(VIP_MAC, CLIENT_MAC, IPV6, &ipv6(CLIENT6, VIP6, next_header, 64, &payload))
-}
-
-fn with_options(words: usize) -> Vec<u8> {
-    let tcp = &Packet::tcp(VIP4, 80).frame()[IPV4_PAYLOAD..];
-    // No-operations, as far as they go.
-    let packet = ipv4(CLIENT4, VIP4, protocol::TCP, &vec![1; words * 4], tcp);
-    ethernet(VIP_MAC, CLIENT_MAC, IPV4, &packet)
+/// IPv6 with these extension headers, after which TCP to a service follows.
+fn extended(chain: &[(u8, &[u8])]) -> Vec<u8> {
+    Packet::tcp(VIP6, 80).extended(chain).frame()
 }
 
 /// Frames to a virtual address that are not forwarded.
 fn odd_ipv4() -> Vec<Case> {
     let tcp = Packet::tcp(VIP4, 80).frame();
     let udp = Packet::udp(VIP4, 53).frame();
+    let options = Packet::tcp(VIP4, 80).options(&[1; 8]).frame();
     let length = |frame: &[u8], total: u8| patch(frame, IP + 2, &[0, total]);
     let fragment = |frame: &[u8], field: [u8; 2]| patch(frame, IP + 6, &field);
     let first_byte = |byte: u8| patch(&tcp, IP, &[byte]);
@@ -55,8 +43,15 @@ fn odd_ipv4() -> Vec<Case> {
         ("middle fragment", fragment(&udp, [0x20, 0xb9]), Counter::PassFragment),
         ("last fragment", fragment(&udp, [0x00, 0x01]), Counter::PassFragment),
         ("last fragment, far", fragment(&udp, [0x1f, 0xff]), Counter::PassFragment),
-        ("one word of options", with_options(1), Counter::PassOptions),
-        ("ten words of options", with_options(10), Counter::PassOptions),
+        ("options cut by the IP length", length(&options, 27), Counter::PassMalformed),
+        ("TCP behind options cut", length(&options, 47), Counter::PassMalformed),
+        ("options longer than the packet", patch(&options, IP, &[0x4f]), Counter::PassMalformed),
+        ("fragment with options", fragment(&options, [0x20, 0]), Counter::PassFragment),
+        (
+            "CARP with options",
+            Packet::other(VIP4, 112, &[0; 36]).options(&[1; 4]).frame(),
+            Counter::PassProtocol,
+        ),
         ("header of no words", first_byte(0x40), Counter::PassMalformed),
         ("header of four words", first_byte(0x44), Counter::PassMalformed),
         ("version 6 in an IPv4 frame", first_byte(0x65), Counter::PassMalformed),
@@ -72,10 +67,22 @@ fn odd_ipv4() -> Vec<Case> {
     ]
 }
 
+/// Extension headers: options for every router, a routing header that is at its end and one that is
+/// not, options for the destination, the first fragment.
+const HOP: (u8, &[u8]) = (protocol::HOP_BY_HOP, &[1, 4, 0, 0, 0, 0]);
+const END: (u8, &[u8]) = (protocol::ROUTING, &[4, 0, 0, 0, 0, 0]);
+const ON: (u8, &[u8]) = (protocol::ROUTING, &[4, 1, 0, 0, 0, 0]);
+const TO: (u8, &[u8]) = (protocol::DESTINATION_OPTIONS, &[1, 4, 0, 0, 0, 0]);
+const PART: (u8, &[u8]) = (protocol::FRAGMENT, &[0, 1, 0, 0, 0, 7]);
+
 fn odd_ipv6() -> Vec<Case> {
     let tcp = Packet::tcp(VIP6, 80).frame();
     let udp = Packet::udp(VIP6, 53).frame();
     let length = |frame: &[u8], payload: u8| patch(frame, IP + 4, &[0, payload]);
+    let hop = extended(&[HOP]);
+    let long = patch(&hop, IPV6_PAYLOAD + 1, &[200]);
+    // The chain goes on in what the IPv6 header says is padding.
+    let beyond = [length(&extended(&[HOP, TO]), 8), vec![0; 32]].concat();
     let first_byte = |byte: u8| patch(&tcp, IP, &[byte]);
     let echo = [&[128, 0, 0, 0][..], &[0; 60]].concat();
     let icmp = protocol::ICMPV6;
@@ -84,15 +91,21 @@ fn odd_ipv6() -> Vec<Case> {
         ("UDP to a TCP service", Packet::udp(VIP6, 80).frame(), Counter::PassNoService),
         ("TCP to a UDP service", Packet::tcp(VIP6, 53).frame(), Counter::PassNoService),
         ("echo request", Packet::other(VIP6, icmp, &echo).frame(), Counter::PassProtocol),
-        ("short echo", Packet::other(VIP6, icmp, &echo[..8]).frame(), Counter::PassNeighbour),
+        ("short echo", Packet::other(VIP6, icmp, &echo[..8]).frame(), Counter::PassProtocol),
+        ("no ICMP type", Packet::other(VIP6, icmp, &[]).frame(), Counter::PassProtocol),
         ("CARP", Packet::other(VIP6, 112, &[0x21; 36]).frame(), Counter::PassProtocol),
         ("nothing follows", Packet::other(VIP6, 59, &[]).frame(), Counter::PassProtocol),
-        ("authenticated", extended(51), Counter::PassProtocol),
-        ("encrypted", extended(50), Counter::PassProtocol),
-        ("hop-by-hop options", extended(0), Counter::PassOptions),
-        ("routing header", extended(43), Counter::PassOptions),
-        ("destination options", extended(60), Counter::PassOptions),
-        ("fragment header", extended(44), Counter::PassFragment),
+        ("authenticated", extended(&[(51, &[0; 6])]), Counter::PassProtocol),
+        ("encrypted", extended(&[(50, &[0; 6])]), Counter::PassProtocol),
+        ("mobility header", extended(&[HOP, (135, &[0; 6])]), Counter::PassProtocol),
+        ("nine extension headers", extended(&[TO; 9]), Counter::PassOptions),
+        ("a routing header that is not at its end", extended(&[ON]), Counter::PassOptions),
+        ("the same behind others", extended(&[HOP, TO, ON]), Counter::PassOptions),
+        ("fragment header", extended(&[PART]), Counter::PassFragment),
+        ("fragment header behind others", extended(&[HOP, END, PART]), Counter::PassFragment),
+        ("extension header that runs out of the packet", long, Counter::PassMalformed),
+        ("TCP behind the end of the packet", beyond, Counter::PassMalformed),
+        ("TCP cut behind extension headers", length(&hop, 27), Counter::PassMalformed),
         ("version 4 in an IPv6 frame", first_byte(0x40), Counter::PassMalformed),
         ("version 0", first_byte(0x00), Counter::PassMalformed),
         ("version 7", first_byte(0x70), Counter::PassMalformed),
@@ -107,10 +120,15 @@ fn odd_ipv6() -> Vec<Case> {
 fn odd_frames() -> Vec<Case> {
     let tcp = Packet::tcp(VIP4, 80).frame();
     let ethertype = |frame: &[u8], high: u8, low: u8| patch(frame, 12, &[high, low]);
+    let twice = tagged(&tagged(&tcp, 0x8100), 0x88a8);
+    let arp = Arp::who_has(VIP4).frame();
+    let ask = Solicitation::who_has(VIP6);
     vec![
-        ("VLAN tag", tagged(&tcp, 0x8100), Counter::PassEthertype),
-        ("two tags", tagged(&tagged(&tcp, 0x8100), 0x88a8), Counter::PassEthertype),
-        ("ARP in a VLAN", tagged(&Arp::who_has(VIP4).frame(), 0x8100), Counter::PassEthertype),
+        ("three tags", tagged(&twice, 0x88a8), Counter::PassEthertype),
+        ("ARP in a VLAN", tagged(&arp, 0x8100), Counter::PassEthertype),
+        ("ARP in a provider's VLAN", tagged(&tagged(&arp, 0x8100), 0x88a8), Counter::PassEthertype),
+        ("LLDP in a VLAN", tagged(&ethertype(&tcp, 0x88, 0xcc), 0x8100), Counter::PassEthertype),
+        ("solicitation in a VLAN", tagged(&ask.frame(), 0x8100), Counter::PassNotOurs),
         ("LLDP", ethertype(&tcp, 0x88, 0xcc), Counter::PassEthertype),
         ("MPLS", ethertype(&tcp, 0x88, 0x47), Counter::PassEthertype),
         ("a length of IEEE 802.3", ethertype(&tcp, 0x00, 0x26), Counter::PassEthertype),
@@ -186,9 +204,10 @@ fn a_frame_that_is_cut_short_anywhere_passes() {
     }
     bench.ends_in(Counter::ArpReply, &arp[..14 + 28], "ARP without padding");
     let solicitation = Solicitation::who_has(VIP6).frame();
+    let shortest = IPV6_PAYLOAD + 24;
     for end in 14..solicitation.len() {
-        let expected =
-            if end < IPV6_PAYLOAD { Counter::PassNotOurs } else { Counter::PassNeighbour };
+        // Too short to say whom it asks for, it is ICMP to a group.
+        let expected = if end < shortest { Counter::PassNotOurs } else { Counter::PassNeighbour };
         bench.ends_in(expected, &solicitation[..end], &format!("solicitation, {end} bytes"));
     }
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use pen_common::abi::{ACL_DENY, Backend, Group, Service};
-use pen_common::net::{Addr, MacAddr};
+use pen_common::net::{Addr, MacAddr, protocol};
 use pen_common::verdict::Counter;
 use pen_ctl::engine::tables::{Prefix, Tables};
 
 use crate::bench::Bench;
-use crate::frame::{Arp, IP, Packet, Solicitation, patch, tagged};
+use crate::frame::{Arp, IP, Packet, Solicitation, patch};
 use crate::interfaces::{Wires, with_wires};
 use crate::world::{CLIENT4, VIP4, VIP6, one_service, usual};
 
@@ -18,7 +18,7 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
     let tcp = Packet::tcp(VIP4, 80);
     let frame = tcp.frame();
     match counter {
-        Counter::PassEthertype => (usual(), tagged(&frame, 0x8100)),
+        Counter::PassEthertype => (usual(), patch(&frame, 12, &[0x88, 0xcc])),
         Counter::PassNotOurs => (usual(), Packet::tcp(CLIENT4, 80).frame()),
         Counter::PassNotMaster => {
             let mut tables = usual();
@@ -28,7 +28,10 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
         Counter::PassOtherStation => (usual(), tcp.at_station(MacAddr([2; 6])).frame()),
         Counter::PassMalformed => (usual(), frame[..frame.len() - 1].to_vec()),
         Counter::PassFragment => (usual(), patch(&frame, IP + 6, &[0x20, 0])),
-        Counter::PassOptions => (usual(), patch(&frame, IP, &[0x46])),
+        Counter::PassOptions => {
+            let options: (u8, &[u8]) = (protocol::DESTINATION_OPTIONS, &[1, 4, 0, 0, 0, 0]);
+            (usual(), Packet::tcp(VIP6, 80).extended(&[options; 9]).frame())
+        }
         Counter::PassProtocol => (usual(), Packet::other(VIP4, 112, &[0; 36]).frame()),
         Counter::PassNoService => (usual(), Packet::tcp(VIP4, 81).frame()),
         Counter::PassNeighbour => (usual(), Arp { operation: 2, ..Arp::who_has(VIP4) }.frame()),

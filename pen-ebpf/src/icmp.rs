@@ -1,0 +1,16 @@
+//! ICMP for an address of ours, besides neighbour discovery. It passes for now.
+
+use aya_ebpf::bindings::xdp_md;
+use pen_common::verdict::Counter;
+
+/// ICMP in an IPv4 packet at `_l2`, with or without options.
+#[inline(always)]
+pub(crate) fn ipv4(_ctx: *mut xdp_md, _l2: usize) -> Counter {
+    Counter::PassProtocol
+}
+
+/// Neither TCP nor UDP in an IPv6 packet at `_l2`, behind any extension headers.
+#[inline(always)]
+pub(crate) fn ipv6(_ctx: *mut xdp_md, _l2: usize) -> Counter {
+    Counter::PassProtocol
+}
