@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::api::{
     Backend, Change, Client, Clients, Counter, Event, Explanation, Flow, Flows, Health, Service,
-    Status, Vip,
+    Simulation, Status, Vip,
 };
 
 /// How to show.
@@ -353,6 +353,26 @@ pub fn explanation(explanation: &Explanation, style: Style) -> String {
         let _ = writeln!(text, "  {step}");
     }
     text
+}
+
+/// `penctl explain --simulate`.
+#[must_use]
+pub fn simulation(simulation: &Simulation, style: Style) -> String {
+    let mut table = Table::new(&["BACKEND", "FLOWS", "SHARE", "BY WEIGHT"]);
+    let percent = |percent: f64| plain(format!("{percent:.2}%"));
+    for share in &simulation.shares {
+        table.row([
+            plain(&share.backend),
+            plain(share.flows),
+            percent(share.percent),
+            percent(share.expected),
+        ]);
+    }
+    for other in &simulation.others {
+        let counter = cell(format!("({})", other.counter), Paint::Bad);
+        table.row([counter, plain(other.flows), percent(other.percent), plain("-")]);
+    }
+    table.render(style)
 }
 
 /// `penctl drain`, `maint`, `ready` and `weight`.

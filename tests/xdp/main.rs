@@ -18,6 +18,7 @@ mod pass;
 mod rng;
 mod sequences;
 mod shares;
+mod simulate;
 mod swap;
 mod verdicts;
 mod world;

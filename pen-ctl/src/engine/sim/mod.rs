@@ -6,7 +6,9 @@ mod listing;
 mod modes;
 mod operator;
 mod random;
+mod simulation;
 mod stories;
+mod why;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
