@@ -2,12 +2,14 @@
 //! are a public interface: fields may be added, none is renamed or removed.
 
 pub mod records;
+mod simulation;
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
+pub use self::simulation::{Other, Share, Simulate, Simulation};
 use crate::config::Protocol;
 
 /// What is asked of the daemon.
@@ -34,6 +36,8 @@ pub enum Request {
     Clients(RecordQuery),
     /// `POST /v1/explain`: [`Explanation`].
     Explain(Explain),
+    /// `POST /v1/simulate`: [`Simulation`].
+    Simulate(Simulate),
     /// `POST /v1/admin`: [`Change`].
     SetAdmin(SetAdmin),
     /// `POST /v1/weight`: [`Change`].
@@ -260,6 +264,9 @@ pub struct Explain {
     pub destination: SocketAddr,
     /// Protocol.
     pub protocol: Protocol,
+    /// A packet of an open connection instead of the SYN that opens one; of no meaning for UDP.
+    #[serde(default)]
+    pub established: bool,
 }
 
 /// What would happen to a packet, and why.
@@ -277,6 +284,9 @@ pub struct Explanation {
     pub backend: Option<String>,
     /// Address of that backend.
     pub address: Option<IpAddr>,
+    /// What chose the backend: `slot` (settled, or base and current agree), `base` or `current` (of
+    /// an unsettled slot), `flow-record`, `client-record`, or `next-slot` (the slot's own is down).
+    pub decided_by: Option<String>,
     /// The reasons, in order, for a person.
     pub steps: Vec<String>,
 }
@@ -348,6 +358,8 @@ pub enum Reply {
     Clients(Clients),
     /// To [`Request::Explain`].
     Explanation(Explanation),
+    /// To [`Request::Simulate`].
+    Simulation(Simulation),
     /// To [`Request::SetAdmin`] and [`Request::SetWeight`].
     Change(Change),
 }

@@ -289,6 +289,14 @@ impl Daemon {
             Request::Explain(packet) => {
                 Reply::Explanation(self.engine.explain(now, packet, self.dataplane.records())?)
             }
+            Request::Simulate(wish) => {
+                let simulation = self.engine.simulation(now, wish)?;
+                let reader = self.dataplane.record_reader();
+                return Ok(Answer::later(move |go_on| {
+                    let records = reader.open().map_err(|error| refusal(&error))?;
+                    Ok(Reply::Simulation(simulation.run(&records, go_on)))
+                }));
+            }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
         };

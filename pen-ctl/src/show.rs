@@ -1,109 +1,17 @@
 //! Turns the daemon's answers into text for a person or a pipe: aligned columns on a terminal, with
 //! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
 
+mod table;
+
 use std::fmt::Write;
 use std::time::Duration;
 
+pub use self::table::Style;
+use self::table::{Cell, Paint, Table, cell, painted, plain, short};
 use crate::api::{
     Backend, Change, Client, Clients, Counter, Event, Explanation, Flow, Flows, Health, Service,
-    Status, Vip,
+    Simulation, Status, Vip,
 };
-
-/// How to show.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Style {
-    /// Aligned columns, otherwise tab-separated.
-    pub aligned: bool,
-    /// Colour.
-    pub colour: bool,
-}
-
-/// Rows of cells below a header.
-struct Table {
-    rows: Vec<Vec<Cell>>,
-}
-
-struct Cell {
-    text: String,
-    paint: Paint,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Paint {
-    Plain,
-    Header,
-    Good,
-    Bad,
-    Odd,
-}
-
-impl Paint {
-    const fn code(self) -> &'static str {
-        match self {
-            Self::Plain => "",
-            Self::Header => "1",
-            Self::Good => "32",
-            Self::Bad => "31",
-            Self::Odd => "33",
-        }
-    }
-}
-
-fn cell(text: impl ToString, paint: Paint) -> Cell {
-    Cell { text: text.to_string(), paint }
-}
-
-fn plain(text: impl ToString) -> Cell {
-    cell(text, Paint::Plain)
-}
-
-impl Table {
-    fn new(header: &[&str]) -> Self {
-        Self { rows: vec![header.iter().map(|text| cell(text, Paint::Header)).collect()] }
-    }
-
-    fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
-        self.rows.push(cells.into_iter().collect());
-    }
-
-    fn render(&self, style: Style) -> String {
-        let columns = self.rows.first().map_or(0, Vec::len);
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            for (column, cell) in row.iter().enumerate() {
-                let last = column + 1 == row.len();
-                text.push_str(&painted(cell, style));
-                if last {
-                    break;
-                }
-                if style.aligned {
-                    let width = widths.get(column).copied().unwrap_or(0);
-                    let pad = width.saturating_sub(cell.text.chars().count()) + 2;
-                    text.push_str(&" ".repeat(pad));
-                } else {
-                    text.push('\t');
-                }
-            }
-            let end = text.trim_end_matches(' ').len();
-            text.truncate(end);
-            text.push('\n');
-        }
-        text
-    }
-}
-
-fn painted(cell: &Cell, style: Style) -> String {
-    if style.colour && cell.paint != Paint::Plain {
-        format!("\x1b[{}m{}\x1b[0m", cell.paint.code(), cell.text)
-    } else {
-        cell.text.clone()
-    }
-}
 
 /// `penctl status`.
 #[must_use]
@@ -372,6 +280,26 @@ pub fn explanation(explanation: &Explanation, style: Style) -> String {
     text
 }
 
+/// `penctl explain --simulate`.
+#[must_use]
+pub fn simulation(simulation: &Simulation, style: Style) -> String {
+    let mut table = Table::new(&["BACKEND", "FLOWS", "SHARE", "BY WEIGHT"]);
+    let percent = |percent: f64| plain(format!("{percent:.2}%"));
+    for share in &simulation.shares {
+        table.row([
+            plain(&share.backend),
+            plain(share.flows),
+            percent(share.percent),
+            percent(share.expected),
+        ]);
+    }
+    for other in &simulation.others {
+        let counter = cell(format!("({})", other.counter), Paint::Bad);
+        table.row([counter, plain(other.flows), percent(other.percent), plain("-")]);
+    }
+    table.render(style)
+}
+
 /// `penctl drain`, `maint`, `ready` and `weight`.
 #[must_use]
 pub fn change(change: &Change) -> String {
@@ -384,19 +312,6 @@ pub fn change(change: &Change) -> String {
         "{} {verb} {} (was {}), {:.1}% of the slots {moves}\n",
         change.subject, change.now, change.was, change.moved
     )
-}
-
-/// A duration with its two largest units.
-fn short(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) if seconds == 0 => format!("{}ms", duration.as_millis()),
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, minutes) => format!("{minutes}m{}s", seconds % 60),
-        (0, hours, minutes) => format!("{hours}h{minutes}m"),
-        (days, hours, _) => format!("{days}d{hours}h"),
-    }
 }
 
 #[cfg(test)]
@@ -519,13 +434,5 @@ mod tests {
         );
         done.was = "drain".into();
         assert_eq!(change(&done), "web/b1 would be drain as before\n");
-    }
-
-    #[test]
-    fn durations_keep_two_units() {
-        for (seconds, text) in [(5, "5s"), (65, "1m5s"), (7300, "2h1m"), (200_000, "2d7h")] {
-            assert_eq!(short(Duration::from_secs(seconds)), text);
-        }
-        assert_eq!(short(Duration::from_millis(250)), "250ms");
     }
 }

@@ -39,7 +39,8 @@ impl Asker {
         destination: SocketAddr,
         protocol: Protocol,
     ) -> Explanation {
-        let request = Request::Explain(api::Explain { source, destination, protocol });
+        let established = false;
+        let request = Request::Explain(api::Explain { source, destination, protocol, established });
         let answer = self.runtime.block_on(self.client.ask(&request)).unwrap();
         serde_json::from_slice(&answer).unwrap()
     }
@@ -145,4 +146,61 @@ fn explain_tells_why_a_packet_is_none_of_its_business_or_dropped() {
     assert_eq!(udp_ask(stage.client(), ECHO), None);
     assert!(stage.pend.counter("drop-no-backend").unwrap() > 0);
     assert!(stage.pend.is_running());
+}
+
+#[test]
+fn explain_tells_an_open_connection_from_a_new_one_and_names_what_decides() {
+    let stage = Stage::new();
+    let mut talks: Vec<_> = (0..40).map(|_| TcpTalk::open(stage.client(), WEB).unwrap()).collect();
+    stage.order(["drain", "web/b1"]);
+    let mut of_b1 = 0;
+    for talk in &mut talks {
+        let source = talk.local().unwrap().to_string();
+        let words = ["explain", &source, "10.77.0.100:80", "--established"];
+        let open = stage.pend.penctl_json(words).unwrap();
+        let by = talk.ask().unwrap();
+        assert_eq!(open["backend"], by.as_str(), "{open}");
+        let new = stage.pend.penctl_json(&words[..3]).unwrap();
+        assert_ne!(new["backend"], "b1", "{new}");
+        if by == "b1" {
+            of_b1 += 1;
+            assert_eq!(open["decided_by"], "base");
+            let unsettled = open["steps"][2].as_str().unwrap();
+            assert!(unsettled.contains(" is unsettled: base b1, current b"), "{unsettled}");
+            // It has just been recorded.
+            let text = stage.order(words);
+            assert!(text.contains("  a record of the flow names b1, used "), "{text}");
+        }
+    }
+    assert!(of_b1 > 0, "a third of forty");
+}
+
+#[test]
+fn a_simulation_shows_who_would_get_how_many() {
+    let stage = Stage::new();
+    stage.order(["weight", "echo6/b3", "2"]);
+    let words = ["explain", "--simulate", "40000", "--service", "web", "--seed", "5"];
+    let simulation = stage.pend.penctl_json(words).unwrap();
+    assert_eq!((&simulation["flows"], &simulation["complete"]), (&40000.into(), &true.into()));
+    let shares = simulation["shares"].as_array().unwrap();
+    assert_eq!(shares.iter().map(|share| share["flows"].as_u64().unwrap()).sum::<u64>(), 40000);
+    for share in shares {
+        assert!((32.0..35.0).contains(&share["percent"].as_f64().unwrap()), "{share}");
+    }
+    let text = stage.order(["explain", "--simulate", "1000", "--service", "echo6"]);
+    let rows: Vec<&str> = text.lines().collect();
+    assert_eq!(rows[0], "BACKEND\tFLOWS\tSHARE\tBY WEIGHT");
+    assert!(rows[1].starts_with("b1\t") && rows[1].ends_with("\t25.00%"), "{text}");
+    assert!(rows[3].starts_with("b3\t") && rows[3].ends_with("\t50.00%"), "{text}");
+
+    for (words, status) in [
+        (&["explain"][..], 2),
+        (&["explain", "10.77.0.2:5000"], 2),
+        (&["explain", "--simulate", "5"], 2),
+        (&["explain", "10.77.0.2:5", "10.77.0.100:80", "--simulate", "5", "--service", "web"], 2),
+        (&["explain", "--simulate", "0", "--service", "web"], 1),
+        (&["explain", "--simulate", "5", "--service", "www"], 1),
+    ] {
+        assert_eq!(stage.pend.penctl(words).unwrap().status.code(), Some(status), "{words:?}");
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 
-const VERBS: [&[&str]; 13] = [
+const VERBS: [&[&str]; 14] = [
     &["status"],
     &["services"],
     &["backends"],
@@ -21,6 +21,7 @@ const VERBS: [&[&str]; 13] = [
     &["clients"],
     &["events"],
     &["explain", "10.77.0.2:5000", "10.77.0.100:80"],
+    &["explain", "--simulate", "10", "--service", "web"],
     &["drain", "web/b1"],
     &["maint", "web/b1"],
     &["ready", "web/b1"],

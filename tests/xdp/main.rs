@@ -20,6 +20,7 @@ mod rng;
 mod sequences;
 mod shapes;
 mod shares;
+mod simulate;
 mod swap;
 mod verdicts;
 mod world;

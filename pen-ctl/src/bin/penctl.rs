@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use pen_ctl::api::records::DEFAULT_LIMIT;
 use pen_ctl::api::{
     Admin, Cidr, Clients, Event, Explain, Flows, RecordQuery, Request, SetAdmin, SetWeight,
+    Simulate, Simulation,
 };
 use pen_ctl::config::{self, Protocol};
 use pen_ctl::io::control::client::{Client, ClientError};
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
   penctl backends                                  who is usable, and why not
   penctl drain web/b1                              take b1 out of the table
   penctl explain 198.51.100.7:5000 192.0.2.10:80   where would this packet go, and why
+  penctl explain --simulate 100000 --service web   who would get how many of many
   penctl --json counters | jq .                    for machines
   penctl events --follow                           what happens, as it happens
 
@@ -64,16 +66,8 @@ enum Verb {
         #[arg(long, short)]
         follow: bool,
     },
-    /// Where a packet would go, and why
-    Explain {
-        /// Source, e.g. 198.51.100.7:5000
-        source: SocketAddr,
-        /// Destination, e.g. 192.0.2.10:80
-        destination: SocketAddr,
-        /// tcp or udp
-        #[arg(default_value = "tcp", value_parser = protocol)]
-        protocol: Protocol,
-    },
+    /// Where a packet would go, and why; or, with --simulate, where many would
+    Explain(Question),
     /// Take a backend out of the table, but go on checking it (its connections move as well)
     Drain(Wish),
     /// No packets at all to a backend, and no checks of it
@@ -96,6 +90,51 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
+}
+
+#[derive(clap::Args)]
+struct Question {
+    /// Source, e.g. 198.51.100.7:5000
+    #[arg(required_unless_present = "simulate", conflicts_with = "simulate")]
+    source: Option<SocketAddr>,
+    /// Destination, e.g. 192.0.2.10:80
+    #[arg(required_unless_present = "simulate")]
+    destination: Option<SocketAddr>,
+    /// tcp or udp
+    #[arg(default_value = "tcp", value_parser = protocol)]
+    protocol: Protocol,
+    /// A packet of an open connection, instead of the SYN that opens one
+    #[arg(long)]
+    established: bool,
+    /// Instead of one packet: so many flows of random clients to a service
+    #[arg(long, value_name = "N", requires = "service")]
+    simulate: Option<u32>,
+    /// The service that is simulated
+    #[arg(long, value_name = "NAME", requires = "simulate")]
+    service: Option<String>,
+    /// The same seed draws the same flows
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+}
+
+impl Question {
+    fn request(&self) -> Request {
+        match (self.source, self.destination, self.simulate, &self.service) {
+            (Some(source), Some(destination), ..) => Request::Explain(Explain {
+                source,
+                destination,
+                protocol: self.protocol,
+                established: self.established,
+            }),
+            (_, _, Some(flows), Some(service)) => Request::Simulate(Simulate {
+                service: service.clone(),
+                flows,
+                seed: self.seed,
+                established: self.established,
+            }),
+            _ => unreachable!("clap asks for the one or the other"),
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -212,11 +251,7 @@ async fn run(args: &Args) -> Result<(), ClientError> {
         Verb::Flows(records) => Request::Flows(records.query()),
         Verb::Clients(records) => Request::Clients(records.query()),
         Verb::Events { .. } => Request::Events { since: 0 },
-        Verb::Explain { source, destination, protocol } => Request::Explain(Explain {
-            source: *source,
-            destination: *destination,
-            protocol: *protocol,
-        }),
+        Verb::Explain(question) => question.request(),
         Verb::Drain(wish) => admin(wish, Admin::Drain),
         Verb::Maint(wish) => admin(wish, Admin::Maint),
         Verb::Ready(wish) => admin(wish, Admin::Ready),
@@ -299,6 +334,11 @@ fn left_out(verb: &Verb, answer: &[u8]) -> Result<Option<String>, ClientError> {
             let Clients { more, complete, .. } = parse(answer)?;
             (more, complete)
         }
+        Verb::Explain(Question { simulate: Some(wanted), .. }) => {
+            let Simulation { flows, complete, .. } = parse(answer)?;
+            let note = format!("time was up after {flows} of {wanted} flows");
+            return Ok((!complete).then_some(note));
+        }
         _ => return Ok(None),
     };
     Ok(show::left_out(more, complete))
@@ -314,7 +354,10 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
         Verb::Flows(_) => show::flows(&parse(answer)?, style),
         Verb::Clients(_) => show::clients(&parse(answer)?, style),
         Verb::Events { .. } => show::events(&parse::<Vec<_>>(answer)?, style),
-        Verb::Explain { .. } => show::explanation(&parse(answer)?, style),
+        Verb::Explain(Question { simulate: Some(_), .. }) => {
+            show::simulation(&parse(answer)?, style)
+        }
+        Verb::Explain(_) => show::explanation(&parse(answer)?, style),
         Verb::Drain(_) | Verb::Maint(_) | Verb::Ready(_) | Verb::Weight { .. } => {
             show::change(&parse(answer)?)
         }

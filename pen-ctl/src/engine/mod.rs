@@ -22,9 +22,11 @@ pub mod scheduler;
 mod settling;
 #[cfg(test)]
 mod sim;
+pub mod simulation;
 pub mod slots;
 pub mod tables;
 mod warnings;
+mod why;
 
 pub use report::counters;
 

@@ -12,6 +12,7 @@ use pen_common::verdict::{Counter, DropReason, Forward, PassReason, Verdict};
 use super::health::State;
 use super::scheduler;
 use super::tables::Records;
+use super::why::{Seen, Witness};
 use super::{Engine, Service, desired};
 use crate::api::{Admin, Change, Explain, Explanation, Refusal, SetAdmin, SetWeight};
 use crate::config::{MAX_WEIGHT, Protocol};
@@ -149,6 +150,7 @@ impl Engine {
                 Protocol::Udp => protocol::UDP,
             },
             stage: match packet.protocol {
+                Protocol::Tcp if packet.established => Stage::Established,
                 Protocol::Tcp => Stage::Open,
                 Protocol::Udp => Stage::Datagram,
             },
@@ -157,9 +159,26 @@ impl Engine {
             Arrival { ifindex: 0, station: MacAddr::NONE },
             |entry| Arrival { ifindex: entry.ifindex, station: entry.mac },
         );
-        let lookup = self.applied.at(now, records);
+        let witness = Witness::new(records);
+        let lookup = self.applied.at(now, &witness);
         let verdict = forward::decide(&lookup, &arrival, &destination, || Ok(flow));
-        Ok(self.describe(packet, &verdict))
+        let mut explanation = self.describe(packet, &verdict);
+        if let Verdict::Forward(forward) = &verdict {
+            let tables = &self.applied;
+            let name = |id| self.backend_name(id);
+            let stage = flow.stage;
+            let why = Seen { forward, stage, witness: &witness, tables, now, name: &name }.why();
+            explanation.decided_by = Some(why.decided_by.to_owned());
+            // After what selected the slot, before what is done with the packet.
+            explanation.steps.insert(2, why.step);
+        }
+        Ok(explanation)
+    }
+
+    fn backend_name(&self, id: u32) -> String {
+        let mut backends = self.services.iter().flat_map(|service| &service.backends);
+        let found = backends.find(|backend| backend.id == id);
+        found.map_or_else(|| "nobody".to_owned(), |backend| backend.config.name.clone())
     }
 
     fn describe(&self, packet: &Explain, verdict: &Verdict<'_>) -> Explanation {
@@ -170,6 +189,7 @@ impl Engine {
             slot: None,
             backend: None,
             address: None,
+            decided_by: None,
             steps: vec![why],
         };
         match verdict {
@@ -192,16 +212,13 @@ impl Engine {
                     slot: Some(forward.slot),
                     backend: backend.map(|backend| backend.config.name.clone()),
                     address: Some(address),
+                    decided_by: None,
                     steps: vec![
                         service.map_or_else(String::new, |service| step_service(packet, service)),
                         format!(
                             "its hash selects slot {} of {}",
                             forward.slot,
                             service.map_or(0, |service| service.config.memory.slots)
-                        ),
-                        format!(
-                            "the slot belongs to {} ({address})",
-                            backend.map_or("?", |backend| backend.config.name.as_str())
                         ),
                         step_mode(forward, interface),
                     ],

@@ -82,7 +82,7 @@ impl Engine {
         })
     }
 
-    fn service_named(&self, name: &str) -> Result<u32, Refusal> {
+    pub(super) fn service_named(&self, name: &str) -> Result<u32, Refusal> {
         let found = self.services.iter().find(|service| service.config.name == name);
         found.map(|service| service.id).ok_or_else(|| {
             let all: Vec<_> =

@@ -9,7 +9,9 @@ mod modes;
 mod operator;
 mod ports;
 mod random;
+mod simulation;
 mod stories;
+mod why;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

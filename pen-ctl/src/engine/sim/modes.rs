@@ -119,6 +119,7 @@ fn explain_tells_what_the_mode_does_with_the_packet() {
             source: (Ipv4Addr::new(198, 51, 100, 7), 5000).into(),
             destination: (VIP, 80).into(),
             protocol: Protocol::Tcp,
+            established: false,
         };
         let explanation = sim.engine.explain(sim.now, &packet, &NoRecords).expect("one family");
         assert_eq!(explanation.steps.last().map(String::as_str), Some(step));

@@ -138,6 +138,7 @@ fn explain_names_the_backend_that_the_packet_reaches() {
             source: (Ipv4Addr::new(198, 51, 100, 7), port).into(),
             destination: (VIP, 80).into(),
             protocol: Protocol::Tcp,
+            established: false,
         };
         let explanation = sim.engine.explain(sim.now, &packet, &NoRecords).expect("one family");
         assert_eq!(explanation.address, sim.reach(port));
@@ -155,6 +156,7 @@ fn explain_tells_why_a_packet_is_not_forwarded() {
             source: source.parse().expect("literal"),
             destination: destination.parse().expect("literal"),
             protocol,
+            established: false,
         };
         match sim.engine.explain(sim.now, &packet, &NoRecords) {
             Ok(explanation) => format!("{}: {}", explanation.counter, explanation.steps[0]),

@@ -29,6 +29,7 @@ pub(super) fn parse(
         ("/v1/flows", &Method::GET) => Request::Flows(query::records(query)?),
         ("/v1/clients", &Method::GET) => Request::Clients(query::records(query)?),
         ("/v1/explain", &Method::POST) => Request::Explain(json(body)?),
+        ("/v1/simulate", &Method::POST) => Request::Simulate(json(body)?),
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
         ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
         (path, _) if PATHS.contains(&path) => {
@@ -65,6 +66,9 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
         Request::Explain(explain) => {
             (Method::POST, "/v1/explain".to_owned(), body(serde_json::to_vec(explain)))
         }
+        Request::Simulate(wish) => {
+            (Method::POST, "/v1/simulate".to_owned(), body(serde_json::to_vec(wish)))
+        }
         Request::SetAdmin(wish) => {
             (Method::POST, "/v1/admin".to_owned(), body(serde_json::to_vec(wish)))
         }
@@ -74,7 +78,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -84,6 +88,7 @@ const PATHS: [&str; 11] = [
     "/v1/flows",
     "/v1/clients",
     "/v1/explain",
+    "/v1/simulate",
     "/v1/admin",
     "/v1/weight",
 ];
@@ -109,7 +114,7 @@ pub(super) fn refuse(status: u16, error: String, cure: &str) -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Admin, Explain, RecordQuery, SetAdmin, SetWeight};
+    use crate::api::{Admin, Explain, RecordQuery, SetAdmin, SetWeight, Simulate};
     use crate::config::Protocol;
 
     #[test]
@@ -131,6 +136,13 @@ mod tests {
                 source: "198.51.100.7:5000".parse().expect("literal"),
                 destination: "192.0.2.10:80".parse().expect("literal"),
                 protocol: Protocol::Udp,
+                established: true,
+            }),
+            Request::Simulate(Simulate {
+                service: "web".into(),
+                flows: 9,
+                seed: 3,
+                established: false,
             }),
             Request::SetAdmin(SetAdmin {
                 service: "web".into(),
