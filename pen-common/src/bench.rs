@@ -41,10 +41,9 @@ const SOURCE_V6: u32 = 0x2001_0db8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// The frame's first 64 bytes, with zeros for source address, source port and checksums.
-    pub head: [u8; 64],
-    /// The rest of a frame over IPv6.
-    pub tail: [u8; 16],
+    /// The frame, with zeros for source address, source port and checksums. In words, because larger
+    /// pieces are copied byte by byte.
+    pub words: [[u8; 8]; 10],
     /// Length of the frame: [`LENGTH_V4`] or [`LENGTH_V6`].
     pub length: u32,
     /// [`Template::TCP4`], ...
@@ -135,11 +134,12 @@ impl Template {
             .add(u32::from(frame.protocol));
         let transport_sum = partial(sum_of(pseudo, &bytes[payload..usize::from(length)]));
         let ip_sum = partial(sum_of(Checksum::default(), &bytes[IP..IPV4_PAYLOAD]));
-        let (mut head, mut tail) = ([0; 64], [0; 16]);
-        head.copy_from_slice(&bytes[..64]);
-        tail.copy_from_slice(&bytes[64..]);
+        let mut words = [[0; 8]; 10];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks(8)) {
+            word.copy_from_slice(bytes);
+        }
         let bits = u32::BITS - (flows - 1).leading_zeros();
-        Self { head, tail, length: u32::from(length), kind, flows, bits, ip_sum, transport_sum }
+        Self { words, length: u32::from(length), kind, flows, bits, ip_sum, transport_sum }
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
 
     /// What the generator does with a template.
     fn frame_of(template: &Template, flow: u32) -> Vec<u8> {
-        let mut frame = [&template.head[..], &template.tail[..]].concat();
+        let mut frame = template.words.concat();
         frame.truncate(template.length as usize);
         let port = source_port(flow);
         let sum = Checksum::default().add(template.transport_sum).add(u32::from(port.value()));

@@ -46,8 +46,8 @@ headers!(
     Be16,
     [u8; 2],
     [u8; 4],
-    [u8; 16],
-    [u8; 64]
+    [u8; 8],
+    [u8; 16]
 );
 
 /// A frame. It must be made anew after the packet was resized.

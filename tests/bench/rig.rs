@@ -201,7 +201,7 @@ impl Rig {
     ) -> Result<Run> {
         self.template.set(0, template, 0)?;
         self.position.set(0, position, 0)?;
-        let frame = &[&template.head[..], &template.tail[..]].concat()[..template.length as usize];
+        let frame = &template.words.concat()[..template.length as usize];
         let ingress = context(self.near[way.lane as usize], template.length);
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);

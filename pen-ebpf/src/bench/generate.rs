@@ -1,12 +1,16 @@
 //! Makes the next frame: all headers from the template, then what its flow determines. Nothing is
 //! taken from the frame that is overwritten, since it may be what a program under test left.
 
+use core::ops::Range;
+
 use pen_common::bench::{self, Template};
 use pen_common::csum::Checksum;
 use pen_common::net::Be16;
 
 use crate::maps;
 use crate::packet::Frame;
+
+const WORDS_V4: usize = bench::LENGTH_V4 as usize / 8;
 
 #[inline(always)]
 pub(crate) fn next_frame(frame: &Frame<'_>) -> Option<()> {
@@ -16,7 +20,7 @@ pub(crate) fn next_frame(frame: &Frame<'_>) -> Option<()> {
     }
     let position = maps::next(template.flows)?;
     let flow = bench::permute(position, template.flows, template.bits);
-    frame.write(0, &template.head)?;
+    write_words(frame, template, 0..WORDS_V4)?;
     match template.kind {
         Template::TCP4 => ipv4(frame, template, flow, bench::TCP_CHECKSUM),
         Template::UDP4 => ipv4(frame, template, flow, bench::UDP_CHECKSUM),
@@ -24,6 +28,15 @@ pub(crate) fn next_frame(frame: &Frame<'_>) -> Option<()> {
         Template::UDP6 => ipv6(frame, template, flow, bench::UDP_CHECKSUM),
         _ => None,
     }
+}
+
+/// Of the template; the loop is unrolled.
+#[inline(always)]
+fn write_words(frame: &Frame<'_>, template: &Template, range: Range<usize>) -> Option<()> {
+    for index in range {
+        frame.write(index * 8, template.words.get(index)?)?;
+    }
+    Some(())
 }
 
 #[inline(always)]
@@ -38,7 +51,7 @@ fn ipv4(frame: &Frame<'_>, template: &Template, flow: u32, checksum_at: usize) -
 
 #[inline(always)]
 fn ipv6(frame: &Frame<'_>, template: &Template, flow: u32, checksum_at: usize) -> Option<()> {
-    frame.write(template.head.len(), &template.tail)?;
+    write_words(frame, template, WORDS_V4..template.words.len())?;
     let [a, b, c, d] = bench::source_v6(flow);
     frame.write(bench::IPV6_SOURCE, &a)?;
     frame.write(bench::IPV6_SOURCE + 4, &b)?;
