@@ -3,6 +3,7 @@
 //! needs, so that a million of flows do not hold the engine up.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pen_common::abi::ServiceKey;
 use pen_common::forward::{self, Arrival, Flow, Stage};
@@ -93,12 +94,7 @@ impl Simulation {
                 .collect(),
             // All: a record may name any.
             backends: tables.backends.clone(),
-            prefixes: tables
-                .prefixes
-                .iter()
-                .filter(|(prefix, _)| entry.is_some_and(|entry| entry.acl == prefix.list))
-                .map(|(prefix, verdict)| (*prefix, *verdict))
-                .collect(),
+            prefixes: Arc::clone(&tables.prefixes),
             ..Tables::default()
         };
         let arrival = entry.map_or(Arrival { ifindex: 0, station: MacAddr::NONE }, |entry| {

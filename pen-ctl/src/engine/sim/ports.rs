@@ -19,6 +19,7 @@ fn fate(sim: &Sim, port: u16) -> String {
         source: (Ipv4Addr::new(198, 51, 100, 7), 5000).into(),
         destination: (VIP, port).into(),
         protocol: Protocol::Tcp,
+        established: false,
     };
     let explanation = sim.engine.explain(sim.now, &packet, &NoRecords).expect("one family");
     explanation.service.unwrap_or(explanation.counter)
