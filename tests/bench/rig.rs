@@ -24,6 +24,7 @@ use pen_common::abi::Count;
 use pen_common::bench::Template;
 use pen_common::net::MacAddr;
 use pen_common::verdict::Counter;
+use pen_ctl::config::Sizes;
 use pen_ctl::engine::tables::{Tables, diff};
 use pen_ctl::io::dataplane::Dataplane;
 use pen_tests::Netns;
@@ -138,7 +139,7 @@ impl Rig {
             named(&mut bench, name)?.load()?;
         }
         let pins = Pins::new()?;
-        let mut dataplane = Dataplane::open(&program("pen.bpf.o")?, pins.path())?;
+        let mut dataplane = Dataplane::open(&program("pen.bpf.o")?, pins.path(), Sizes::default())?;
 
         let mut near = [0; 4];
         let mut nic = None;
