@@ -11,6 +11,7 @@ use aya::maps::{ArrayOfMaps, Map, MapData};
 use pen_common::ABI_VERSION;
 use pen_common::abi::{Backend, Slot, map};
 use pen_common::affinity::moved;
+use pen_ctl::config::Sizes;
 use pen_ctl::engine::scheduler::maglev;
 use pen_ctl::engine::tables::{Tables, diff};
 use pen_ctl::io::dataplane::Dataplane;
@@ -41,7 +42,7 @@ pub(crate) struct Control {
 /// Measures both.
 pub(crate) fn measure() -> Result<Control> {
     let pins = Pins::new()?;
-    let mut dataplane = Dataplane::open(&program("pen.bpf.o")?, pins.path())?;
+    let mut dataplane = Dataplane::open(&program("pen.bpf.o")?, pins.path(), Sizes::default())?;
     let found = measure_with(&mut dataplane, pins.path());
     dataplane.detach();
     found
