@@ -24,7 +24,7 @@ use pen_common::abi::Count;
 use pen_common::bench::Template;
 use pen_common::net::MacAddr;
 use pen_common::verdict::Counter;
-use pen_ctl::config::Sizes;
+use pen_ctl::config::{Sizes, XdpMode as Mode};
 use pen_ctl::engine::tables::{Tables, diff};
 use pen_ctl::io::dataplane::Dataplane;
 use pen_tests::Netns;
@@ -152,7 +152,7 @@ impl Rig {
             if lane == Lane::Pen {
                 let far = lane.far();
                 let ifindex = under_test.run(|| if_nametoindex(far.as_str()))?;
-                let native = pen_ctl::config::XdpMode::Native;
+                let native = Mode::Native;
                 under_test
                     .run(|| dataplane.attach(&far, ifindex, native))
                     .map_err(|error| anyhow!("{error}"))?;

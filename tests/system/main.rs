@@ -6,6 +6,7 @@
 #![cfg(test)]
 
 mod access;
+mod bench;
 mod bystanders;
 mod config;
 mod control;

@@ -12,6 +12,7 @@ mod counters;
 mod dsr;
 mod frame;
 mod fuzz;
+mod generator;
 mod interfaces;
 mod limits;
 mod nd;

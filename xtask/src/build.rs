@@ -78,15 +78,17 @@ pub(crate) fn build(profile: Profile) -> Result<Built> {
     Ok(Built { bin_dir })
 }
 
-/// Builds the program that measures, optimised; yields where it is. It is apart from the others
-/// because it takes half the daemon along, which nobody else should have to wait for.
-pub(crate) fn build_bench() -> Result<PathBuf> {
+/// Builds the program that measures; yields where it is. It is apart from the others because it takes
+/// half the daemon along, which nobody else should have to wait for.
+pub(crate) fn build_bench(profile: Profile) -> Result<PathBuf> {
     let workspace = workspace()?;
     let mut cargo = cmd::cargo();
-    cargo.current_dir(&workspace.root).args(["build", "--release"]);
-    cmd::stream(cargo.args(["--package", "pen-tests", "--example", BENCH_PROGRAM]))?;
-    let folder = workspace.target.join(Profile::Release.folder());
-    Ok(folder.join("examples").join(BENCH_PROGRAM))
+    cargo.current_dir(&workspace.root).args(["build", "--package", "pen-tests"]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    cmd::stream(cargo.args(["--example", BENCH_PROGRAM]))?;
+    Ok(workspace.target.join(profile.folder()).join("examples").join(BENCH_PROGRAM))
 }
 
 fn build_ebpf(compiler: &Compiler, root: &Path, target_dir: &Path) -> Result<()> {

@@ -37,6 +37,8 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     let begin = now();
     setup::ensure(Need::Lab)?;
     let built = build::build(Profile::Dev)?;
+    // A test runs it, and `cargo test` builds only its unit tests.
+    build::build_bench(Profile::Dev)?;
     let built_after = begin.elapsed();
     println!("test: set up and built in {}", seconds(built_after));
 

@@ -51,7 +51,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     cmd::require_root("the bench makes network namespaces and loads XDP programs")?;
     setup::ensure(Need::Lab)?;
     let built = build::build(Profile::Release)?;
-    let mut program = Command::new(build::build_bench()?);
+    let mut program = Command::new(build::build_bench(Profile::Release)?);
     let What::Dataplane(args) = &args.what;
     program.arg("dataplane").args(args.words()).env("PEN_BIN_DIR", built.bin_dir);
     let error = program.exec();

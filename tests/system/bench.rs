@@ -1,0 +1,72 @@
+//! The bench measures what it says and leaves nothing behind. No figure is judged here: the machine
+//! that runs the tests has other things to do.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use pen_tests::{
+    Process,
+    paths::{Scratch, program_dir},
+    process::run,
+    wait_until,
+};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn bench(args: &[&str]) -> Command {
+    let program = program_dir().unwrap().join("examples/pen-bench");
+    let mut command = Command::new(program);
+    command.arg("dataplane").args(args);
+    command
+}
+
+#[test]
+fn a_quick_bench_of_one_case_reports_it_with_what_it_is_compared_with() {
+    let scratch = Scratch::new().unwrap();
+    let svg = scratch.file("figures.svg");
+    let mut command = bench(&["--quick", "--json", "--filter", "dsr udp", "--svg"]);
+    let output = run(command.arg(&svg), PATIENCE).unwrap();
+    assert!(output.status.success(), "{}", output.stderr);
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
+    let cases = json["cases"].as_array().unwrap();
+    for (name, has_ratio) in [("empty", false), ("macswap", false), ("dsr udp", true)] {
+        for flows in [1, 1000] {
+            let case = cases.iter().find(|case| case["case"] == name && case["flows"] == flows);
+            let case = case.unwrap_or_else(|| panic!("no {name} with {flows} flows: {json}"));
+            assert!(case["ns"].as_f64().unwrap() > 0.0, "{case}");
+            assert!(case["mpps"].as_f64().unwrap() > 0.0, "{case}");
+            assert_eq!(case["ratio"].is_number(), has_ratio, "{case}");
+        }
+    }
+    assert!(json["control"]["change_ms"].as_f64().unwrap() > 0.0);
+    assert!(json["control"]["idle_service_kernel_bytes"].as_u64().unwrap() > 0);
+    assert!(fs::read_to_string(svg).unwrap().contains(">dsr udp<"));
+}
+
+#[test]
+fn a_filter_that_fits_nothing_is_an_error() {
+    let output = run(&mut bench(&["--quick", "--filter", "no such case"]), PATIENCE).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stderr.contains("no such case"), "{}", output.stderr);
+}
+
+#[test]
+fn ctrl_c_leaves_no_namespace_and_no_pin_behind() {
+    let scratch = Scratch::new().unwrap();
+    let mut bench = Process::start("pen-bench", bench(&[]), &scratch.file("log")).unwrap();
+    wait_until(PATIENCE, "the first frames", || bench.log().contains("1 flow").then_some(()))
+        .unwrap();
+    bench.signal(Signal::SIGINT).unwrap();
+    assert_eq!(bench.wait(PATIENCE).unwrap().code(), Some(130), "{}", bench.log());
+    for place in ["/run/netns", "/sys/fs/bpf"] {
+        let left: Vec<String> = fs::read_dir(place)
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.contains(&format!("-{}-", bench.pid())))
+            .collect();
+        assert_eq!(left, Vec::<String>::new(), "{place}");
+    }
+}
