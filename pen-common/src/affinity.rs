@@ -9,6 +9,7 @@ use crate::abi::{Backend, ClientKey, FlowKey, Record, Service, Slot};
 use crate::forward::{Flow, Lookup, Stage};
 use crate::hash;
 use crate::moment::Moment;
+use crate::net::protocol;
 
 /// A record that is used is stamped anew after this time: a write for each packet would make the
 /// CPUs fight for its cache line.
@@ -54,7 +55,8 @@ pub const fn is_live(record: &Record, backend: &Backend, now: Moment, ttl_ns: u6
 #[inline(never)]
 pub fn pick<L: Lookup>(lookup: &L, service: &Service, flow: &Flow, slot: Slot) -> u32 {
     let now = lookup.now();
-    if flow.stage == Stage::Datagram && service.affinity == Service::CLIENT {
+    // By protocol, not by stage: an ICMP error may quote a datagram.
+    if flow.protocol == protocol::UDP && service.affinity == Service::CLIENT {
         return pick_for_datagram_of_client(lookup, service, flow, slot, now);
     }
     if flow.stage == Stage::Open {
@@ -117,7 +119,9 @@ fn pick_for_datagram_of_client<L: Lookup>(
         return known;
     }
     let id = home(lookup, slot);
-    record_client(lookup, &client, id, now);
+    if flow.stage.may_record() {
+        record_client(lookup, &client, id, now);
+    }
     id
 }
 

@@ -8,6 +8,13 @@ use crate::net::{Addr, Be16};
 pub struct Checksum(u64);
 
 impl Checksum {
+    /// Starts with nothing.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
     /// Starts with the pseudo-header of IPv6 (RFC 8200 section 8.1).
     #[must_use]
     #[inline(always)]

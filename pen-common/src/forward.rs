@@ -88,7 +88,8 @@ pub enum Stage {
     Reset,
     /// UDP, where nobody can tell.
     Datagram,
-    /// An ICMP error tells about it.
+    /// An ICMP error quotes a packet of it, sent by the backend: source and destination are those of
+    /// the client's packets.
     Quoted,
 }
 
@@ -188,10 +189,11 @@ pub fn is_addressed(arrival: &Arrival, entry: &AddrEntry) -> bool {
 }
 
 /// Access list and rate of the virtual address. Packets of connections that are open are never held
-/// back by the rate.
+/// back by the rate. An ICMP error comes from any router, and about a flow that was let in; neither
+/// holds it back.
 #[inline(always)]
 fn admit<L: Lookup>(lookup: &L, entry: &AddrEntry, flow: &Flow) -> Result<(), DropReason> {
-    if entry.acl != 0 && lookup.acl(entry.acl, &flow.source) == Some(ACL_DENY) {
+    if flow.stage != Stage::Quoted && is_denied(lookup, entry, &flow.source) {
         return Err(DropReason::DropAcl);
     }
     if entry.syn_interval_ns != 0 && flow.stage == Stage::Open && !lookup.admit(entry, &flow.source)
@@ -199,6 +201,13 @@ fn admit<L: Lookup>(lookup: &L, entry: &AddrEntry, flow: &Flow) -> Result<(), Dr
         return Err(DropReason::DropRate);
     }
     Ok(())
+}
+
+/// Whether the access list of an address keeps this source out.
+#[must_use]
+#[inline(always)]
+pub fn is_denied<L: Lookup>(lookup: &L, entry: &AddrEntry, source: &Addr) -> bool {
+    entry.acl != 0 && lookup.acl(entry.acl, source) == Some(ACL_DENY)
 }
 
 /// Hash of a flow as its service wants it: of the client or of the whole flow.
@@ -276,7 +285,7 @@ fn probe<L: Lookup>(lookup: &L, service: u32, slots: u32, index: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     extern crate std;
     use super::*;
     use crate::net::protocol;
@@ -286,12 +295,12 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    const NIC: Arrival = Arrival { ifindex: 3, station: MacAddr([2, 0, 0, 0, 0, 1]) };
+    pub(crate) const NIC: Arrival = Arrival { ifindex: 3, station: MacAddr([2, 0, 0, 0, 0, 1]) };
 
     /// Maps as literals.
-    struct Maps {
-        addrs: BTreeMap<Addr, AddrEntry>,
-        groups: Vec<Group>,
+    pub(crate) struct Maps {
+        pub(crate) addrs: BTreeMap<Addr, AddrEntry>,
+        pub(crate) groups: Vec<Group>,
         services: BTreeMap<ServiceKey, Service>,
         slots: Vec<Slot>,
         backends: Vec<Backend>,
@@ -299,7 +308,7 @@ mod tests {
         cfg: Cfg,
         flows: RefCell<BTreeMap<FlowKey, Record>>,
         clients: RefCell<BTreeMap<ClientKey, Record>>,
-        denied: Vec<(u32, Addr)>,
+        pub(crate) denied: Vec<(u32, Addr)>,
         hasty: Vec<Addr>,
     }
 
@@ -367,7 +376,7 @@ mod tests {
     }
 
     /// 192.0.2.10:80/tcp over backends 1 and 2, in alternating slots.
-    fn maps() -> Maps {
+    pub(crate) fn maps() -> Maps {
         let vip = addr("192.0.2.10");
         let entry = AddrEntry { ifindex: 3, mac: NIC.station, ..AddrEntry::default() };
         let service = Service { id: 5, slots: 7, ..Service::default() };
@@ -508,6 +517,46 @@ mod tests {
         assert_eq!(decide_for(&maps, NIC, flow(80)), Verdict::Drop(DropReason::DropNoTable));
         maps.slots = vec![Slot::settled(9); 7];
         assert_eq!(decide_for(&maps, NIC, flow(80)), Verdict::Drop(DropReason::DropNoTable));
+    }
+
+    #[test]
+    fn an_icmp_error_follows_the_record_of_its_flow_and_makes_none() {
+        for (protocol, affinity) in [
+            (protocol::TCP, Service::FLOW),
+            (protocol::UDP, Service::FLOW),
+            (protocol::UDP, Service::CLIENT),
+        ] {
+            let mut maps = maps();
+            let service = Service { id: 5, slots: 7, affinity, ..Service::default() };
+            let service = Service { flow_ttl_ns: 9, client_ttl_ns: 9, prefix_v4: 128, ..service };
+            let key = ServiceKey::new(addr("192.0.2.10"), Be16::new(80), protocol);
+            maps.services.insert(key, service);
+            maps.slots = vec![Slot::new(1, 2, true); 7];
+            let error = Flow { protocol, stage: Stage::Quoted, ..flow(80) };
+            let chosen = |maps: &Maps| match decide_for(maps, NIC, error) {
+                Verdict::Forward(forward) => forward.id,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(chosen(&maps), 1, "without a record it belongs to the base");
+            assert!(maps.flows.borrow().is_empty() && maps.clients.borrow().is_empty());
+            let record = Record { backend: 2, generation: 0, last_seen_ns: 1000 };
+            maps.record_flow(&affinity::flow_key(&service, &error), &record);
+            maps.record_client(&affinity::client_key(&service, &error), &record);
+            assert_eq!(chosen(&maps), 2, "{protocol}, affinity {affinity}");
+        }
+    }
+
+    #[test]
+    fn neither_access_list_nor_rate_hold_an_icmp_error_back() {
+        let mut maps = maps();
+        for entry in maps.addrs.values_mut() {
+            (entry.acl, entry.syn_interval_ns) = (1, 1);
+        }
+        maps.denied.push((1, flow(80).source));
+        maps.hasty.push(flow(80).source);
+        assert_eq!(decide_for(&maps, NIC, flow(80)), Verdict::Drop(DropReason::DropAcl));
+        let error = Flow { stage: Stage::Quoted, ..flow(80) };
+        assert!(matches!(decide_for(&maps, NIC, error), Verdict::Forward(_)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod bench;
 pub mod csum;
 pub mod forward;
 pub mod hash;
+pub mod icmp;
 pub mod limit;
 pub mod moment;
 pub mod net;

@@ -6,6 +6,8 @@ use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use crate::csum::Checksum;
+
 /// A 16-bit number in network byte order.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -259,6 +261,29 @@ impl Ipv4Header {
     pub const fn is_fragment(&self) -> bool {
         self.fragment.value() & 0x3fff != 0
     }
+
+    /// True for a fragment that is not the first of its datagram.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.fragment.value() & 0x1fff != 0
+    }
+
+    /// The sum of the header with its checksum as it is.
+    #[must_use]
+    #[inline(always)]
+    pub const fn sum(&self) -> Checksum {
+        let [length_high, length_low] = self.total_length.0;
+        let ([id_high, id_low], [fragment_high, fragment_low]) =
+            (self.identification.0, self.fragment.0);
+        let [sum_high, sum_low] = self.checksum.0;
+        Checksum::new()
+            .add_bytes([self.version_ihl, self.tos, length_high, length_low])
+            .add_bytes([id_high, id_low, fragment_high, fragment_low])
+            .add_bytes([self.ttl, self.protocol, sum_high, sum_low])
+            .add_bytes(self.source)
+            .add_bytes(self.destination)
+    }
 }
 
 /// IPv6 header (RFC 8200 section 3).
@@ -294,6 +319,30 @@ pub struct ExtensionHeader {
     pub segments_left: u8,
 }
 const _: () = assert!(size_of::<ExtensionHeader>() == 4);
+
+/// The IPv6 fragment header (RFC 8200 section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FragmentHeader {
+    /// Protocol of what is fragmented.
+    pub next_header: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset (13 bits, in units of 8 bytes), two bits of zero, and "more fragments".
+    pub fragment: Be16,
+    /// Identification of the datagram.
+    pub identification: [u8; 4],
+}
+const _: () = assert!(size_of::<FragmentHeader>() == 8);
+
+impl FragmentHeader {
+    /// True for a fragment that is not the first of its datagram.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_later(&self) -> bool {
+        self.fragment.value() >> 3 != 0
+    }
+}
 
 impl Ipv6Header {
     /// True if the header says that it is one.
@@ -495,6 +544,17 @@ mod tests {
         for fragment in [0x2000, 0x0001, 0x1fff, 0x6001] {
             header.fragment = Be16::new(fragment);
             assert!(header.is_fragment(), "{fragment:#x}");
+            assert_eq!(header.is_later_fragment(), fragment != 0x2000, "{fragment:#x}");
+        }
+    }
+
+    #[test]
+    fn of_ipv6_fragments_the_first_has_the_offset_zero() {
+        for (fragment, later) in [(0, false), (1, false), (6, false), (8, true), (0xfff9, true)] {
+            let fragment = Be16::new(fragment);
+            let header =
+                FragmentHeader { next_header: 17, reserved: 0, fragment, identification: [0; 4] };
+            assert_eq!(header.is_later(), later, "{fragment:?}");
         }
     }
 }
