@@ -27,4 +27,5 @@ mod readme;
 mod stage;
 mod start;
 mod stop;
+mod upgrade;
 mod ways;
