@@ -42,6 +42,8 @@ pub enum Request {
     SetAdmin(SetAdmin),
     /// `POST /v1/weight`: [`Change`].
     SetWeight(SetWeight),
+    /// `POST /v1/leave`: [`Left`]. The daemon ends, and leaves the kernel forwarding.
+    Leave,
 }
 
 /// Operator's wish for a backend.
@@ -336,6 +338,15 @@ pub struct Change {
     pub dry_run: bool,
 }
 
+/// What a daemon leaves behind that was asked to leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Its process, which ends after this answer.
+    pub pid: u32,
+    /// Names of the interfaces on which the kernel goes on forwarding.
+    pub interfaces: Vec<String>,
+}
+
 /// The daemon's answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -362,6 +373,8 @@ pub enum Reply {
     Simulation(Simulation),
     /// To [`Request::SetAdmin`] and [`Request::SetWeight`].
     Change(Change),
+    /// To [`Request::Leave`].
+    Left(Left),
 }
 
 /// Why the daemon does not do what it was asked.

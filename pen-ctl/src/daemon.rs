@@ -2,25 +2,28 @@
 //! `penctl`, and ends cleanly on a signal. The only place that knows both sides.
 
 mod aside;
+mod place;
 
 use std::path::PathBuf;
 use std::process;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_common::hash::Secret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
-use crate::api::{Counts, Refusal, Reply, Request};
+use crate::api::{Counts, Left, Refusal, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
-use crate::io::control::server::{self, Call};
-use crate::io::dataplane::Dataplane;
+use crate::io::control::server::{self, Call, Socket};
+use crate::io::dataplane::{Dataplane, Lock};
 use crate::io::netlink::Netlink;
 use crate::io::{clock, health, privileges};
 
@@ -28,6 +31,11 @@ use crate::io::{clock, health, privileges};
 const EVENTS: usize = 8192;
 /// Requests that may wait for the loop.
 const CALLS: usize = 64;
+/// Answers that are under way at the end get this time.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Where maps and links are pinned unless another place is named.
+pub const DEFAULT_PINS: &str = "/sys/fs/bpf/pen";
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -36,9 +44,19 @@ pub struct Places {
     pub object: PathBuf,
     /// Folder below which maps and links are pinned, on a bpffs.
     pub pins: PathBuf,
+    /// Take over from a daemon that runs.
+    pub replace: bool,
 }
 
-/// Runs until SIGTERM or SIGINT, then detaches.
+/// How the daemon ends.
+enum End {
+    /// Forwarding ends with it.
+    Detach,
+    /// The kernel goes on forwarding, for the next daemon.
+    Leave,
+}
+
+/// Runs until SIGTERM or SIGINT, then detaches; or until it is asked to leave.
 ///
 /// # Errors
 ///
@@ -48,21 +66,23 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     privileges::check().map_err(|missing| anyhow!("{missing}"))?;
     raise_descriptor_limit();
     // Before anything is made, so that an end during the start is a clean one as well.
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
     let socket = config.control.socket.clone();
-    let listener = server::bind(&socket).with_context(|| socket.display().to_string())?;
-    let result = serve(config, &places, listener, signals).await;
-    let _ = std::fs::remove_file(&socket);
-    result
+    let (lock, socket) = tokio::select! {
+        placed = place::take(&socket, &places) => placed?,
+        () = signals.end.recv() => return Ok(()),
+    };
+    serve(config, &places, lock, socket, signals).await
 }
 
 async fn serve(
     config: Config,
     places: &Places,
-    listener: tokio::net::UnixListener,
+    lock: Lock,
+    socket: Socket,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
-    let dataplane = Dataplane::open(&places.object, &places.pins, config.node.sizes)?;
+    let dataplane = Dataplane::open_locked(&places.object, lock, config.node.sizes)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let (adopted, secret, (netlink, mut news), known) = match look_around(&dataplane, &events).await
     {
@@ -72,7 +92,15 @@ async fn serve(
             return Err(error);
         }
     };
-    let engine = Engine::new(config, adopted, secret, clock::now());
+    let mut engine = Engine::new(config, adopted, secret, clock::now());
+    if dataplane.has_other_version() {
+        tracing::warn!(
+            "another version of pen forwards here. It goes on until all backends are known, and is \
+             replaced then; what it remembers of flows and clients, and drains and weights that were \
+             set at run time, do not last"
+        );
+        engine.attach_when_filled(clock::now());
+    }
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -97,12 +125,19 @@ async fn serve(
         return Err(anyhow!(failure));
     }
     let (calls, mut requests) = mpsc::channel(CALLS);
-    tokio::spawn(server::serve(listener, calls));
+    let (ending, ended) = watch::channel(false);
+    let mut server = tokio::spawn(server::serve(socket, calls, ended));
     tracing::info!("ready");
-    loop {
+    let end = loop {
         tokio::select! {
             Some(event) = inbox.recv() => daemon.handle(event),
-            Some(call) = requests.recv() => daemon.answer(call),
+            Some(call) = requests.recv() => {
+                let leaves = call.request == Request::Leave;
+                daemon.answer(call);
+                if leaves {
+                    break End::Leave;
+                }
+            }
             () = clock::sleep_until(daemon.engine.next_deadline()) => {
                 daemon.handle(Event::TimePassed);
             }
@@ -113,29 +148,56 @@ async fn serve(
                 // The kernel goes on forwarding; a service manager starts the next daemon.
                 return Err(anyhow!("the connection to rtnetlink ended"));
             }
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            () = signals.end.recv() => break End::Detach,
+        }
+    };
+    // Whoever waits for an answer is told that there will be none.
+    drop(requests);
+    ending.send_replace(true);
+    if timeout(FAREWELL, &mut server).await.is_err() {
+        server.abort();
+        let _ = server.await;
+    }
+    // The socket is gone. Who wants to take this place waits for the lock on the pins, which the
+    // data plane holds.
+    match end {
+        End::Detach => {
+            tracing::info!("detaching");
+            daemon.leave().await;
+            daemon.dataplane.detach();
+        }
+        End::Leave => {
+            tracing::info!("leaving; the kernel goes on forwarding");
+            daemon.dataplane.leave();
         }
     }
-    tracing::info!("detaching");
-    daemon.leave().await;
-    daemon.dataplane.detach();
     Ok(())
 }
 
 struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    end: EndSignals,
     hangup: Signal,
 }
 
+/// SIGTERM and SIGINT.
+struct EndSignals(Signal, Signal);
+
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { end: EndSignals(terminate, interrupt), hangup })
+    }
+}
+
+impl EndSignals {
+    async fn recv(&mut self) {
+        let Self(terminate, interrupt) = self;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
@@ -148,7 +210,8 @@ async fn look_around(
     let netlink = Netlink::connect(events.clone()).context("rtnetlink")?;
     let mut known = netlink.0.dump().await.context("rtnetlink")?;
     known.push(Event::MapsOpened(dataplane.sizes()?));
-    Ok((adopted, random_secret()?, netlink, known))
+    let secret = dataplane.inherited_secret().map_or_else(random_secret, Ok)?;
+    Ok((adopted, secret, netlink, known))
 }
 
 struct Daemon {
@@ -299,6 +362,9 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Leave => {
+                Reply::Left(Left { pid: process::id(), interfaces: self.engine.attached() })
+            }
         };
         Ok(Answer::Now(reply))
     }

@@ -27,6 +27,8 @@ pub mod api;
 pub mod config;
 #[cfg(feature = "io")]
 pub mod daemon;
+#[cfg(feature = "io")]
+pub mod detach;
 pub mod engine;
 #[cfg(feature = "io")]
 pub mod io;

@@ -9,8 +9,8 @@ use std::time::Duration;
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};
 use crate::api::{
-    Backend, Change, Client, Clients, Counter, Event, Explanation, Flow, Flows, Health, Service,
-    Simulation, Status, Vip,
+    Backend, Change, Client, Clients, Counter, Event, Explanation, Flow, Flows, Health, Left,
+    Service, Simulation, Status, Vip,
 };
 
 /// `penctl status`.
@@ -238,6 +238,19 @@ pub fn clients(clients: &Clients, style: Style) -> String {
         ]);
     }
     table.render(style)
+}
+
+/// `penctl leave`.
+#[must_use]
+pub fn left(left: &Left) -> String {
+    let Left { pid, interfaces } = left;
+    match &interfaces[..] {
+        [] => format!("pend (process {pid}) has left; it was attached to no interface\n"),
+        all => format!(
+            "pend (process {pid}) has left; the kernel goes on forwarding on {}\n",
+            all.join(", ")
+        ),
+    }
 }
 
 /// What a list leaves out, if it does; not part of the list, so that a pipe gets only rows.

@@ -18,6 +18,7 @@ pub mod config;
 pub mod lab;
 pub mod link;
 pub mod netns;
+pub mod numbers;
 pub mod paths;
 pub mod pend;
 pub mod process;

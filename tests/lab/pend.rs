@@ -27,6 +27,8 @@ use crate::{
 
 /// How long the daemon may take to leave.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long it may take to be replaced.
+const REPLACED: Duration = Duration::from_secs(10);
 /// How many lines of its log an error shows.
 const LOG_TAIL: usize = 30;
 
@@ -112,13 +114,40 @@ impl Pend {
         if self.is_running() {
             bail!("pend already runs");
         }
+        self.process = Some(self.spawn(&[])?);
+        Ok(())
+    }
+
+    fn spawn(&self, more: &[&str]) -> Result<Process> {
         let mut words = self.wrapper.iter().map(Into::into).chain([program("pend")?]);
         let mut command = self.netns.command(words.next().context("there is at least pend")?);
         command.args(words);
         command.arg("--config").arg(&self.config).arg("--pins").arg(&self.pins).args(&self.args);
+        command.args(more);
         let process = Process::start("pend", command, &self.scratch.file("pend.log"))?;
-        self.process = Some(process.with_grace(GRACE));
-        Ok(())
+        Ok(process.with_grace(GRACE))
+    }
+
+    /// Starts another one that takes over from this one; yields how this one ended.
+    pub fn replace(&mut self) -> Result<ExitStatus> {
+        let mut old = self.process.take().context("pend does not run")?;
+        self.process = Some(self.spawn(&["--replace"])?);
+        old.wait(REPLACED)
+    }
+
+    /// Lets it leave the kernel forwarding; yields how it ended.
+    pub fn leave(&mut self) -> Result<ExitStatus> {
+        let output = self.penctl(["leave"])?;
+        if !output.status.success() {
+            bail!("penctl leave: {}: {}", output.status, output.stderr.trim_end());
+        }
+        self.wait_end()
+    }
+
+    /// Makes its pins those of another version of pen, as far as anybody can tell.
+    pub fn age_pins(&self, from: u32, to: u32) -> Result<()> {
+        let folder = |version: u32| self.pins.join(format!("v{version}"));
+        fs::rename(folder(from), folder(to)).context("cannot rename the folder of the pins")
     }
 
     /// Waits until the daemon answers and at least `usable` backends, counted over all services,

@@ -28,4 +28,5 @@ mod readme;
 mod stage;
 mod start;
 mod stop;
+mod upgrade;
 mod ways;

@@ -121,16 +121,26 @@ fn a_site_is_set_up_with_the_commands_and_the_configuration_of_the_readme() {
     site.write_configuration();
     let mut pend = site.start(&runs.next().expect("--config"));
     site.wait_served(&mut pend);
-    for command in commands("penctl ") {
-        let output = site.shell(&command, SOON);
-        assert!(output.status.success(), "{command}: {}{}", output.stdout, output.stderr);
-        assert!(!output.stdout.is_empty(), "{command} says nothing");
-    }
+    let (ends, asks): (Vec<_>, Vec<_>) = commands("penctl ").into_iter().partition(|command| {
+        ["penctl leave", "penctl detach"].iter().any(|end| command.starts_with(end))
+    });
+    site.says(&asks);
     let curl = "curl -s --unix-socket /run/pen/pend.sock http://pen/v1/backends";
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
     assert!(readme.contains(&curl.replace(" -s", "")), "the README names another way");
     assert!(site.shell(curl, SOON).stdout.starts_with("[{\"service\":\"web\""));
-    end(&mut pend);
+
+    // Another one takes over, leaves, and what it has left is removed.
+    let mut next = site.start(&runs.next().expect("--replace"));
+    let status = pend.wait(PATIENCE).expect("it is asked to leave");
+    assert!(status.success(), "{status}: {}", pend.log());
+    site.wait_served(&mut next);
+    site.says(&ends[..1]);
+    assert!(next.wait(SOON).expect("it leaves").success(), "{}", next.log());
+    assert!(site.is_served(), "by the kernel alone");
+    site.says(&ends[1..]);
+    assert!(!site.is_served(), "nobody forwards");
+    assert!(runs.next().is_none(), "a command that is not tried");
 }
 
 fn end(pend: &mut Process) {
@@ -214,13 +224,25 @@ impl Site {
         assert!(output.status.success(), "{}", output.stderr);
     }
 
+    /// Runs commands that have to succeed, and say something.
+    fn says(&self, commands: &[String]) {
+        for command in commands {
+            let output = self.shell(command, SOON);
+            assert!(output.status.success(), "{command}: {}{}", output.stdout, output.stderr);
+            assert!(!output.stdout.is_empty(), "{command} says nothing");
+        }
+    }
+
+    fn is_served(&self) -> bool {
+        let mut curl = self.lab.client().netns.command("curl");
+        curl.args(["-s", "--max-time", "1", "http://192.0.2.10/"]);
+        run(&mut curl, SOON).is_ok_and(|output| ["b1\n", "b2\n"].contains(&&*output.stdout))
+    }
+
     fn wait_served(&self, pend: &mut Process) {
         let served = wait_until(PATIENCE, "an answer through the balancer", || {
             assert!(pend.is_running(), "{}", pend.log());
-            let mut curl = self.lab.client().netns.command("curl");
-            curl.args(["-s", "--max-time", "1", "http://192.0.2.10/"]);
-            let answer = run(&mut curl, SOON).ok()?.stdout;
-            ["b1\n", "b2\n"].contains(&answer.as_str()).then_some(())
+            self.is_served().then_some(())
         });
         served.unwrap_or_else(|error| panic!("{error}: {}", pend.log()));
     }

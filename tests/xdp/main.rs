@@ -24,4 +24,5 @@ mod shares;
 mod simulate;
 mod swap;
 mod verdicts;
+mod versions;
 mod world;

@@ -4,7 +4,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,9 +15,15 @@ use pen_ctl::api::{
     Simulate, Simulation,
 };
 use pen_ctl::config::{self, Protocol};
+use pen_ctl::daemon::DEFAULT_PINS;
+use pen_ctl::detach;
 use pen_ctl::io::control::client::{Client, ClientError};
+use pen_ctl::io::process;
 use pen_ctl::show::{self, Style};
 use serde::de::DeserializeOwned;
+
+/// A daemon that said that it leaves has ended after this time.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Looks into pend and changes what it does.
 #[derive(Parser)]
@@ -82,6 +88,17 @@ enum Verb {
         /// 0 to 256; 0 takes no new flows
         weight: u32,
         /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// End the daemon, but let the kernel go on forwarding, for the next one
+    Leave,
+    /// End forwarding where no daemon runs: remove the links and maps that one has left
+    Detach {
+        /// Folder on a bpffs in which they are pinned
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
+        pins: PathBuf,
+        /// Only say what would be removed
         #[arg(long)]
         dry_run: bool,
     },
@@ -202,6 +219,9 @@ fn main() -> ExitCode {
     if let Verb::Check { file } = &args.verb {
         return check(file, args.json);
     }
+    if let Verb::Detach { pins, dry_run } = &args.verb {
+        return detach(pins, *dry_run, args.json);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -221,7 +241,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(file: &std::path::Path, json: bool) -> ExitCode {
+fn check(file: &Path, json: bool) -> ExitCode {
     match config::load(file, &config::RealSystem) {
         Ok(_) if json => println!("[]"),
         Ok(_) => println!("{}: good", file.display()),
@@ -235,6 +255,32 @@ fn check(file: &std::path::Path, json: bool) -> ExitCode {
                 }
             }
             return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn detach(pins: &Path, dry_run: bool, json: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(detach::run(pins, dry_run)));
+    match done {
+        Ok(done) if json => {
+            println!("{}", serde_json::to_string(&done).expect("plain data is JSON"));
+        }
+        Ok(done) if done.removed.is_empty() => {
+            println!("{}: nothing of pen is there", pins.display());
+        }
+        Ok(done) => {
+            let verb = if dry_run { "would be removed" } else { "removed" };
+            for what in done.removed {
+                println!("{verb}: {what}");
+            }
+        }
+        Err(error) => {
+            eprintln!("penctl: {error:#}");
+            return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
@@ -261,9 +307,14 @@ async fn run(args: &Args) -> Result<(), ClientError> {
             weight: *weight,
             dry_run: *dry_run,
         }),
-        Verb::Check { .. } => unreachable!("needs no daemon"),
+        Verb::Leave => Request::Leave,
+        Verb::Check { .. } | Verb::Detach { .. } => unreachable!("needs no daemon"),
     };
+    let daemon = client.peer();
     let answer = client.ask(&request).await?;
+    if let (Verb::Leave, Some(pid)) = (&args.verb, daemon) {
+        gone(pid).await?;
+    }
     print(args, &answer)?;
     if let Verb::Events { follow: true } = &args.verb {
         follow(args, client, &answer).await?;
@@ -278,6 +329,18 @@ fn admin(wish: &Wish, admin: Admin) -> Request {
         admin,
         dry_run: wish.dry_run,
     })
+}
+
+/// Waits for the daemon's end, so that whoever starts the next one afterwards finds the place free.
+async fn gone(pid: u32) -> Result<(), ClientError> {
+    let ended = async {
+        while process::is_running(pid) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(FAREWELL, ended)
+        .await
+        .map_err(|_| ClientError::Broken(format!("process {pid} said that it leaves, and runs on")))
 }
 
 /// Asks again each half second for what is new, on a new connection when the old one ended.
@@ -361,7 +424,8 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
         Verb::Drain(_) | Verb::Maint(_) | Verb::Ready(_) | Verb::Weight { .. } => {
             show::change(&parse(answer)?)
         }
-        Verb::Check { .. } => unreachable!("needs no daemon"),
+        Verb::Leave => show::left(&parse(answer)?),
+        Verb::Check { .. } | Verb::Detach { .. } => unreachable!("needs no daemon"),
     })
 }
 

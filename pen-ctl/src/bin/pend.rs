@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pen_ctl::config;
-use pen_ctl::daemon::{self, Places};
+use pen_ctl::daemon::{self, DEFAULT_PINS, Places};
 use tracing_subscriber::EnvFilter;
 
 /// Balances TCP and UDP in the kernel with XDP, and keeps the tables right.
@@ -18,9 +18,10 @@ use tracing_subscriber::EnvFilter;
     after_help = "Examples:
   pend --config /etc/pen/pen.toml            run
   pend --config /etc/pen/pen.toml --check    only check the configuration
+  pend --config /etc/pen/pen.toml --replace  take over from the pend that runs, without a gap
 
-SIGTERM and SIGINT detach from all interfaces. A daemon that is killed leaves the kernel forwarding;
-the next one takes over without a gap.
+SIGTERM and SIGINT detach from all interfaces. A daemon that is killed, or left with `penctl leave`,
+leaves the kernel forwarding; the next one takes over without a gap.
 
 Exit status: 0 ended by a signal, or the configuration is good; 1 cannot run; 2 bad configuration or
 arguments."
@@ -39,8 +40,11 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
     /// Folder on a bpffs in which maps and links are pinned
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/pen")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
     pins: PathBuf,
+    /// Take over from a pend that runs: it is asked to leave, and the kernel forwards meanwhile
+    #[arg(long)]
+    replace: bool,
 }
 
 fn main() -> ExitCode {
@@ -76,7 +80,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(daemon::run(config, Places { object, pins: args.pins }));
+    let result = runtime
+        .block_on(daemon::run(config, Places { object, pins: args.pins, replace: args.replace }));
     // A long list that somebody asked for must not hold the end up.
     runtime.shutdown_background();
     match result {

@@ -131,6 +131,11 @@ fn awaits_news(service: &Service, network: &Network) -> bool {
     awaits_checks(service) || wanted.any(unknown)
 }
 
+/// Whether the table of a service that has no flows yet is not to be made already.
+pub(super) fn waits(service: &Service, network: &Network) -> bool {
+    service.fresh && service.start_by != Moment::NEVER && awaits_news(service, network)
+}
+
 impl Engine {
     /// Computes everything anew and emits the writes that are needed.
     pub(super) fn refresh(&mut self, now: Moment) {
@@ -150,8 +155,7 @@ impl Engine {
         let mut emergencies = Vec::new();
         for service in &mut self.services {
             let deaths = note_states(service, &self.network, &mut self.last_generation);
-            let may_wait = service.fresh && service.start_by != Moment::NEVER;
-            let waits = may_wait && awaits_news(service, &self.network);
+            let waits = waits(service, &self.network);
             let members = if waits { Vec::new() } else { members(service, &self.network, None) };
             let ids: BTreeSet<u32> = members.iter().map(|member| u32::from(member.id)).collect();
             for index in 0..service.backends.len() {

@@ -25,6 +25,7 @@ mod sim;
 pub mod simulation;
 pub mod slots;
 pub mod tables;
+mod takeover;
 mod warnings;
 mod why;
 
@@ -90,6 +91,9 @@ pub struct Engine {
     solicited: BTreeSet<(u32, Ipv6Addr)>,
     /// A census of the records is being taken.
     census_under_way: bool,
+    /// Nothing is attached before the tables are filled: see [`Engine::attach_when_filled`].
+    /// None if nothing is held back; otherwise when to look again.
+    attach_held: Option<Moment>,
     /// After one failed, not before this time.
     next_census: Moment,
     /// What the maps have room for.
@@ -195,6 +199,7 @@ impl Engine {
             retry_writes_at: Moment::NEVER,
             solicited: BTreeSet::new(),
             census_under_way: false,
+            attach_held: None,
             next_census: Moment(0),
             sizes: None,
             warned: BTreeSet::new(),
@@ -252,6 +257,7 @@ impl Engine {
             self.dirty = false;
             self.refresh(now);
         }
+        self.release_attach(now);
     }
 
     /// The next thing to do, if any.
@@ -269,10 +275,14 @@ impl Engine {
             .flat_map(|service| &service.backends)
             .filter(|backend| backend.admin != Admin::Maint)
             .map(|backend| backend.health.next_deadline());
-        let attaches = self.interfaces.values().map(|interface| interface.retry_at);
+        let attaches = self
+            .interfaces
+            .values()
+            .filter(|_| self.attach_held.is_none())
+            .map(|interface| interface.retry_at);
         probes
             .chain(attaches)
-            .chain([self.next_settling()])
+            .chain([self.next_settling(), self.next_release()])
             .chain([self.network.next_deadline(), self.retry_writes_at])
             .min()
             .unwrap_or(Moment::NEVER)
@@ -323,7 +333,7 @@ impl Engine {
             }
         }
         self.run_settling(now);
-        if self.started {
+        if self.started && self.attach_held.is_none() {
             self.attach_due(now);
         }
     }

@@ -41,6 +41,13 @@ impl Engine {
         }
     }
 
+    /// Names of the interfaces that are attached.
+    #[must_use]
+    pub fn attached(&self) -> Vec<String> {
+        let attached = self.interfaces.iter().filter(|(_, found)| found.attached.is_some());
+        attached.map(|(name, _)| name.clone()).collect()
+    }
+
     fn interfaces(&self) -> Vec<api::Interface> {
         self.interfaces
             .iter()

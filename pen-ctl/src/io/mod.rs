@@ -8,3 +8,4 @@ pub mod dataplane;
 pub mod health;
 pub mod netlink;
 pub mod privileges;
+pub mod process;

@@ -11,6 +11,7 @@ mod ports;
 mod random;
 mod simulation;
 mod stories;
+mod takeover;
 mod why;
 
 use std::cell::RefCell;
@@ -156,14 +157,21 @@ impl Sim {
 
     /// Starts with maps that an earlier controller left, while these hosts refuse connections.
     pub(super) fn start_among(config: Config, maps: Tables, refusing: BTreeSet<IpAddr>) -> Self {
+        let mut sim = Self { refusing, ..Self::prepare(config, maps) };
+        sim.begin();
+        sim
+    }
+
+    /// As [`Sim::start_over`], before the start.
+    fn prepare(config: Config, maps: Tables) -> Self {
         let now = Moment(1_000_000_000);
         let engine = Engine::new(config, maps.clone(), [7, 7], now);
-        let mut sim = Self {
+        Self {
             engine,
             now,
             maps,
             dead: BTreeSet::new(),
-            refusing,
+            refusing: BTreeSet::new(),
             router: None,
             own: Some(OWN),
             starved: false,
@@ -174,10 +182,12 @@ impl Sim {
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
             records: Memory::default(),
-        };
-        sim.event(Event::LinkChanged(link(true)));
-        sim.event(Event::Started);
-        sim
+        }
+    }
+
+    fn begin(&mut self) {
+        self.event(Event::LinkChanged(link(true)));
+        self.event(Event::Started);
     }
 
     pub(super) fn event(&mut self, event: Event) {

@@ -51,6 +51,7 @@ impl std::error::Error for ClientError {}
 /// A connection to the daemon.
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
+    peer: Option<u32>,
 }
 
 impl Client {
@@ -63,9 +64,18 @@ impl Client {
         let stream = UnixStream::connect(socket).await.map_err(|source| {
             ClientError::Unreachable { socket: socket.display().to_string(), source }
         })?;
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        // 0 is a process of another namespace.
+        let peer = peer.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection);
-        Ok(Self { sender })
+        Ok(Self { sender, peer })
+    }
+
+    /// The daemon's process, unless it lives where we cannot see it.
+    #[must_use]
+    pub fn peer(&self) -> Option<u32> {
+        self.peer
     }
 
     /// Asks, and returns the answer's JSON.

@@ -32,6 +32,7 @@ pub(super) fn parse(
         ("/v1/simulate", &Method::POST) => Request::Simulate(json(body)?),
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
         ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
+        ("/v1/leave", &Method::POST) => Request::Leave,
         (path, _) if PATHS.contains(&path) => {
             return Err(refuse(
                 405,
@@ -75,10 +76,11 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
         Request::SetWeight(wish) => {
             (Method::POST, "/v1/weight".to_owned(), body(serde_json::to_vec(wish)))
         }
+        Request::Leave => (Method::POST, "/v1/leave".to_owned(), Vec::new()),
     }
 }
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 13] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -91,6 +93,7 @@ const PATHS: [&str; 12] = [
     "/v1/simulate",
     "/v1/admin",
     "/v1/weight",
+    "/v1/leave",
 ];
 
 fn since(query: &str) -> Result<u64, Refused> {
@@ -156,6 +159,7 @@ mod tests {
                 weight: 7,
                 dry_run: false,
             }),
+            Request::Leave,
         ];
         assert_eq!(requests.len(), PATHS.len());
         for request in requests {

@@ -8,7 +8,8 @@ use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -19,8 +20,8 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::{Gid, Group, chown};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::route::{self, refuse};
@@ -51,12 +52,32 @@ pub struct Call {
     pub reply: oneshot::Sender<Result<Reply, Refusal>>,
 }
 
-/// Makes the socket, for root and the group `pen` (if there is one) only.
-///
-/// # Errors
-///
-/// If another daemon listens on it, or the folder cannot be written.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+/// The control socket. Dropping it removes it.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Makes it, for root and the group `pen` (if there is one) only.
+    ///
+    /// # Errors
+    ///
+    /// If another daemon listens on it, or the folder cannot be written.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        Ok(Self { listener: bind(path)?, path: path.to_owned() })
+    }
+}
+
+impl Drop for Socket {
+    /// While the listener still lives, so that nobody else can have taken the path meanwhile.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -91,12 +112,17 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves the socket for ever.
-pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+/// Serves the socket until `ending` becomes true; then what is under way is answered, and the socket
+/// removed.
+pub async fn serve(socket: Socket, calls: mpsc::Sender<Call>, mut ending: watch::Receiver<bool>) {
     // Oldest first.
-    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = socket.listener.accept() => accepted,
+            () = end(&mut ending) => break,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors or memory: wait instead of spinning.
@@ -111,15 +137,28 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
         {
             oldest.abort();
         }
-        let calls = calls.clone();
-        let task = tokio::spawn(async move {
-            let _ = timeout(CONNECTION_TIME, connection(stream, calls)).await;
-        });
-        open.push_back(task.abort_handle());
+        let (calls, ending) = (calls.clone(), ending.clone());
+        open.push_back(tokio::spawn(async move {
+            let _ = timeout(CONNECTION_TIME, connection(stream, calls, ending)).await;
+        }));
+    }
+    for connection in open {
+        // One that was aborted has ended as well.
+        let _ = connection.await;
     }
 }
 
-async fn connection(stream: UnixStream, calls: mpsc::Sender<Call>) {
+/// Waits for the end.
+async fn end(ending: &mut watch::Receiver<bool>) {
+    // Without a daemon it is the end as well.
+    let _ = ending.wait_for(|ending| *ending).await;
+}
+
+async fn connection(
+    stream: UnixStream,
+    calls: mpsc::Sender<Call>,
+    mut ending: watch::Receiver<bool>,
+) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let calls = calls.clone();
         async move {
@@ -140,13 +179,21 @@ async fn connection(stream: UnixStream, calls: mpsc::Sender<Call>) {
             Ok::<_, Infallible>(response)
         }
     });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME)
+            .max_buf_size(HEADER_LIMIT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
     // What a peer does wrong ends its connection and nothing else; hyper has answered if it could.
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_buf_size(HEADER_LIMIT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = end(&mut ending) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 async fn exchange(
@@ -180,7 +227,7 @@ async fn exchange(
 mod tests {
     use super::*;
 
-    fn folder(name: &str) -> std::path::PathBuf {
+    fn folder(name: &str) -> PathBuf {
         let folder =
             std::env::temp_dir().join(format!("pen-control-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
@@ -190,6 +237,38 @@ mod tests {
     fn bind_in_runtime(path: &Path) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async { bind(path).map(drop) })
+    }
+
+    #[test]
+    fn the_end_comes_when_all_answers_are_given_and_takes_the_socket_along() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let folder = folder("end");
+        let path = folder.join("pend.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let socket = Socket::bind(&path).expect("nobody is there");
+            let (calls, mut asked) = mpsc::channel(4);
+            let (ending, ended) = watch::channel(false);
+            let server = tokio::spawn(serve(socket, calls, ended));
+            // One that says nothing, and one that waits for its answer.
+            let mut idle = UnixStream::connect(&path).await.expect("it listens");
+            let mut peer = UnixStream::connect(&path).await.expect("it listens");
+            let question = b"GET /v1/vips HTTP/1.1\r\nhost: pend\r\n\r\n";
+            peer.write_all(question).await.expect("it reads");
+            let call = asked.recv().await.expect("a question");
+            ending.send_replace(true);
+            assert!(!server.is_finished());
+            call.reply.send(Ok(Reply::Vips(Vec::new()))).expect("somebody waits");
+            server.await.expect("it ends");
+            assert!(!path.exists());
+            let (mut answer, mut nothing) = (String::new(), String::new());
+            peer.read_to_string(&mut answer).await.expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("[]\n"), "{answer}");
+            idle.read_to_string(&mut nothing).await.expect("an end");
+            assert_eq!(nothing, "");
+        });
+        fs::remove_dir_all(folder).expect("clean up");
     }
 
     #[test]

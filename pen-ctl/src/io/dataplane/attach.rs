@@ -168,7 +168,7 @@ pub(super) fn pinned(folder: &Path) -> BTreeSet<u32> {
 }
 
 /// All pinned links of a folder.
-fn pins(folder: &Path) -> Vec<(PathBuf, u32)> {
+pub(super) fn pins(folder: &Path) -> Vec<(PathBuf, u32)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let pins = entries.flatten().filter_map(|entry| {
         let name = entry.file_name();

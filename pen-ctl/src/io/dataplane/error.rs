@@ -25,6 +25,15 @@ pub enum DataplaneError {
     InUse {
         /// Their folder.
         path: PathBuf,
+        /// The daemon's process.
+        pid: Option<u32>,
+    },
+    /// A daemon runs with these pins, which are to be removed.
+    Runs {
+        /// Their folder.
+        path: PathBuf,
+        /// The daemon's process.
+        pid: Option<u32>,
     },
     /// A pinned map has another layout than this program.
     Layout {
@@ -57,11 +66,18 @@ impl fmt::Display for DataplaneError {
                 "{}: {source}; the folder must be on a bpffs: mount -t bpf bpf /sys/fs/bpf",
                 path.display()
             ),
-            Self::InUse { path } => write!(
+            Self::InUse { path, pid } => write!(
                 f,
-                "{}: another pend uses these pins; stop it first, or give this one others with \
-                 --pins",
-                path.display()
+                "{}: another pend{} uses these pins; stop it first, take over from it with \
+                 --replace, or give this one others with --pins",
+                path.display(),
+                process(*pid)
+            ),
+            Self::Runs { path, pid } => write!(
+                f,
+                "{}: pend{} runs; stop it with SIGTERM: it detaches by itself",
+                path.display(),
+                process(*pid)
             ),
             Self::Layout { path, difference } => write!(
                 f,
@@ -79,6 +95,10 @@ impl fmt::Display for DataplaneError {
             Self::Map(error) => write!(f, "map: {}", chain(error)),
         }
     }
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 impl std::error::Error for DataplaneError {}

@@ -5,21 +5,25 @@
 mod attach;
 mod error;
 mod layout;
+mod leftovers;
+mod lock;
 mod maps;
 mod records;
+mod versions;
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
 use aya::{Ebpf, EbpfLoader};
-use pen_common::ABI_VERSION;
 use pen_common::abi::map;
+use pen_common::hash::Secret;
 
 pub use self::attach::AttachError;
 pub use self::error::DataplaneError;
+pub use self::leftovers::Leftovers;
+pub use self::lock::Lock;
 use self::maps::Maps;
 pub use self::records::{PinnedRecords, RecordReader};
 use crate::api::Counts;
@@ -39,43 +43,57 @@ pub struct Dataplane {
     folder: PathBuf,
     /// Interfaces that were attached before this daemon came.
     adopted: BTreeSet<u32>,
-    /// Held for as long as this daemon lives: two on the same maps would undo each other's writes.
-    _lock: File,
+    /// Held for as long as this daemon lives.
+    lock: Lock,
 }
 
 impl Dataplane {
-    /// Loads the program from the object file. Maps that are pinned below `pins` are adopted with
-    /// all they hold, and in the size that they have; the others are made and pinned there.
+    /// Locks the pins, and then as [`Dataplane::open_locked`].
     ///
     /// # Errors
     ///
     /// If the object, the pins, or the kernel do not allow it; nothing is left behind then.
     pub fn open(object: &Path, pins: &Path, sizes: Sizes) -> Result<Self, DataplaneError> {
-        let bytes = fs::read(object)
-            .map_err(|source| DataplaneError::NoObject { path: object.to_owned(), source })?;
-        let folder = pins.join(format!("v{ABI_VERSION}"));
-        // Whoever may open the pins may rewrite the maps.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|source| DataplaneError::Pins { path: folder.clone(), source })?;
-        let lock = lock(pins)?;
+        Self::open_locked(object, Lock::take(pins)?, sizes)
+    }
+
+    /// Loads the program from the object file. Maps that are pinned below the locked folder are
+    /// adopted with all they hold, and in the size that they have; the others are made and pinned there.
+    ///
+    /// # Errors
+    ///
+    /// If the object, the pins, or the kernel do not allow it; nothing is left behind then.
+    pub fn open_locked(object: &Path, lock: Lock, sizes: Sizes) -> Result<Self, DataplaneError> {
+        let folder = versions::own(lock.pins());
         let adopted = attach::pinned(&folder);
-        // aya takes a pinned map whatever its layout is, so it is compared here.
-        layout::verify(&folder)?;
-        match load(&bytes, &folder, sizes) {
+        versions::sweep(lock.pins());
+        match load(object, &folder, sizes) {
             Ok((ebpf, maps)) => {
                 let attached = attach::Links::default();
-                Ok(Self { ebpf, maps, attached, folder, adopted, _lock: lock })
+                Ok(Self { ebpf, maps, attached, folder, adopted, lock })
             }
             Err(error) => {
-                if adopted.is_empty() {
+                // Maps of another layout belong to a program that forwards.
+                if adopted.is_empty() && !matches!(error, DataplaneError::Layout { .. }) {
                     remove_maps(&folder);
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Loads the program once without pins and with small maps, and forgets it: finds out whether
+    /// this machine takes it before anything depends on that.
+    ///
+    /// # Errors
+    ///
+    /// If the object or the kernel do not allow it.
+    pub fn rehearse(object: &Path) -> Result<(), DataplaneError> {
+        const FEW: u32 = 64;
+        let mut loader = EbpfLoader::new();
+        size(&mut loader, Sizes { flows: FEW, clients: FEW, translations: FEW });
+        let mut ebpf = loader.load(&read(object)?).map_err(DataplaneError::Load)?;
+        attach::program(&mut ebpf)?.load().map_err(DataplaneError::Verify)
     }
 
     /// What the maps have room for.
@@ -137,7 +155,20 @@ impl Dataplane {
         RecordReader::new(&self.folder)
     }
 
-    /// Attaches the program, or replaces the one that an earlier daemon attached, without a gap.
+    /// Whether a program of another version of pen forwards on some interface.
+    #[must_use]
+    pub fn has_other_version(&self) -> bool {
+        !versions::forwarding(self.lock.pins()).is_empty()
+    }
+
+    /// The secret of another version of pen.
+    #[must_use]
+    pub fn inherited_secret(&self) -> Option<Secret> {
+        versions::secret(self.lock.pins())
+    }
+
+    /// Attaches the program, or replaces the one that an earlier daemon attached, also one of another
+    /// version, without a gap.
     ///
     /// # Errors
     ///
@@ -148,6 +179,9 @@ impl Dataplane {
         ifindex: u32,
         mode: crate::config::XdpMode,
     ) -> Result<Attachment, AttachError> {
+        let failed = |error: String| AttachError::Failed { interface: interface.to_owned(), error };
+        let program = attach::program(&mut self.ebpf).map_err(|error| failed(error.to_string()))?;
+        versions::take_over(self.lock.pins(), program, ifindex).map_err(failed)?;
         self.attached.attach(&mut self.ebpf, &self.folder, interface, ifindex, mode)
     }
 
@@ -155,12 +189,18 @@ impl Dataplane {
     /// had them, or they are gone.
     pub fn detach_others(&mut self, keep: &BTreeSet<u32>) {
         self.attached.detach_others(&self.folder, keep);
+        versions::detach_others(self.lock.pins(), keep);
     }
 
     /// Whether an earlier daemon left an attachment.
     #[must_use]
     pub fn has_adopted(&self) -> bool {
-        !self.adopted.is_empty()
+        !self.adopted.is_empty() || self.has_other_version()
+    }
+
+    /// Leaves everything as it is, for the next daemon: the kernel goes on forwarding.
+    pub fn leave(self) {
+        drop(self);
     }
 
     /// Takes a start back that failed. What an earlier daemon left stays, and goes on forwarding.
@@ -174,10 +214,12 @@ impl Dataplane {
 
     /// The clean end: detaches everywhere and removes all pins.
     pub fn detach(self) {
-        let Self { ebpf, maps, attached, folder, adopted: _, _lock } = self;
+        let Self { ebpf, maps, attached, folder, adopted: _, lock } = self;
         attached.detach(&folder);
         remove_maps(&folder);
         drop((ebpf, maps));
+        // Last: it removes the folder.
+        drop(lock);
     }
 
     /// The program, for tests that run it on packets.
@@ -190,46 +232,40 @@ impl Dataplane {
     }
 }
 
-fn load(object: &[u8], folder: &Path, sizes: Sizes) -> Result<(Ebpf, Maps), DataplaneError> {
-    let mut loader = EbpfLoader::new();
-    for name in map::ALL {
-        loader.map_pin_path(name, folder.join(name));
-    }
+fn read(object: &Path) -> Result<Vec<u8>, DataplaneError> {
+    fs::read(object).map_err(|source| DataplaneError::NoObject { path: object.to_owned(), source })
+}
+
+fn size(loader: &mut EbpfLoader<'_>, sizes: Sizes) {
     loader
         .map_max_entries(map::FLOWS, sizes.flows)
         .map_max_entries(map::CLIENTS, sizes.clients)
         .map_max_entries(map::NAT, sizes.translations);
-    let mut ebpf = loader.load(object).map_err(DataplaneError::Load)?;
+}
+
+fn load(object: &Path, folder: &Path, sizes: Sizes) -> Result<(Ebpf, Maps), DataplaneError> {
+    let object = read(object)?;
+    lock::make(folder)
+        .map_err(|source| DataplaneError::Pins { path: folder.to_owned(), source })?;
+    // aya takes a pinned map whatever its layout is, so it is compared here.
+    layout::verify(folder)?;
+    let mut loader = EbpfLoader::new();
+    for name in map::ALL {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    size(&mut loader, sizes);
+    let mut ebpf = loader.load(&object).map_err(DataplaneError::Load)?;
     let program = attach::program(&mut ebpf)?;
     program.load().map_err(DataplaneError::Verify)?;
     let maps = Maps::take(&mut ebpf)?;
     Ok((ebpf, maps))
 }
 
-/// Removes the pins of all maps, and their folders if nothing else is in them.
+/// Removes the pins of all maps, and their folder if nothing else is in it.
 fn remove_maps(folder: &Path) {
     // Whatever cannot be removed is gone already.
     for name in map::ALL {
         let _ = fs::remove_file(folder.join(name));
     }
     let _ = fs::remove_dir(folder);
-    if let Some(parent) = folder.parent() {
-        let _ = fs::remove_dir(parent);
-    }
-}
-
-/// Locks the folder of the pins; the kernel releases it however the daemon ends.
-fn lock(pins: &Path) -> Result<File, DataplaneError> {
-    let failed = |source| DataplaneError::Pins { path: pins.to_owned(), source };
-    let folder = File::open(pins).map_err(failed)?;
-    let in_use = || DataplaneError::InUse { path: pins.to_owned() };
-    folder.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => in_use(),
-        TryLockError::Error(source) => failed(source),
-    })?;
-    // A daemon that just ended cleanly may have removed it in between.
-    match (folder.metadata(), fs::metadata(pins)) {
-        (Ok(locked), Ok(there)) if locked.ino() == there.ino() => Ok(folder),
-        _ => Err(in_use()),
-    }
 }

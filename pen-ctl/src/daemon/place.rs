@@ -1,0 +1,83 @@
+//! Takes the place of a daemon: the lock on the pins and the control socket. From one that runs, if
+//! that is wanted: it is asked to leave, which leaves the kernel forwarding, and waited for.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use super::Places;
+use crate::api::{Left, Request};
+use crate::io::clock;
+use crate::io::control::client::{Client, ClientError};
+use crate::io::control::server::Socket;
+use crate::io::dataplane::{Dataplane, DataplaneError, Lock};
+
+/// A daemon that was asked to leave has left after this time, or never will.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks whether it has.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Takes the place.
+///
+/// # Errors
+///
+/// If another daemon has it and does not leave; nothing is left behind then.
+pub(super) async fn take(socket: &Path, places: &Places) -> anyhow::Result<(Lock, Socket)> {
+    let mut patience = Duration::ZERO;
+    if places.replace {
+        // Who cannot start must not send away one that runs.
+        Dataplane::rehearse(&places.object)?;
+        if ask_to_leave(socket).await? {
+            patience = PATIENCE;
+        }
+    }
+    let in_use = |error: &DataplaneError| matches!(error, DataplaneError::InUse { .. });
+    let lock = retry(patience, || Lock::take(&places.pins), in_use).await?;
+    let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let socket = retry(patience, || Socket::bind(socket), taken)
+        .await
+        .with_context(|| socket.display().to_string())?;
+    Ok((lock, socket))
+}
+
+/// Asks the daemon behind a socket to leave; false if there is none.
+async fn ask_to_leave(socket: &Path) -> anyhow::Result<bool> {
+    let mut client = match Client::connect(socket).await {
+        Ok(client) => client,
+        Err(ClientError::Unreachable { .. }) => {
+            tracing::info!("{}: nobody is there to be replaced", socket.display());
+            return Ok(false);
+        }
+        Err(error) => bail!("{}: {error}", socket.display()),
+    };
+    let answer = client.ask(&Request::Leave).await.with_context(|| {
+        format!(
+            "{}: the pend there does not leave; end it with SIGKILL, which leaves the kernel \
+             forwarding, and start this one again",
+            socket.display()
+        )
+    })?;
+    if let Ok(Left { pid, .. }) = serde_json::from_slice(&answer) {
+        tracing::info!("process {pid} leaves; the kernel goes on forwarding meanwhile");
+    }
+    Ok(true)
+}
+
+/// Tries until it succeeds, fails in another way than `is_transient`, or time is up.
+async fn retry<T, E>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<T, E>,
+    is_transient: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let deadline = clock::now() + patience;
+    loop {
+        match attempt() {
+            Err(error) if is_transient(&error) && clock::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
