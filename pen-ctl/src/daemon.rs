@@ -54,6 +54,8 @@ enum End {
     Detach,
     /// The kernel goes on forwarding, for the next daemon.
     Leave,
+    /// The same, and a service manager is to start that daemon.
+    Fail(&'static str),
 }
 
 /// Runs until SIGTERM or SIGINT, then detaches; or until it is asked to leave.
@@ -144,10 +146,7 @@ async fn serve(
             _ = signals.hangup.recv() => {
                 tracing::warn!("SIGHUP: the configuration is read at the start only; restart pend");
             }
-            _ = &mut news => {
-                // The kernel goes on forwarding; a service manager starts the next daemon.
-                return Err(anyhow!("the connection to rtnetlink ended"));
-            }
+            _ = &mut news => break End::Fail("the connection to rtnetlink ended"),
             () = signals.end.recv() => break End::Detach,
         }
     };
@@ -169,6 +168,10 @@ async fn serve(
         End::Leave => {
             tracing::info!("leaving; the kernel goes on forwarding");
             daemon.dataplane.leave();
+        }
+        End::Fail(reason) => {
+            daemon.dataplane.leave();
+            return Err(anyhow!(reason));
         }
     }
     Ok(())

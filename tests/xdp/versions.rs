@@ -7,7 +7,7 @@ use aya::Pod;
 use aya::maps::{Array, MapData};
 use pen_common::ABI_VERSION;
 use pen_common::abi::map;
-use pen_ctl::io::dataplane::{Dataplane, Leftovers};
+use pen_ctl::io::dataplane::{Dataplane, DataplaneError, Leftovers};
 use pen_tests::paths;
 
 use crate::bench::Pins;
@@ -89,7 +89,16 @@ fn leftovers_are_found_in_all_versions_and_removed() {
 #[test]
 fn a_rehearsal_leaves_nothing_and_finds_out_what_would_fail() {
     let object = paths::program("pen.bpf.o").expect("the object is built");
-    Dataplane::rehearse(&object).expect("the kernel takes the program");
-    let error = Dataplane::rehearse(&object.with_extension("none")).expect_err("there is none");
+    let pins = Pins::new();
+    Dataplane::rehearse(&object, &pins.0).expect("the kernel takes the program");
+    assert!(!pins.0.exists(), "nothing is pinned");
+    let missing = object.with_extension("none");
+    let error = Dataplane::rehearse(&missing, &pins.0).expect_err("there is none");
     assert!(error.to_string().contains("cargo xtask build"), "{error}");
+    let running = pins.open().expect("another daemon");
+    Dataplane::rehearse(&object, &pins.0).expect("it is not disturbed");
+    running.detach();
+    pin(&pins, ABI_VERSION, map::CFG, 0_u32);
+    let error = Dataplane::rehearse(&object, &pins.0).expect_err("maps of another build");
+    assert!(matches!(error, DataplaneError::Layout { .. }), "{error}");
 }

@@ -28,7 +28,7 @@ pub(super) async fn take(socket: &Path, places: &Places) -> anyhow::Result<(Lock
     let mut patience = Duration::ZERO;
     if places.replace {
         // Who cannot start must not send away one that runs.
-        Dataplane::rehearse(&places.object)?;
+        Dataplane::rehearse(&places.object, &places.pins)?;
         if ask_to_leave(socket).await? {
             patience = PATIENCE;
         }

@@ -82,14 +82,15 @@ impl Dataplane {
         }
     }
 
-    /// Loads the program once without pins and with small maps, and forgets it: finds out whether
-    /// this machine takes it before anything depends on that.
+    /// Finds out whether [`Dataplane::open`] would succeed, while another daemon has the pins: looks
+    /// at the layout of its maps, and loads the program once without pins and with small maps.
     ///
     /// # Errors
     ///
-    /// If the object or the kernel do not allow it.
-    pub fn rehearse(object: &Path) -> Result<(), DataplaneError> {
+    /// If the object, the pins or the kernel would not allow it.
+    pub fn rehearse(object: &Path, pins: &Path) -> Result<(), DataplaneError> {
         const FEW: u32 = 64;
+        layout::verify(&versions::own(pins))?;
         let mut loader = EbpfLoader::new();
         size(&mut loader, Sizes { flows: FEW, clients: FEW, translations: FEW });
         let mut ebpf = loader.load(&read(object)?).map_err(DataplaneError::Load)?;
