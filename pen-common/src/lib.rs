@@ -25,6 +25,7 @@ pub mod moment;
 pub mod net;
 #[cfg(feature = "user")]
 mod pod;
+pub mod tunnel;
 pub mod verdict;
 
 /// Version of the layout of all maps together; the pins live in a folder of this name.

@@ -94,6 +94,14 @@ impl Addr {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
+    /// The four bytes of an IPv4 header; the last four of an IPv6 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4_bytes(self) -> [u8; 4] {
+        let [_, _, _, _, a, b, c, d] = self.halves().1.to_be_bytes();
+        [a, b, c, d]
+    }
+
     /// True for an IPv4 address.
     #[must_use]
     #[inline(always)]
@@ -171,10 +179,14 @@ pub mod ethertype {
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IPv4 in IP (RFC 2003).
+    pub const IPIP: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP (RFC 2473).
+    pub const IPV6: u8 = 41;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
     /// IPv6 extension header: options for every router (RFC 8200 section 4.3).
@@ -199,6 +211,17 @@ pub struct EthHeader {
     pub ethertype: Be16,
 }
 const _: () = assert!(size_of::<EthHeader>() == 14);
+
+/// The addresses of an Ethernet header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stations {
+    /// Destination.
+    pub destination: MacAddr,
+    /// Source.
+    pub source: MacAddr,
+}
+const _: () = assert!(size_of::<Stations>() == 12);
 
 /// What stands between the addresses and the EtherType of a tagged frame, from the EtherType that
 /// says so on ([`ethertype::VLAN`]): the two bytes after it, and the EtherType of what follows.
@@ -350,6 +373,14 @@ impl Ipv6Header {
     #[inline(always)]
     pub const fn is_version_6(&self) -> bool {
         self.version_class_flow[0] >> 4 == 6
+    }
+
+    /// The traffic class.
+    #[must_use]
+    #[inline(always)]
+    pub const fn class(&self) -> u8 {
+        let [first, second, ..] = self.version_class_flow;
+        first << 4 | second >> 4
     }
 }
 

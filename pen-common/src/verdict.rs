@@ -135,6 +135,8 @@ counters! {
         DropAcl = "drop-acl",
         /// The source opens connections faster than the virtual address allows.
         DropRate = "drop-rate",
+        /// The packet is too long for a tunnel to its backend.
+        DropTooBig = "drop-too-big",
     }
     done {
         /// Sent to a backend on the interface that the frame came from.

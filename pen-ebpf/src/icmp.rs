@@ -14,3 +14,10 @@ pub(crate) fn ipv4(_ctx: *mut xdp_md, _l2: usize) -> Counter {
 pub(crate) fn ipv6(_ctx: *mut xdp_md, _l2: usize) -> Counter {
     Counter::PassProtocol
 }
+
+/// The IP packet at `_l2` is longer than `_room`, which is what a tunnel leaves of the way to its
+/// backend.
+#[inline(always)]
+pub(crate) fn too_big(_ctx: *mut xdp_md, _l2: usize, _room: u16) -> Counter {
+    Counter::DropTooBig
+}

@@ -23,8 +23,17 @@ use crate::{frag, icmp, nd, rewrite, unusual};
 
 /// Where an IP header stands in a frame without VLAN tag.
 pub(crate) const IP: usize = size_of::<EthHeader>();
+/// Most VLAN tags that are stepped over: a provider's one and a customer's one.
+pub(crate) const MAX_TAGS: usize = 2;
 /// Where the payload of an untagged IPv6 packet without extension headers stands.
 pub(crate) const IPV6_PAYLOAD: usize = IP + size_of::<Ipv6Header>();
+
+/// Which IP a packet is.
+#[derive(Clone, Copy)]
+pub(crate) enum Version {
+    V4,
+    V6,
+}
 
 /// An IPv4 packet at `l2`.
 #[inline(always)]
@@ -46,7 +55,7 @@ pub(crate) fn ipv4(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize) -> Counter {
         let ports = ports(frame, l2 + header, length - header, ip.protocol)?;
         Ok(ports.of(source, ip.protocol))
     });
-    match rewrite::carry_out(ctx, l2, &verdict) {
+    match rewrite::carry_out(ctx, l2, Version::V4, &verdict) {
         Counter::PassFragment => frag::ipv4(ctx, l2),
         Counter::PassProtocol if is_icmp => icmp::ipv4(ctx, l2),
         counter => counter,
@@ -76,7 +85,7 @@ pub(crate) fn ipv6(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize) -> Counter {
         let ports = ports(frame, l2 + size_of::<Ipv6Header>(), length, ip.next_header)?;
         Ok(ports.of(source, ip.next_header))
     });
-    match rewrite::carry_out(ctx, l2, &verdict) {
+    match rewrite::carry_out(ctx, l2, Version::V6, &verdict) {
         Counter::PassFragment => frag::ipv6(ctx, l2),
         Counter::PassProtocol => icmp::ipv6(ctx, l2),
         counter => counter,

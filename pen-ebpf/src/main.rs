@@ -11,6 +11,7 @@
 #![expect(missing_docs, unreachable_pub, reason = "the macro `xdp` makes a public function")]
 
 mod arp;
+mod encap;
 mod extension;
 mod frag;
 mod icmp;
@@ -45,8 +46,7 @@ fn handle(ctx: *mut xdp_md) -> Counter {
     let frame = Frame::of(ctx);
     let Some(eth) = frame.at::<EthHeader>(0) else { return Counter::PassEthertype };
     let (mut ethertype, mut l2) = (eth.ethertype, ip::IP);
-    // A tag, or a provider's one and a customer's one.
-    for _ in 0..2 {
+    for _ in 0..ip::MAX_TAGS {
         if ethertype != ethertype::VLAN && ethertype != ethertype::PROVIDER_VLAN {
             break;
         }
@@ -81,6 +81,7 @@ fn action(counter: Counter) -> u32 {
         | Counter::DropRewrite
         | Counter::DropStubborn
         | Counter::DropAcl
+        | Counter::DropTooBig
         | Counter::DropRate => xdp_action::XDP_DROP,
         Counter::Transmit | Counter::ArpReply | Counter::NdReply => xdp_action::XDP_TX,
         Counter::Redirect => xdp_action::XDP_REDIRECT,

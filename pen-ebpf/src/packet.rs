@@ -9,11 +9,11 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
 };
 use pen_common::net::{
     ArpPacket, Be16, EthHeader, ExtensionHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption,
-    NdMessage, TcpHeader, UdpHeader, VlanTag,
+    NdMessage, Stations, TcpHeader, UdpHeader, VlanTag,
 };
 
 /// A header as it stands in a packet.
@@ -40,6 +40,7 @@ headers!(
     Ipv6Header,
     NdLinkLayerOption,
     NdMessage,
+    Stations,
     TcpHeader,
     UdpHeader,
     VlanTag,
@@ -133,7 +134,6 @@ impl<T: Header> Buffer<T> {
 
 /// Writes a header at any offset; `None` and nothing written if the frame is too short.
 #[inline(always)]
-#[expect(dead_code, reason = "the stages that rewrite unusual packets come later")]
 #[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
 pub(crate) fn store<T: Header>(ctx: *mut xdp_md, offset: usize, value: &T) -> Option<()> {
     let length = size_of::<T>() as u32;
@@ -159,5 +159,14 @@ pub(crate) fn resize(ctx: *mut xdp_md, frame: &Frame<'_>, length: usize) -> Opti
     let delta = length as i32 - frame.length() as i32;
     // SAFETY: a helper on the context that the kernel gave us.
     let failed = unsafe { bpf_xdp_adjust_tail(ctx, delta) };
+    if failed == 0 { Some(()) } else { None }
+}
+
+/// Makes room for `length` bytes before the frame. The frame begins there then; its headers have to
+/// be written, and every [`Frame`] made before is void.
+#[inline(always)]
+pub(crate) fn prepend(ctx: *mut xdp_md, length: u16) -> Option<()> {
+    // SAFETY: as in `resize`.
+    let failed = unsafe { bpf_xdp_adjust_head(ctx, -i32::from(length)) };
     if failed == 0 { Some(()) } else { None }
 }

@@ -1,24 +1,31 @@
-//! Carries a decision out: addresses of the Ethernet header, and the way out.
+//! Carries a decision out: the mode of the service, addresses of the Ethernet header, and the way out.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use pen_common::abi::Backend;
-use pen_common::net::EthHeader;
-use pen_common::verdict::{Counter, Verdict};
+use pen_common::abi::{Backend, Service};
+use pen_common::net::Stations;
+use pen_common::verdict::{Counter, Forward, Verdict};
 
+use crate::encap;
+use crate::ip::Version;
 use crate::maps::{self, TX};
 use crate::packet::{self, Frame};
 
-/// Carries out what was decided about the IP packet at `_l2`.
+/// Carries out what was decided about the IP packet at `l2`, of this version.
 #[inline(always)]
-pub(crate) fn carry_out(ctx: *mut xdp_md, _l2: usize, verdict: &Verdict<'_>) -> Counter {
+pub(crate) fn carry_out(
+    ctx: *mut xdp_md,
+    l2: usize,
+    version: Version,
+    verdict: &Verdict<'_>,
+) -> Counter {
     match verdict {
         Verdict::Pass(reason) => reason.counter(),
         Verdict::Drop(reason) => reason.counter(),
         Verdict::Forward(forward) => {
-            let frame = Frame::of(ctx);
-            let length = frame.length();
-            let counter = direct_return(ctx, &frame, forward.backend);
-            if !matches!(counter, Counter::DropRewrite) {
+            let length = Frame::of(ctx).length();
+            let Forward { mode, hash, backend, .. } = *forward;
+            let counter = to_backend(ctx, l2, version, mode, hash, backend);
+            if matches!(counter, Counter::Transmit | Counter::Redirect) {
                 maps::count_forwarded(forward.service, forward.id, length);
             }
             counter
@@ -26,26 +33,42 @@ pub(crate) fn carry_out(ctx: *mut xdp_md, _l2: usize, verdict: &Verdict<'_>) -> 
     }
 }
 
+/// Sends the IP packet at `l2`, of this version and all there, to a backend in this mode.
+#[inline(always)]
+pub(crate) fn to_backend(
+    ctx: *mut xdp_md,
+    l2: usize,
+    version: Version,
+    mode: u8,
+    hash: u64,
+    backend: &Backend,
+) -> Counter {
+    match mode {
+        Service::DSR => direct_return(ctx, backend),
+        Service::IPIP | Service::GUE => encap::send(ctx, l2, version, mode, hash, backend),
+        _ => Counter::DropRewrite,
+    }
+}
+
 /// Mode `dsr`: the packet itself stays as it is, the frame goes to the backend's station. The
 /// answer goes from the backend straight to the client.
 #[inline(always)]
-fn direct_return(ctx: *mut xdp_md, frame: &Frame<'_>, backend: &Backend) -> Counter {
-    let Some(eth) = frame.at::<EthHeader>(0) else { return Counter::DropRewrite };
-    // Of a tagged frame, the "EtherType" says that a tag follows: tags stay.
-    let header = EthHeader {
-        destination: backend.mac,
-        source: backend.source_mac,
-        ethertype: eth.ethertype,
-    };
-    if frame.write(0, &header).is_none() {
+fn direct_return(ctx: *mut xdp_md, backend: &Backend) -> Counter {
+    if address(&Frame::of(ctx), backend).is_none() {
         return Counter::DropRewrite;
     }
-    send(ctx, backend)
+    transmit(ctx, backend)
+}
+
+/// Addresses the frame to the backend's station. What follows stays: a tag as well as the EtherType.
+#[inline(always)]
+pub(crate) fn address(frame: &Frame<'_>, backend: &Backend) -> Option<()> {
+    frame.write(0, &Stations { destination: backend.mac, source: backend.source_mac })
 }
 
 /// Sends the frame out where the backend is.
 #[inline(always)]
-fn send(ctx: *mut xdp_md, backend: &Backend) -> Counter {
+pub(crate) fn transmit(ctx: *mut xdp_md, backend: &Backend) -> Counter {
     if backend.ifindex == packet::ingress(ctx) {
         return Counter::Transmit;
     }

@@ -11,6 +11,7 @@ use pen_ctl::engine::tables::{Prefix, Tables};
 use crate::bench::Bench;
 use crate::frame::{Arp, IP, Packet, Solicitation, patch};
 use crate::interfaces::{Wires, with_wires};
+use crate::tunnel::{To, through_tunnels};
 use crate::world::{CLIENT4, VIP4, VIP6, one_service, usual};
 
 /// Tables and a frame that end in this counter.
@@ -75,6 +76,13 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
             for entry in tables.addrs.values_mut() {
                 // Longer than a burst: nobody gets in.
                 entry.syn_interval_ns = 2_000_000_000;
+            }
+            (tables, frame)
+        }
+        Counter::DropTooBig => {
+            let mut tables = through_tunnels(usual(), Service::IPIP, To::V4);
+            for backend in tables.backends.values_mut() {
+                backend.mtu = 59;
             }
             (tables, frame)
         }
