@@ -173,6 +173,13 @@ pub mod ethertype {
     pub const VLAN: Be16 = Be16::new(0x8100);
     /// A provider's VLAN tag, outside of the customer's (IEEE 802.1ad).
     pub const PROVIDER_VLAN: Be16 = Be16::new(0x88a8);
+
+    /// True if a [`super::VlanTag`] follows.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_tag(ethertype: Be16) -> bool {
+        ethertype == VLAN || ethertype == PROVIDER_VLAN
+    }
 }
 
 /// IP protocol numbers.

@@ -1,14 +1,20 @@
 //! Modes `ipip` and `gue`: the packet goes to the backend in a tunnel, as it came; the answer goes
 //! from the backend straight to the client.
+//!
+//! Where the IP header stands, and which IP it is, is read from the frame again: were these numbers
+//! kept since they were read the first time, the verifier would follow each of their combinations
+//! through all that is decided in between.
 
 use aya_ebpf::bindings::xdp_md;
 use pen_common::abi::{Backend, Service};
-use pen_common::net::{Be16, Ipv4Header, Ipv6Header, UdpHeader, VlanTag, ethertype, protocol};
+use pen_common::net::{
+    Be16, EthHeader, Ipv4Header, Ipv6Header, UdpHeader, VlanTag, ethertype, protocol,
+};
 use pen_common::tunnel;
 use pen_common::verdict::Counter;
 
 use crate::icmp;
-use crate::ip::{IP, MAX_TAGS, Version};
+use crate::ip::IP;
 use crate::packet::{self, Buffer, Frame};
 use crate::rewrite;
 
@@ -22,19 +28,44 @@ struct Inner {
     length: u16,
 }
 
-/// Sends the IP packet at `l2`, of this version and all there, to the backend in a tunnel of this
-/// mode.
+/// Sends the frame's IP packet, which is all there, to the backend in a tunnel of this mode.
 #[inline(always)]
-pub(crate) fn send(
+pub(crate) fn send(ctx: *mut xdp_md, mode: u8, hash: u64, backend: &Backend) -> Counter {
+    let frame = Frame::of(ctx);
+    match frame.at::<EthHeader>(0) {
+        Some(eth) if !ethertype::is_tag(eth.ethertype) => {
+            wrap(ctx, IP, eth.ethertype, mode, hash, backend)
+        }
+        _ => send_tagged(ctx, mode, hash, backend),
+    }
+}
+
+/// The same for frames with tags.
+#[inline(never)]
+fn send_tagged(ctx: *mut xdp_md, mode: u8, hash: u64, backend: &Backend) -> Counter {
+    const ONE: usize = IP + size_of::<VlanTag>();
+    const TWO: usize = ONE + size_of::<VlanTag>();
+    let frame = Frame::of(ctx);
+    match (frame.at::<VlanTag>(IP), frame.at::<VlanTag>(ONE)) {
+        (Some(tag), _) if !ethertype::is_tag(tag.ethertype) => {
+            wrap(ctx, ONE, tag.ethertype, mode, hash, backend)
+        }
+        (_, Some(tag)) => wrap(ctx, TWO, tag.ethertype, mode, hash, backend),
+        _ => Counter::DropRewrite,
+    }
+}
+
+/// Wraps the packet at `l2`, of this EtherType, and sends it.
+#[inline(always)]
+fn wrap(
     ctx: *mut xdp_md,
     l2: usize,
-    version: Version,
+    ethertype: Be16,
     mode: u8,
     hash: u64,
     backend: &Backend,
 ) -> Counter {
-    let frame = Frame::of(ctx);
-    let Some(inner) = inner(&frame, l2, version) else { return Counter::DropRewrite };
+    let Some(inner) = inner(&Frame::of(ctx), l2, ethertype) else { return Counter::DropRewrite };
     let to_v4 = backend.addr.is_v4();
     let overhead = tunnel::overhead(mode, to_v4);
     let room = tunnel::room(backend.mtu, overhead);
@@ -44,14 +75,14 @@ pub(crate) fn send(
     if packet::prepend(ctx, overhead).is_none() {
         return Counter::DropRewrite;
     }
-    let ethertype = if to_v4 { ethertype::IPV4 } else { ethertype::IPV6 };
-    // Before the outer header is written where they stood.
-    if l2 != IP && !move_tags(ctx, l2, overhead, ethertype) {
+    // Before the outer header is written to where they stand.
+    if l2 != IP && !move_tags(ctx, l2, overhead) {
         return Counter::DropRewrite;
     }
     let frame = Frame::of(ctx);
+    let ethertype = if to_v4 { ethertype::IPV4 } else { ethertype::IPV6 };
     if rewrite::address(&frame, backend).is_none()
-        || l2 == IP && frame.write(IP - size_of::<Be16>(), &ethertype).is_none()
+        || frame.write(l2 - size_of::<Be16>(), &ethertype).is_none()
         || write_tunnel(&frame, l2, &inner, mode, hash, backend).is_none()
     {
         return Counter::DropRewrite;
@@ -60,41 +91,34 @@ pub(crate) fn send(
 }
 
 #[inline(always)]
-fn inner(frame: &Frame<'_>, l2: usize, version: Version) -> Option<Inner> {
-    Some(match version {
-        Version::V4 => {
-            let ip = frame.at::<Ipv4Header>(l2)?;
-            let length = ip.total_length.value();
-            Inner { protocol: protocol::IPIP, class: ip.tos, length }
-        }
-        Version::V6 => {
-            let ip = frame.at::<Ipv6Header>(l2)?;
-            let length = ip.payload_length.value().checked_add(size_of::<Ipv6Header>() as u16)?;
-            Inner { protocol: protocol::IPV6, class: ip.class(), length }
-        }
-    })
+fn inner(frame: &Frame<'_>, l2: usize, ethertype: Be16) -> Option<Inner> {
+    if ethertype == ethertype::IPV4 {
+        let ip = frame.at::<Ipv4Header>(l2)?;
+        let length = ip.total_length.value();
+        Some(Inner { protocol: protocol::IPIP, class: ip.tos, length })
+    } else {
+        let ip = frame.at::<Ipv6Header>(l2)?;
+        let length = ip.payload_length.value().checked_add(size_of::<Ipv6Header>() as u16)?;
+        Some(Inner { protocol: protocol::IPV6, class: ip.class(), length })
+    }
 }
 
-/// Brings the tags before the IP packet at `l2` forward by `distance`, to the stations, and puts the
-/// EtherType behind them. Not inlined, because in registers the hot path would have to carry them.
-#[inline(never)]
-fn move_tags(ctx: *mut xdp_md, l2: usize, distance: u16, ethertype: Be16) -> bool {
+/// Brings the tags before the IP packet at `l2` forward by `distance`, to the stations.
+#[inline(always)]
+fn move_tags(ctx: *mut xdp_md, l2: usize, distance: u16) -> bool {
     // Each tag begins with the EtherType that says so.
-    const TAG: usize = size_of::<VlanTag>();
-    let last = l2 - size_of::<Be16>();
-    let mut offset = IP - size_of::<Be16>();
-    for _ in 0..MAX_TAGS {
-        let mut tag = Buffer::<[u8; TAG]>::new();
-        let Some(tag) = tag.load(ctx, usize::from(distance) + offset) else { return false };
-        if packet::store(ctx, offset, tag).is_none() {
-            return false;
-        }
-        offset += TAG;
-        if offset >= last {
-            break;
-        }
+    let first = IP - size_of::<Be16>();
+    let second = first + size_of::<VlanTag>();
+    move_tag(ctx, first, distance) && (second + 2 == l2 || move_tag(ctx, second, distance))
+}
+
+#[inline(always)]
+fn move_tag(ctx: *mut xdp_md, offset: usize, distance: u16) -> bool {
+    let mut tag = Buffer::<[u8; 4]>::new();
+    match tag.load(ctx, usize::from(distance) + offset) {
+        Some(tag) => packet::store(ctx, offset, tag).is_some(),
+        None => false,
     }
-    packet::store(ctx, last, &ethertype).is_some()
 }
 
 #[inline(always)]

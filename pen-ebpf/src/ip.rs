@@ -29,74 +29,102 @@ pub(crate) const MAX_TAGS: usize = 2;
 pub(crate) const IPV6_PAYLOAD: usize = IP + size_of::<Ipv6Header>();
 
 /// Which IP a packet is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     V4,
     V6,
 }
 
-/// An IPv4 packet at `l2`.
+/// An IP packet at `l2`, of this version by the frame's EtherType.
 #[inline(always)]
-pub(crate) fn ipv4(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize) -> Counter {
-    let Some(ip) = frame.at::<Ipv4Header>(l2) else { return Counter::PassNotOurs };
+pub(crate) fn packet(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize, version: Version) -> Counter {
+    let Some((source, destination)) = ends(frame, l2, version) else {
+        return Counter::PassNotOurs;
+    };
+    if version == Version::V6 {
+        if destination.is_v4() {
+            // Our maps hold IPv4 addresses mapped; on a wire a mapped address is nobody's.
+            return Counter::PassNotOurs;
+        }
+        if l2 == IP && is_solicitation(frame) {
+            return nd::answer(ctx);
+        }
+    }
     let arrival = arrival(ctx, frame);
-    let destination = Addr::v4(ip.destination);
-    let is_icmp = ip.protocol == protocol::ICMP;
-    let verdict = forward::decide(&Maps, &arrival, &destination, || {
-        let source = Addr::v4(ip.source);
-        if ip.version_ihl != Ipv4Header::NO_OPTIONS || ip.is_fragment() {
-            return unusual(source, |flow| unusual::ipv4(ctx, l2, flow));
-        }
-        let header = size_of::<Ipv4Header>();
-        let length = ip.total_length.value() as usize;
-        if length < header {
-            return Err(PassReason::PassMalformed);
-        }
-        let ports = ports(frame, l2 + header, length - header, ip.protocol)?;
-        Ok(ports.of(source, ip.protocol))
+    let verdict = forward::decide(&Maps, &arrival, &destination, || match version {
+        Version::V4 => flow_ipv4(ctx, frame, l2, source),
+        Version::V6 => flow_ipv6(ctx, frame, l2, source),
     });
-    match rewrite::carry_out(ctx, l2, Version::V4, &verdict) {
-        Counter::PassFragment => frag::ipv4(ctx, l2),
-        Counter::PassProtocol if is_icmp => icmp::ipv4(ctx, l2),
-        counter => counter,
+    match (rewrite::carry_out(ctx, &verdict), version) {
+        (Counter::PassFragment, Version::V4) => frag::ipv4(ctx, l2),
+        (Counter::PassFragment, Version::V6) => frag::ipv6(ctx, l2),
+        (Counter::PassProtocol, Version::V4) => icmp::ipv4(ctx, l2),
+        (Counter::PassProtocol, Version::V6) => icmp::ipv6(ctx, l2),
+        (counter, _) => counter,
     }
 }
 
-/// An IPv6 packet at `l2`.
+/// Source and destination.
 #[inline(always)]
-pub(crate) fn ipv6(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize) -> Counter {
-    let Some(ip) = frame.at::<Ipv6Header>(l2) else { return Counter::PassNotOurs };
-    let destination = Addr::v6(ip.destination);
-    if destination.is_v4() {
-        // Our maps hold IPv4 addresses mapped; on a wire a mapped address is nobody's.
-        return Counter::PassNotOurs;
-    }
-    if ip.next_header == protocol::ICMPV6 && l2 == IP && is_solicitation(frame) {
-        return nd::answer(ctx);
-    }
-    let arrival = arrival(ctx, frame);
-    let verdict = forward::decide(&Maps, &arrival, &destination, || {
-        let source = Addr::v6(ip.source);
-        let has_ports = ip.next_header == protocol::TCP || ip.next_header == protocol::UDP;
-        if !has_ports || !ip.is_version_6() {
-            return unusual(source, |flow| unusual::ipv6(ctx, l2, flow));
+fn ends(frame: &Frame<'_>, l2: usize, version: Version) -> Option<(Addr, Addr)> {
+    match version {
+        Version::V4 => {
+            let ip = frame.at::<Ipv4Header>(l2)?;
+            Some((Addr::v4(ip.source), Addr::v4(ip.destination)))
         }
-        let length = ip.payload_length.value() as usize;
-        let ports = ports(frame, l2 + size_of::<Ipv6Header>(), length, ip.next_header)?;
-        Ok(ports.of(source, ip.next_header))
-    });
-    match rewrite::carry_out(ctx, l2, Version::V6, &verdict) {
-        Counter::PassFragment => frag::ipv6(ctx, l2),
-        Counter::PassProtocol => icmp::ipv6(ctx, l2),
-        counter => counter,
+        Version::V6 => {
+            let ip = frame.at::<Ipv6Header>(l2)?;
+            Some((Addr::v6(ip.source), Addr::v6(ip.destination)))
+        }
     }
+}
+
+#[inline(always)]
+fn flow_ipv4(
+    ctx: *mut xdp_md,
+    frame: &Frame<'_>,
+    l2: usize,
+    source: Addr,
+) -> Result<Flow, PassReason> {
+    let Some(ip) = frame.at::<Ipv4Header>(l2) else { return Err(PassReason::PassMalformed) };
+    if ip.version_ihl != Ipv4Header::NO_OPTIONS || ip.is_fragment() {
+        return unusual(source, |flow| unusual::ipv4(ctx, l2, flow));
+    }
+    let header = size_of::<Ipv4Header>();
+    let length = ip.total_length.value() as usize;
+    if length < header {
+        return Err(PassReason::PassMalformed);
+    }
+    let ports = ports(frame, l2 + header, length - header, ip.protocol)?;
+    Ok(ports.of(source, ip.protocol))
+}
+
+#[inline(always)]
+fn flow_ipv6(
+    ctx: *mut xdp_md,
+    frame: &Frame<'_>,
+    l2: usize,
+    source: Addr,
+) -> Result<Flow, PassReason> {
+    let Some(ip) = frame.at::<Ipv6Header>(l2) else { return Err(PassReason::PassMalformed) };
+    let has_ports = ip.next_header == protocol::TCP || ip.next_header == protocol::UDP;
+    if !has_ports || !ip.is_version_6() {
+        return unusual(source, |flow| unusual::ipv6(ctx, l2, flow));
+    }
+    let length = ip.payload_length.value() as usize;
+    let ports = ports(frame, l2 + size_of::<Ipv6Header>(), length, ip.next_header)?;
+    Ok(ports.of(source, ip.next_header))
 }
 
 /// Neighbour discovery is answered only in untagged frames: nobody has said that a virtual address
 /// lives in a VLAN.
 #[inline(always)]
 fn is_solicitation(frame: &Frame<'_>) -> bool {
-    frame.at::<NdMessage>(IPV6_PAYLOAD).is_some_and(|nd| nd.kind == NdMessage::SOLICITATION)
+    let (Some(ip), Some(nd)) = (frame.at::<Ipv6Header>(IP), frame.at::<NdMessage>(IPV6_PAYLOAD))
+    else {
+        return false;
+    };
+    ip.next_header == protocol::ICMPV6 && nd.kind == NdMessage::SOLICITATION
 }
 
 /// Has a flow read by a function that is not inlined, and cannot return it.
@@ -109,10 +137,13 @@ fn unusual(
     let mut flow =
         Flow { source, source_port: none, port: none, protocol: 0, stage: Stage::Datagram };
     read(&mut flow)?;
-    // Field by field: a copy of the whole would include the padding, which the verifier refuses
-    // because after the other way of reading a flow something else than bytes stands there.
-    let Flow { source, source_port, port, protocol, stage } = flow;
-    Ok(Flow { source, source_port, port, protocol, stage })
+    Ok(Flow {
+        source: packet::as_it_is(&flow.source),
+        source_port: packet::as_it_is(&flow.source_port),
+        port: packet::as_it_is(&flow.port),
+        protocol: packet::as_it_is(&flow.protocol),
+        stage: packet::as_it_is(&flow.stage),
+    })
 }
 
 /// How the frame came in.

@@ -30,6 +30,7 @@ use aya_ebpf::{
 use pen_common::net::{EthHeader, VlanTag, ethertype};
 use pen_common::verdict::Counter;
 
+use crate::ip::Version;
 use crate::packet::Frame;
 
 /// Balances what is addressed to a virtual address and passes everything else untouched.
@@ -47,20 +48,21 @@ fn handle(ctx: *mut xdp_md) -> Counter {
     let Some(eth) = frame.at::<EthHeader>(0) else { return Counter::PassEthertype };
     let (mut ethertype, mut l2) = (eth.ethertype, ip::IP);
     for _ in 0..ip::MAX_TAGS {
-        if ethertype != ethertype::VLAN && ethertype != ethertype::PROVIDER_VLAN {
+        if !ethertype::is_tag(ethertype) {
             break;
         }
         let Some(tag) = frame.at::<VlanTag>(l2) else { return Counter::PassEthertype };
         ethertype = tag.ethertype;
         l2 += size_of::<VlanTag>();
     }
-    match ethertype {
-        ethertype::IPV4 => ip::ipv4(ctx, &frame, l2),
-        ethertype::IPV6 => ip::ipv6(ctx, &frame, l2),
+    let version = match ethertype {
+        ethertype::IPV4 => Version::V4,
+        ethertype::IPV6 => Version::V6,
         // As for neighbour discovery: not in a VLAN.
-        ethertype::ARP if l2 == ip::IP => arp::answer(ctx),
-        _ => Counter::PassEthertype,
-    }
+        ethertype::ARP if l2 == ip::IP => return arp::answer(ctx),
+        _ => return Counter::PassEthertype,
+    };
+    ip::packet(ctx, &frame, l2, version)
 }
 
 #[inline(always)]

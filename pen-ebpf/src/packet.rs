@@ -144,6 +144,15 @@ pub(crate) fn store<T: Header>(ctx: *mut xdp_md, offset: usize, value: &T) -> Op
     if failed == 0 { Some(()) } else { None }
 }
 
+/// Reads a field from the stack that a function which is not inlined has written there, with a load
+/// of its own. LLVM would read fields together, at any offset, and padding with them: the verifier
+/// refuses both.
+#[inline(always)]
+pub(crate) fn as_it_is<T: Copy>(field: &T) -> T {
+    // SAFETY: a reference is valid and aligned.
+    unsafe { read_volatile(field) }
+}
+
 /// Index of the interface that the frame came in on.
 #[inline(always)]
 pub(crate) fn ingress(ctx: *mut xdp_md) -> u32 {

@@ -6,25 +6,19 @@ use pen_common::net::Stations;
 use pen_common::verdict::{Counter, Forward, Verdict};
 
 use crate::encap;
-use crate::ip::Version;
 use crate::maps::{self, TX};
 use crate::packet::{self, Frame};
 
-/// Carries out what was decided about the IP packet at `l2`, of this version.
+/// Carries out what was decided about an IP packet.
 #[inline(always)]
-pub(crate) fn carry_out(
-    ctx: *mut xdp_md,
-    l2: usize,
-    version: Version,
-    verdict: &Verdict<'_>,
-) -> Counter {
+pub(crate) fn carry_out(ctx: *mut xdp_md, verdict: &Verdict<'_>) -> Counter {
     match verdict {
         Verdict::Pass(reason) => reason.counter(),
         Verdict::Drop(reason) => reason.counter(),
         Verdict::Forward(forward) => {
             let length = Frame::of(ctx).length();
             let Forward { mode, hash, backend, .. } = *forward;
-            let counter = to_backend(ctx, l2, version, mode, hash, backend);
+            let counter = to_backend(ctx, mode, hash, backend);
             if matches!(counter, Counter::Transmit | Counter::Redirect) {
                 maps::count_forwarded(forward.service, forward.id, length);
             }
@@ -33,19 +27,12 @@ pub(crate) fn carry_out(
     }
 }
 
-/// Sends the IP packet at `l2`, of this version and all there, to a backend in this mode.
+/// Sends an IP packet, which is all there, to a backend in this mode.
 #[inline(always)]
-pub(crate) fn to_backend(
-    ctx: *mut xdp_md,
-    l2: usize,
-    version: Version,
-    mode: u8,
-    hash: u64,
-    backend: &Backend,
-) -> Counter {
+pub(crate) fn to_backend(ctx: *mut xdp_md, mode: u8, hash: u64, backend: &Backend) -> Counter {
     match mode {
         Service::DSR => direct_return(ctx, backend),
-        Service::IPIP | Service::GUE => encap::send(ctx, l2, version, mode, hash, backend),
+        Service::IPIP | Service::GUE => encap::send(ctx, mode, hash, backend),
         _ => Counter::DropRewrite,
     }
 }

@@ -99,6 +99,8 @@ const NOT_OURS_V6: Packet = Packet::new(IpAddr::V6(OTHER6), protocol::TCP, ACK);
 const DSR: Spec = Spec { mode: Service::DSR, affinity: Service::FLOW, growth: 0, moved: false };
 const DSR_BY_CLIENT: Spec = Spec { affinity: Service::CLIENT, ..DSR };
 const DSR_MOVED: Spec = Spec { moved: true, ..DSR };
+const IPIP: Spec = Spec { mode: Service::IPIP, growth: 20, ..DSR };
+const GUE: Spec = Spec { mode: Service::GUE, growth: 28, ..DSR };
 
 /// All cases, those to compare with first.
 pub(crate) fn all() -> Vec<Case> {
@@ -117,6 +119,9 @@ pub(crate) fn all() -> Vec<Case> {
         balanced("dsr tcp ack 10% moved", TCP_ACK, DSR_MOVED),
         balanced("dsr tcp syn 10% moved", TCP_SYN, DSR_MOVED),
         balanced("dsr udp 10% moved", UDP, DSR_MOVED),
+        balanced("ipip tcp ack", TCP_ACK, IPIP),
+        balanced("ipip tcp ack v6", TCP_ACK_V6, IPIP),
+        balanced("gue tcp ack", TCP_ACK, GUE),
     ]
     .into_iter()
     .zip(FIRST_PORT..)
