@@ -1,6 +1,7 @@
 //! What `penctl` and the daemon say to each other, in JSON over HTTP on a Unix socket. These types
 //! are a public interface: fields may be added, none is renamed or removed.
 
+mod changes;
 pub mod records;
 mod simulation;
 
@@ -8,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
 use crate::config::Protocol;
@@ -44,6 +46,8 @@ pub enum Request {
     SetWeight(SetWeight),
     /// `POST /v1/leave`: [`Left`]. The daemon ends, and leaves the kernel forwarding.
     Leave,
+    /// `POST /v1/reload`: [`Changes`].
+    Reload(Reload),
 }
 
 /// Operator's wish for a backend.
@@ -308,7 +312,7 @@ pub struct SetAdmin {
     pub dry_run: bool,
 }
 
-/// Sets a backend's weight, until the configuration is read again.
+/// Sets a backend's weight, until the configuration has another one for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetWeight {
@@ -375,6 +379,8 @@ pub enum Reply {
     Change(Change),
     /// To [`Request::Leave`].
     Left(Left),
+    /// To [`Request::Reload`].
+    Changes(Changes),
 }
 
 /// Why the daemon does not do what it was asked.

@@ -3,6 +3,7 @@
 
 mod aside;
 mod place;
+mod reload;
 
 use std::path::PathBuf;
 use std::process;
@@ -12,12 +13,13 @@ use anyhow::{Context, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_common::hash::Secret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
-use crate::api::{Counts, Left, Refusal, Reply, Request};
+use self::reload::{Outcome, Reader, Wish};
+use crate::api::{Counts, Left, Refusal, Reload, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
@@ -26,6 +28,7 @@ use crate::io::control::server::{self, Call, Socket};
 use crate::io::dataplane::{Dataplane, Lock};
 use crate::io::netlink::Netlink;
 use crate::io::{clock, health, privileges};
+use crate::show;
 
 /// Events that may wait for the loop. More than probes of all backends at once would need.
 const EVENTS: usize = 8192;
@@ -40,6 +43,8 @@ pub const DEFAULT_PINS: &str = "/sys/fs/bpf/pen";
 /// Where things are.
 #[derive(Clone, Debug)]
 pub struct Places {
+    /// The configuration, for those who want it to be read again.
+    pub config: PathBuf,
     /// Object file of the XDP program.
     pub object: PathBuf,
     /// Folder below which maps and links are pinned, on a bpffs.
@@ -103,6 +108,7 @@ async fn serve(
         );
         engine.attach_when_filled(clock::now());
     }
+    let (reader, mut outcomes) = Reader::new(places.config.clone());
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -112,6 +118,7 @@ async fn serve(
         failure: None,
         leaving: JoinSet::new(),
         aside: Aside::new(),
+        reader,
     };
     for event in known {
         daemon.handle(event);
@@ -140,11 +147,12 @@ async fn serve(
                     break End::Leave;
                 }
             }
+            Some(outcome) = outcomes.recv() => daemon.reload(outcome),
             () = clock::sleep_until(daemon.engine.next_deadline()) => {
                 daemon.handle(Event::TimePassed);
             }
             _ = signals.hangup.recv() => {
-                tracing::warn!("SIGHUP: the configuration is read at the start only; restart pend");
+                daemon.reader.begin(Wish { dry_run: false, answer: None });
             }
             _ = &mut news => break End::Fail("the connection to rtnetlink ended"),
             () = signals.end.recv() => break End::Detach,
@@ -228,6 +236,7 @@ struct Daemon {
     /// Requests that have to end before the daemon does.
     leaving: JoinSet<()>,
     aside: Aside,
+    reader: Reader,
 }
 
 impl Daemon {
@@ -321,12 +330,39 @@ impl Daemon {
     fn answer(&mut self, call: Call) {
         let result = match self.reply(&call.request) {
             Ok(Answer::Later(work)) => return self.aside.run(call.reply, work),
+            Ok(Answer::AfterReading(Reload { dry_run })) => {
+                return self.reader.begin(Wish { dry_run, answer: Some(call.reply) });
+            }
             Ok(Answer::Now(reply)) => Ok(reply),
             Err(refusal) => Err(refusal),
         };
         self.carry_out();
         // A peer that went away does not want its answer.
         let _ = call.reply.send(result);
+    }
+
+    /// The configuration was read again.
+    fn reload(&mut self, Outcome { wish, config }: Outcome) {
+        self.reader.end();
+        // Whoever gave up waiting does not expect that anything happens any more.
+        if wish.answer.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            return;
+        }
+        let now = clock::now();
+        let result = config.and_then(|new| self.engine.reconfigure(now, new, wish.dry_run));
+        match &result {
+            _ if wish.dry_run => {}
+            Ok(changes) => {
+                for line in show::change_lines(changes) {
+                    tracing::info!("{line}");
+                }
+            }
+            Err(refusal) => self.engine.reload_refused(now, &refusal.to_string()),
+        }
+        self.carry_out();
+        if let Some(answer) = wish.answer {
+            let _ = answer.send(result.map(Reply::Changes));
+        }
     }
 
     fn reply(&mut self, request: &Request) -> Result<Answer, Refusal> {
@@ -368,6 +404,7 @@ impl Daemon {
             Request::Leave => {
                 Reply::Left(Left { pid: process::id(), interfaces: self.engine.attached() })
             }
+            Request::Reload(wish) => return Ok(Answer::AfterReading(*wish)),
         };
         Ok(Answer::Now(reply))
     }

@@ -1,11 +1,13 @@
 //! Turns the daemon's answers into text for a person or a pipe: aligned columns on a terminal, with
 //! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
 
+mod changes;
 mod table;
 
 use std::fmt::Write;
 use std::time::Duration;
 
+pub use self::changes::{change_lines, changes};
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};
 use crate::api::{

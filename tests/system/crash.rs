@@ -1,26 +1,12 @@
 //! pend is killed as by a crash while clients talk: the kernel forwards on, and the next pend takes
 //! over what it finds, so that nobody outside notices either.
 
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, UdpSocket},
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use pen_tests::{Netns, client::TcpTalk, link::xdp_mode};
 
-use pen_tests::{
-    Lab, Netns, VIP4, VIP6,
-    client::{TcpTalk, UdpTalk},
-    link::xdp_mode,
-    wait::{Stopwatch, pace},
-    wait_until,
+use crate::{
+    numbers::Numbered,
+    stage::{Stage, WEB, WEB6, while_asking},
 };
-
-use crate::stage::{ECHO, Stage, WEB, WEB6, usual, while_asking};
 
 /// The program that the kernel has on an interface, as "prog/xdp id 17 …".
 fn program_id(netns: &Netns) -> String {
@@ -106,110 +92,17 @@ fn a_backend_that_dies_while_nobody_looks_is_found_by_the_next_pend() {
     assert_eq!(stage.web_tally(60).keys().collect::<Vec<_>>(), ["b2", "b3"]);
 }
 
-/// Datagrams that carry a number, and who received which.
-struct Numbers {
-    over: AtomicBool,
-    received: Mutex<BTreeMap<u32, u32>>,
-}
-
-impl Numbers {
-    fn receive(&self, socket: &UdpSocket) {
-        let mut datagram = [0; 64];
-        while !self.over.load(Ordering::Relaxed) {
-            // The end of its patience, in order to look whether it is over.
-            let Ok(length) = socket.recv(&mut datagram) else { continue };
-            let number = datagram[..length].try_into().map(u32::from_be_bytes);
-            let mut received = self.received.lock().unwrap();
-            *received.entry(number.expect("four bytes")).or_default() += 1;
-        }
-    }
-}
-
-impl Drop for Numbers {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-}
-
-fn listen(netns: &Netns, at: SocketAddr) -> UdpSocket {
-    let socket = netns.run(|| UdpSocket::bind(at)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    socket
-}
-
 #[test]
 fn of_numbered_datagrams_none_is_lost_or_doubled_through_a_crash_and_a_restart() {
-    let lab = Lab::builder().build().unwrap();
-    // Instead of the demo's own UDP sockets, which would answer.
-    let sockets: Vec<_> = lab
-        .backends
-        .iter()
-        .flat_map(|backend| [VIP4, VIP6].map(|vip| listen(&backend.netns, SocketAddr::new(vip, 9))))
-        .collect();
-    let mut stage = Stage::in_lab(lab, |lab| {
-        let mut config = usual(lab);
-        for service in &mut config.services {
-            if service.listen.port() == ECHO.port() {
-                service.listen.set_port(9);
-                for (_, at) in &mut service.backends {
-                    at.set_port(9);
-                }
-            }
+    let mut numbered = Numbered::new();
+    let sent = numbered.send_while(500, |stage| {
+        for _ in 0..4 {
+            stage.pend.kill9().unwrap();
+            stage.web_tally(50);
+            stage.pend.launch().unwrap();
+            stage.pend.wait_ready(12).unwrap();
+            stage.web_tally(50);
         }
-        config
     });
-    let numbers = Numbers { over: false.into(), received: Mutex::default() };
-    let client = stage.lab.client().netns.clone();
-    let stop = AtomicBool::new(false);
-    let sent = thread::scope(|scope| {
-        let numbers = &numbers;
-        for socket in &sockets {
-            scope.spawn(move || numbers.receive(socket));
-        }
-        let (client, stop) = (&client, &stop);
-        let sender = scope.spawn(move || send_numbers(client, stop));
-        // A panic must reach the end of the scope, where all threads have to have ended.
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..4 {
-                stage.pend.kill9().unwrap();
-                stage.web_tally(50);
-                stage.pend.launch().unwrap();
-                stage.pend.wait_ready(12).unwrap();
-                stage.web_tally(50);
-            }
-        }));
-        stop.store(true, Ordering::Relaxed);
-        let sent = sender.join().unwrap();
-        let all = wait_until(Duration::from_secs(3), "all datagrams have arrived", || {
-            let received = numbers.received.lock().unwrap().len();
-            (received == sent as usize).then_some(())
-        });
-        numbers.over.store(true, Ordering::Relaxed);
-        result.and(Ok(all)).unwrap_or_else(|cause| std::panic::resume_unwind(cause)).unwrap();
-        sent
-    });
-    let received = numbers.received.lock().unwrap();
     assert!(sent > 500, "{sent}");
-    let doubled: Vec<_> = received.iter().filter(|(_, times)| **times != 1).collect();
-    assert!(doubled.is_empty(), "{doubled:?}");
-}
-
-/// About a thousand in a second, over twenty flows in both families; how many.
-fn send_numbers(client: &Netns, stop: &AtomicBool) -> u32 {
-    let flows: Vec<_> = (0..10)
-        .flat_map(|_| [VIP4, VIP6])
-        .map(|vip| UdpTalk::open(client, SocketAddr::new(vip, 9)).unwrap())
-        .collect();
-    let clock = Stopwatch::start();
-    let mut sent = 0_u32;
-    for flow in flows.iter().cycle() {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        flow.send(&sent.to_be_bytes()).unwrap();
-        sent += 1;
-        // By the clock, not by the pause: a busy machine pauses longer than asked.
-        pace(Duration::from_millis(u64::from(sent)).saturating_sub(clock.elapsed()));
-    }
-    sent
 }

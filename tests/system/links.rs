@@ -196,3 +196,25 @@ fn an_interface_that_left_the_configuration_is_detached_by_the_next_pend() {
     let why = backend["why"].as_str().unwrap_or_default();
     assert!(why.contains("add [[interface]] name = \"eth1\""), "{why}");
 }
+
+#[test]
+fn an_interface_comes_and_goes_with_the_configuration_while_pend_runs() {
+    let nets = TwoNetworks::build();
+    let balancer = &nets.lab.balancer().netns;
+    let mut pend = Pend::start(balancer, &nets.config(&["eth0"])).unwrap();
+    pend.wait_ready(0).unwrap();
+    assert!(xdp_mode(balancer, "eth1").unwrap().is_none());
+    let reload = |pend: &Pend, interfaces: &[&str]| {
+        pend.write_config(&nets.config(interfaces).render(Some(pend.socket()))).unwrap();
+        let output = pend.penctl(["reload"]).unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    reload(&pend, &["eth0", "eth1"]);
+    pend.wait_ready(4).unwrap();
+    assert!(xdp_mode(balancer, "eth1").unwrap().is_some());
+    let by = tally(60, || http(&nets.lab.client().netns, WEB).unwrap());
+    assert_eq!(by.keys().collect::<Vec<_>>(), ["r1", "r2"], "{by:?}");
+    reload(&pend, &["eth0"]);
+    assert!(xdp_mode(balancer, "eth1").unwrap().is_none());
+    assert_eq!(pend.backend("web", "r1").unwrap()["usable"], false);
+}

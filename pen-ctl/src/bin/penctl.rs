@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use pen_ctl::api::records::DEFAULT_LIMIT;
 use pen_ctl::api::{
-    Admin, Cidr, Clients, Event, Explain, Flows, RecordQuery, Request, SetAdmin, SetWeight,
+    Admin, Cidr, Clients, Event, Explain, Flows, RecordQuery, Reload, Request, SetAdmin, SetWeight,
     Simulate, Simulation,
 };
 use pen_ctl::config::{self, Protocol};
@@ -102,6 +102,14 @@ enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Read the configuration again, and change what is different
+    Reload {
+        /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// How the configuration differs from the one in force: what `reload` would change
+    Diff,
     /// Check a configuration, without a daemon
     Check {
         /// The file
@@ -308,6 +316,8 @@ async fn run(args: &Args) -> Result<(), ClientError> {
             dry_run: *dry_run,
         }),
         Verb::Leave => Request::Leave,
+        Verb::Reload { dry_run } => Request::Reload(Reload { dry_run: *dry_run }),
+        Verb::Diff => Request::Reload(Reload { dry_run: true }),
         Verb::Check { .. } | Verb::Detach { .. } => unreachable!("needs no daemon"),
     };
     let daemon = client.peer();
@@ -425,6 +435,7 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
             show::change(&parse(answer)?)
         }
         Verb::Leave => show::left(&parse(answer)?),
+        Verb::Reload { .. } | Verb::Diff => show::changes(&parse(answer)?, style),
         Verb::Check { .. } | Verb::Detach { .. } => unreachable!("needs no daemon"),
     })
 }

@@ -20,8 +20,9 @@ use tracing_subscriber::EnvFilter;
   pend --config /etc/pen/pen.toml --check    only check the configuration
   pend --config /etc/pen/pen.toml --replace  take over from the pend that runs, without a gap
 
-SIGTERM and SIGINT detach from all interfaces. A daemon that is killed, or left with `penctl leave`,
-leaves the kernel forwarding; the next one takes over without a gap.
+SIGHUP reads the configuration again, as `penctl reload` does. SIGTERM and SIGINT detach from all
+interfaces. A daemon that is killed, or left with `penctl leave`, leaves the kernel forwarding; the
+next one takes over without a gap.
 
 Exit status: 0 ended by a signal, or the configuration is good; 1 cannot run; 2 bad configuration or
 arguments."
@@ -80,8 +81,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime
-        .block_on(daemon::run(config, Places { object, pins: args.pins, replace: args.replace }));
+    let (config_file, replace) = (args.config, args.replace);
+    let places = Places { config: config_file, object, pins: args.pins, replace };
+    let result = runtime.block_on(daemon::run(config, places));
     // A long list that somebody asked for must not hold the end up.
     runtime.shutdown_background();
     match result {

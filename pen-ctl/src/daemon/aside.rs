@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::api::{Refusal, Reply};
+use crate::api::{Refusal, Reload, Reply};
 use crate::io::clock;
 
 /// Who comes while another one is at work waits for so long.
@@ -27,6 +27,8 @@ pub(super) enum Answer {
     Now(Reply),
     /// Whatever comes out of this.
     Later(Work),
+    /// What comes of the configuration once it has been read again.
+    AfterReading(Reload),
 }
 
 impl Answer {

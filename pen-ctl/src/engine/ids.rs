@@ -10,13 +10,15 @@ pub struct Ids<K> {
     limit: u32,
     of: BTreeMap<K, u32>,
     used: BTreeSet<u32>,
+    /// No number below is free: to look for one from the start each time would take long.
+    lowest: u32,
 }
 
 impl<K: Ord + Clone> Ids<K> {
     /// No number given yet.
     #[must_use]
     pub const fn new(first: u32, limit: u32) -> Self {
-        Self { first, limit, of: BTreeMap::new(), used: BTreeSet::new() }
+        Self { first, limit, of: BTreeMap::new(), used: BTreeSet::new(), lowest: first }
     }
 
     /// Notes a number that was given before this controller started. A number that is out of range
@@ -41,7 +43,8 @@ impl<K: Ord + Clone> Ids<K> {
         if let Some(id) = self.of.get(key) {
             return Some((*id, false));
         }
-        let id = (self.first..self.limit).find(|id| !self.used.contains(id))?;
+        let id = (self.lowest..self.limit).find(|id| !self.used.contains(id))?;
+        self.lowest = id + 1;
         self.used.insert(id);
         self.of.insert(key.clone(), id);
         Some((id, true))
@@ -59,6 +62,7 @@ impl<K: Ord + Clone> Ids<K> {
 
     /// Frees the numbers of all keys but these.
     pub fn retain(&mut self, keep: &BTreeSet<K>) {
+        self.lowest = self.first;
         let used = &mut self.used;
         self.of.retain(|key, id| {
             let kept = keep.contains(key);

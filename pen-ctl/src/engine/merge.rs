@@ -13,9 +13,9 @@ use super::access::Lists;
 use super::health::{Health, State};
 use super::network::Hop;
 use super::slots::Table;
-use super::{Backend, BackendKey, Engine, Interface, SPREAD, START_WINDOW, Service};
+use super::{Backend, BackendKey, Engine, SPREAD, START_WINDOW, Service};
 use crate::api::Admin;
-use crate::config::{self, Protocol, XdpMode};
+use crate::config::{self, CheckKind, Protocol};
 
 impl Engine {
     /// Numbers given by the controller before this one stay, so that no packet in between meets a
@@ -83,8 +83,13 @@ impl Engine {
             let key = service_key(&config);
             let (id, _) =
                 self.service_ids.assign(&key).expect("config has no more services than ids");
+            // What was asked for until now; `None` at the start.
+            let mut old = None;
             let mut service = match before.remove(&key) {
-                Some(kept) => Service { config, members: None, ..kept },
+                Some(kept) => {
+                    old = Some(kept.config.clone());
+                    Service { config, members: None, ..kept }
+                }
                 None => self.new_service(config, key, id, now),
             };
             let mut kept: BTreeMap<BackendKey, Backend> = std::mem::take(&mut service.backends)
@@ -94,13 +99,20 @@ impl Engine {
             for backend in service.config.all_backends() {
                 let identity = backend_key(key, backend);
                 service.backends.push(match kept.remove(&identity) {
-                    Some(kept) => Backend { config: backend.clone(), leaving: false, ..kept },
+                    Some(mut kept) => {
+                        if let Some(old) = &old {
+                            kept.follow(old, &service.config, backend, first_probe);
+                        }
+                        Backend { config: backend.clone(), leaving: false, ..kept }
+                    }
                     None => self.new_backend(backend, &identity, now, first_probe),
                 });
                 first_probe = first_probe + SPREAD.min(service.config.check.interval);
             }
-            for (_, backend) in kept {
-                if backend.state != abi::Backend::DOWN {
+            for (identity, backend) in kept {
+                // Its number may have been needed by others.
+                let keeps_id = self.backend_ids.number(&identity) == Some(backend.id);
+                if backend.state != abi::Backend::DOWN && keeps_id {
                     service.backends.push(Backend { leaving: true, ..backend });
                 }
             }
@@ -109,18 +121,7 @@ impl Engine {
         self.free_ids();
         self.number_addresses();
         self.lists = Lists::new(&self.config.acls, &self.config.vips);
-        let attached = self.config.interfaces.iter().filter(|found| found.xdp != XdpMode::Off);
-        self.network.declare(attached.map(|interface| interface.name.clone()));
-        for interface in &self.config.interfaces {
-            let retry_at = if interface.xdp == XdpMode::Off { Moment::NEVER } else { now };
-            self.interfaces.entry(interface.name.clone()).or_insert(Interface {
-                mode: interface.xdp,
-                attached: None,
-                error: None,
-                ifindex: None,
-                retry_at,
-            });
-        }
+        self.merge_interfaces(now);
         self.watch_backends(now);
         self.dirty = true;
     }
@@ -234,6 +235,33 @@ impl Engine {
             usable: was_up,
             usable_since: now,
         }
+    }
+}
+
+impl Backend {
+    /// Its service or itself is configured otherwise from now on.
+    fn follow(
+        &mut self,
+        old: &config::Service,
+        new: &config::Service,
+        backend: &config::Backend,
+        first_probe: Moment,
+    ) {
+        // What the operator set at run time holds until the file says otherwise.
+        if self.config.weight != backend.weight {
+            self.weight = None;
+        }
+        // Probes through a tunnel are those of the mode.
+        if old.check == new.check && (old.mode == new.mode || !new.check.tunnel) {
+            return;
+        }
+        // Whatever was known holds until the new check contradicts it.
+        let state = match (old.check.kind, self.state) {
+            (CheckKind::None, abi::Backend::DOWN) => State::Checking,
+            (CheckKind::None, _) => State::Up,
+            (CheckKind::Tcp { .. }, _) => self.health.state(),
+        };
+        self.health.restart(state, first_probe);
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod census;
+mod changes;
 mod desired;
 pub mod event;
 pub mod health;
@@ -17,6 +18,7 @@ mod merge;
 pub mod network;
 mod operator;
 pub mod records;
+mod reload;
 mod report;
 pub mod scheduler;
 mod settling;

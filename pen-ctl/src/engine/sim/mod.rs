@@ -9,6 +9,7 @@ mod modes;
 mod operator;
 mod ports;
 mod random;
+mod reload;
 mod simulation;
 mod stories;
 mod takeover;

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use super::route;
 use crate::api::{Refusal, Request};
 
-/// An answer that takes longer will not come.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer that takes so much longer than the daemon may take will not come.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -84,6 +84,7 @@ impl Client {
     ///
     /// If the daemon refuses, or does not answer.
     pub async fn ask(&mut self, request: &Request) -> Result<Vec<u8>, ClientError> {
+        let patience = route::patience(request) + PATIENCE;
         let (method, uri, body) = route::format(request);
         let request = hyper::Request::builder()
             .method(method)
@@ -104,7 +105,7 @@ impl Client {
                 Err(error) => broken(error),
             })
         };
-        timeout(PATIENCE, answer).await.unwrap_or_else(|elapsed| Err(broken(elapsed)))
+        timeout(patience, answer).await.unwrap_or_else(|elapsed| Err(broken(elapsed)))
     }
 }
 

@@ -1,9 +1,11 @@
 //! Which path is which request; both ways, so that the two halves cannot drift.
 
+use std::time::Duration;
+
 use hyper::Method;
 
 use super::query;
-use crate::api::{Refusal, Request};
+use crate::api::{Refusal, Reload, Request};
 
 /// The HTTP status and the explanation.
 pub(super) type Refused = (u16, Refusal);
@@ -33,6 +35,7 @@ pub(super) fn parse(
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
         ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
         ("/v1/leave", &Method::POST) => Request::Leave,
+        ("/v1/reload", &Method::POST) => Request::Reload(reload(body)?),
         (path, _) if PATHS.contains(&path) => {
             return Err(refuse(
                 405,
@@ -77,10 +80,13 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
             (Method::POST, "/v1/weight".to_owned(), body(serde_json::to_vec(wish)))
         }
         Request::Leave => (Method::POST, "/v1/leave".to_owned(), Vec::new()),
+        Request::Reload(wish) => {
+            (Method::POST, "/v1/reload".to_owned(), body(serde_json::to_vec(wish)))
+        }
     }
 }
 
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 14] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -94,6 +100,7 @@ const PATHS: [&str; 13] = [
     "/v1/admin",
     "/v1/weight",
     "/v1/leave",
+    "/v1/reload",
 ];
 
 fn since(query: &str) -> Result<u64, Refused> {
@@ -102,6 +109,21 @@ fn since(query: &str) -> Result<u64, Refused> {
     }
     let number = query.strip_prefix("since=").and_then(|number| number.parse().ok());
     number.ok_or_else(|| query::not_understood(query, "ask with ?since=NUMBER"))
+}
+
+/// How long the daemon may take for its answer.
+pub(super) const fn patience(request: &Request) -> Duration {
+    match request {
+        // The daemon gives up after 40 seconds.
+        Request::Reload(_) => Duration::from_secs(45),
+        // What is done beside its loop waits for four seconds and works for as long.
+        _ => Duration::from_secs(9),
+    }
+}
+
+/// `curl -X POST` without a body is enough.
+fn reload(body: &[u8]) -> Result<Reload, Refused> {
+    if body.is_empty() { Ok(Reload::default()) } else { json(body) }
 }
 
 fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
@@ -160,6 +182,7 @@ mod tests {
                 dry_run: false,
             }),
             Request::Leave,
+            Request::Reload(Reload { dry_run: true }),
         ];
         assert_eq!(requests.len(), PATHS.len());
         for request in requests {

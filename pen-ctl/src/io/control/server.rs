@@ -38,9 +38,6 @@ const HEADER_LIMIT: usize = 16 * 1024;
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// Time for a request's body.
 const BODY_TIME: Duration = Duration::from_secs(5);
-/// Time for the daemon's answer: what is done beside its loop waits for four seconds and works for
-/// as long.
-const ANSWER_TIME: Duration = Duration::from_secs(9);
 /// A connection ends after this time in any case.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
@@ -213,10 +210,11 @@ async fn exchange(
     };
     let query = head.uri.query().unwrap_or("");
     let request = route::parse(&head.method, head.uri.path(), query, &body)?;
+    let patience = route::patience(&request);
     let (reply, answer) = oneshot::channel();
     let busy = |_| refuse(503, "the daemon is busy".to_owned(), "try again");
     calls.try_send(Call { request, reply }).map_err(|_| busy(()))?;
-    match timeout(ANSWER_TIME, answer).await {
+    match timeout(patience, answer).await {
         Ok(Ok(Ok(reply))) => Ok(reply),
         Ok(Ok(Err(refusal))) => Err((409, refusal)),
         Ok(Err(_)) | Err(_) => Err(busy(())),

@@ -123,6 +123,7 @@ impl Links {
             }
         }
         // The kernel allows one mode at a time.
+        self.links.remove(&ifindex);
         for mode in [Mode::Native, Mode::Generic] {
             let _ = fs::remove_file(mode.pin(folder, ifindex));
         }

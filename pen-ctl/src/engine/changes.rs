@@ -1,0 +1,256 @@
+//! How two configurations differ, for people: what came, what went, which values changed. Compares
+//! by what the engine knows things by, so that a service that was renamed is not another one.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use pen_common::abi::ServiceKey;
+
+use super::merge::service_key;
+use crate::api::{ChangeKind, ConfigChange};
+use crate::config::{self, Access, Acl, Check, CheckKind, Config, Service};
+
+/// Values of a list that are shown: a message must fit a terminal.
+const SHOWN: usize = 8;
+
+/// What a part of a configuration is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Id {
+    Node,
+    Interface(String),
+    Acl(String),
+    Vip(IpAddr),
+    Service(ServiceKey),
+    Backend(ServiceKey, IpAddr, u16),
+}
+
+/// A part of a configuration in words.
+struct Item {
+    id: Id,
+    subject: String,
+    /// All of it in short, for one that comes or goes.
+    summary: String,
+    fields: Vec<Field>,
+}
+
+struct Field {
+    key: &'static str,
+    values: Vec<String>,
+    /// Flows that are established do not outlive a change of it.
+    moves_flows: bool,
+}
+
+/// The differences, in the order of the new configuration; what is gone comes last.
+pub(super) fn changes(old: &Config, new: &Config) -> Vec<ConfigChange> {
+    let (old, new) = (items(old), items(new));
+    let before: BTreeMap<&Id, &Item> = old.iter().map(|item| (&item.id, item)).collect();
+    let after: BTreeMap<&Id, &Item> = new.iter().map(|item| (&item.id, item)).collect();
+    // Backends of a service that comes or goes as a whole are not worth lines of their own.
+    let is_told = |id: &Id| match id {
+        Id::Backend(service, ..) => {
+            let service = Id::Service(*service);
+            before.contains_key(&service) && after.contains_key(&service)
+        }
+        _ => true,
+    };
+    let mut changes = Vec::new();
+    for item in &new {
+        match before.get(&item.id) {
+            Some(before) => changes.extend(changed(before, item)),
+            None if is_told(&item.id) => changes.push(ConfigChange {
+                kind: ChangeKind::Added,
+                subject: item.subject.clone(),
+                key: None,
+                was: None,
+                now: Some(item.summary.clone()),
+                moves_flows: false,
+            }),
+            None => {}
+        }
+    }
+    for item in old.iter().filter(|item| !after.contains_key(&item.id) && is_told(&item.id)) {
+        changes.push(ConfigChange {
+            kind: ChangeKind::Removed,
+            subject: item.subject.clone(),
+            key: None,
+            was: Some(item.summary.clone()),
+            now: None,
+            // A backend goes on to serve the flows that it has.
+            moves_flows: matches!(item.id, Id::Service(_) | Id::Vip(_)),
+        });
+    }
+    changes
+}
+
+/// Values that differ.
+fn changed(before: &Item, after: &Item) -> Vec<ConfigChange> {
+    let fields = before.fields.iter().zip(&after.fields);
+    let differ = fields.filter(|(before, after)| before.values != after.values);
+    differ
+        .map(|(was, now)| ConfigChange {
+            kind: ChangeKind::Changed,
+            // A name that changed is told of the old one.
+            subject: if now.key == "name" { &before.subject } else { &after.subject }.clone(),
+            key: Some(now.key.to_owned()),
+            was: beside(&was.values, &now.values),
+            now: beside(&now.values, &was.values),
+            moves_flows: now.moves_flows,
+        })
+        .collect()
+}
+
+/// Those of `values` that are not among the others.
+fn beside(values: &[String], others: &[String]) -> Option<String> {
+    let own: Vec<&str> =
+        values.iter().filter(|value| !others.contains(value)).map(String::as_str).collect();
+    let mut text = own.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if own.len() > SHOWN {
+        text.push_str(", ...");
+    }
+    (!own.is_empty()).then_some(text)
+}
+
+// === Items ===
+
+fn items(config: &Config) -> Vec<Item> {
+    let mut items = vec![node(&config.node)];
+    items.extend(config.interfaces.iter().map(interface));
+    items.extend(config.acls.iter().map(acl));
+    items.extend(config.vips.iter().map(vip));
+    for of in &config.services {
+        items.push(service(of));
+        items.extend(of.all_backends().map(|found| backend(of, found)));
+    }
+    items
+}
+
+fn field(key: &'static str, value: impl Display) -> Field {
+    Field { key, values: vec![value.to_string()], moves_flows: false }
+}
+
+/// One whose change established flows do not survive.
+fn vital(key: &'static str, value: impl Display) -> Field {
+    Field { moves_flows: true, ..field(key, value) }
+}
+
+fn maybe(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+fn node(node: &config::Node) -> Item {
+    Item {
+        id: Id::Node,
+        subject: "node".to_owned(),
+        summary: node.name.clone(),
+        fields: vec![
+            field("name", &node.name),
+            field("masquerade_ports", node.masquerade_ports),
+            field("flows", node.sizes.flows),
+            field("clients", node.sizes.clients),
+            field("translations", node.sizes.translations),
+        ],
+    }
+}
+
+fn interface(interface: &config::Interface) -> Item {
+    Item {
+        id: Id::Interface(interface.name.clone()),
+        subject: format!("interface {}", interface.name),
+        summary: format!("xdp {}", interface.xdp),
+        fields: vec![field("xdp", interface.xdp)],
+    }
+}
+
+fn acl(acl: &Acl) -> Item {
+    let networks = |key, wanted: Access| {
+        let of_it = acl.networks.iter().filter(|(_, access)| *access == wanted);
+        let values = of_it.map(|(network, _)| network.to_string()).collect();
+        Field { key, values, moves_flows: false }
+    };
+    Item {
+        id: Id::Acl(acl.name.clone()),
+        subject: format!("acl {}", acl.name),
+        summary: format!("{} networks, default {}", acl.networks.len(), acl.default),
+        fields: vec![
+            networks("allow", Access::Allow),
+            networks("deny", Access::Deny),
+            field("default", acl.default),
+        ],
+    }
+}
+
+fn vip(vip: &config::Vip) -> Item {
+    Item {
+        id: Id::Vip(vip.address),
+        subject: format!("vip {}", vip.address),
+        summary: format!("interface {}", vip.interface),
+        fields: vec![
+            field("interface", &vip.interface),
+            field("echo", vip.echo),
+            field("acl", maybe(vip.acl.as_ref())),
+            field("syn_rate", maybe(vip.syn_rate)),
+        ],
+    }
+}
+
+fn service(service: &Service) -> Item {
+    let listen = format!("{}/{}", service.listen, service.protocol);
+    let (memory, check) = (&service.memory, &service.check);
+    let count = service.backends.len();
+    Item {
+        id: Id::Service(service_key(service)),
+        subject: format!("service {}", service.name),
+        summary: format!("{listen}, mode {}, {count} backends", service.mode),
+        fields: vec![
+            field("name", &service.name),
+            field("listen", listen),
+            vital("mode", service.mode),
+            vital("affinity", service.affinity),
+            vital("slots", memory.slots),
+            vital("affinity_prefix_v4", memory.prefix_v4),
+            vital("affinity_prefix_v6", memory.prefix_v6),
+            field("affinity_ttl", humantime::format_duration(memory.affinity_ttl)),
+            field("settle", humantime::format_duration(memory.settle)),
+            field("stubborn", service.stubborn),
+            field("check", words(check)),
+        ],
+    }
+}
+
+fn words(check: &Check) -> String {
+    let how = match check.kind {
+        CheckKind::None => return "none".to_owned(),
+        CheckKind::Tcp { port: None } => "tcp".to_owned(),
+        CheckKind::Tcp { port: Some(port) } => format!("tcp port {port}"),
+    };
+    let through = if check.tunnel { " through the tunnel" } else { "" };
+    let (interval, timeout) = (check.interval, check.timeout);
+    let times = [interval, timeout].map(humantime::format_duration);
+    let [interval, timeout] = times;
+    let (rise, fall) = (check.rise, check.fall);
+    format!("{how}{through}, interval {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+}
+
+fn backend(service: &Service, backend: &config::Backend) -> Item {
+    let is_emergency = service.emergency.as_ref() == Some(backend);
+    let address = match (backend.address, backend.port) {
+        (address, 0) => address.to_string(),
+        (address, port) => std::net::SocketAddr::new(address, port).to_string(),
+    };
+    let rest = if is_emergency {
+        "for emergencies".to_owned()
+    } else {
+        format!("weight {}", backend.weight)
+    };
+    Item {
+        id: Id::Backend(service_key(service), backend.address, backend.port),
+        subject: format!("backend {}/{}", service.name, backend.name),
+        summary: format!("{address}, {rest}"),
+        fields: vec![
+            field("name", &backend.name),
+            field("weight", backend.weight),
+            field("emergency", is_emergency),
+        ],
+    }
+}
