@@ -1,5 +1,5 @@
-//! Long downloads while the table changes each second: backends are drained, weighted and brought
-//! back, and not one connection breaks, in any mode.
+//! Long downloads while the table changes each second: backends are drained, weighted, brought back,
+//! added and removed, and not one connection breaks, in any mode.
 
 use std::{
     fs::{self, File},
@@ -87,11 +87,9 @@ fn unrest(pend: &Pend, configs: &[String], over: &AtomicBool) -> usize {
             let output = pend.penctl(words).unwrap();
             assert!(output.status.success(), "penctl {words:?}: {}", output.stderr);
         }
-        if let Some(config) = configs.get(steps % configs.len().max(1)) {
-            pend.write_config(config).unwrap();
-            let output = pend.penctl(["reload"]).unwrap();
-            assert!(output.status.success(), "penctl reload: {}", output.stderr);
-        }
+        pend.write_config(&configs[steps / 2 % configs.len()]).unwrap();
+        let output = pend.penctl(["reload"]).unwrap();
+        assert!(output.status.success(), "penctl reload: {}", output.stderr);
         steps += 1;
         pace(Duration::from_secs(1));
     }
@@ -100,22 +98,26 @@ fn unrest(pend: &Pend, configs: &[String], over: &AtomicBool) -> usize {
 
 /// All downloads arrive intact; `prepare` does what the mode asks of the lab.
 fn downloads_survive(mode: &str, builder: pen_tests::lab::Builder, prepare: impl FnOnce(&Lab)) {
-    let lab = builder.build().unwrap();
+    let lab = builder.backends(4).build().unwrap();
     prepare(&lab);
     let payload = Payload::new();
     let _servers = payload.serve(&lab);
-    let service = |name, at| ServiceText {
-        mode: mode.to_owned(),
-        ..over_all(&lab, name, at, Protocol::Tcp, 80)
+    let config = |backends: usize| -> ConfigText {
+        let service = |name, at| {
+            let mut service = over_all(&lab, name, at, Protocol::Tcp, 80);
+            service.backends.truncate(backends);
+            ServiceText { mode: mode.to_owned(), ..service }
+        };
+        vips().service(service("web", WEB)).service(service("web6", WEB6))
     };
-    let config: ConfigText = vips().service(service("web", WEB)).service(service("web6", WEB6));
-    let mut pend = Pend::start(&lab.balancer().netns, &config).unwrap();
-    pend.wait_ready(2 * lab.backends.len()).unwrap();
+    let mut pend = Pend::start(&lab.balancer().netns, &config(3)).unwrap();
+    pend.wait_ready(2 * 3).unwrap();
+    let configs = [4, 3].map(|backends| config(backends).render(Some(pend.socket())));
 
     let over = AtomicBool::new(false);
     let client = &lab.client().netns;
     let sums: Vec<Result<String, String>> = thread::scope(|scope| {
-        let unrest = scope.spawn(|| unrest(&pend, &[], &over));
+        let unrest = scope.spawn(|| unrest(&pend, &configs, &over));
         let downloads: Vec<_> = [WEB, WEB6]
             .into_iter()
             .cycle()
