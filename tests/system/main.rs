@@ -11,6 +11,7 @@ mod bystanders;
 mod config;
 mod control;
 mod crash;
+mod docs;
 mod downloads;
 mod dsr;
 mod emergency;
