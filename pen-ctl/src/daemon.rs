@@ -25,7 +25,7 @@ use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
 use crate::io::control::server::{self, Call, Socket};
-use crate::io::dataplane::{Dataplane, Lock};
+use crate::io::dataplane::{AttachError, Dataplane, Lock};
 use crate::io::netlink::Netlink;
 use crate::io::{clock, health, privileges};
 use crate::show;
@@ -283,8 +283,9 @@ impl Daemon {
                 Action::StartProbe { probe, address, port, through, timeout } => {
                     health::start(self.events.clone(), probe, address, port, through, timeout);
                 }
-                Action::AttachXdp { interface, ifindex, mode } => {
-                    self.attach(interface, ifindex, mode);
+                Action::AttachXdp { interface, ifindex, mtu, mode } => {
+                    let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
+                    self.attached(interface, result);
                 }
                 Action::TakeCensus(census) => {
                     let (reader, events) = (self.dataplane.record_reader(), self.events.clone());
@@ -316,8 +317,7 @@ impl Daemon {
         }
     }
 
-    fn attach(&mut self, interface: String, ifindex: u32, mode: crate::config::XdpMode) {
-        let result = self.dataplane.attach(&interface, ifindex, mode);
+    fn attached(&mut self, interface: String, result: Result<Attachment, AttachError>) {
         let result: Result<Attachment, String> = result.map_err(|error| error.to_string());
         if self.starting
             && let Err(error) = &result

@@ -37,7 +37,12 @@ pub(crate) enum Version {
 
 /// An IP packet at `l2`, of this version by the frame's EtherType.
 #[inline(always)]
-pub(crate) fn packet(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize, version: Version) -> Counter {
+pub(crate) fn packet<const FRAGS: bool>(
+    ctx: *mut xdp_md,
+    frame: &Frame<'_, FRAGS>,
+    l2: usize,
+    version: Version,
+) -> Counter {
     let Some((source, destination)) = ends(frame, l2, version) else {
         return Counter::PassNotOurs;
     };
@@ -55,7 +60,7 @@ pub(crate) fn packet(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize, version: Ve
         Version::V4 => flow_ipv4(ctx, frame, l2, source),
         Version::V6 => flow_ipv6(ctx, frame, l2, source),
     });
-    match (rewrite::carry_out(ctx, &verdict), version) {
+    match (rewrite::carry_out(ctx, frame, &verdict), version) {
         (Counter::PassFragment, Version::V4) => frag::ipv4(ctx, l2),
         (Counter::PassFragment, Version::V6) => frag::ipv6(ctx, l2),
         (Counter::PassProtocol, Version::V4) => icmp::ipv4(ctx, l2),
@@ -66,7 +71,11 @@ pub(crate) fn packet(ctx: *mut xdp_md, frame: &Frame<'_>, l2: usize, version: Ve
 
 /// Source and destination.
 #[inline(always)]
-fn ends(frame: &Frame<'_>, l2: usize, version: Version) -> Option<(Addr, Addr)> {
+fn ends<const FRAGS: bool>(
+    frame: &Frame<'_, FRAGS>,
+    l2: usize,
+    version: Version,
+) -> Option<(Addr, Addr)> {
     match version {
         Version::V4 => {
             let ip = frame.at::<Ipv4Header>(l2)?;
@@ -80,9 +89,9 @@ fn ends(frame: &Frame<'_>, l2: usize, version: Version) -> Option<(Addr, Addr)> 
 }
 
 #[inline(always)]
-fn flow_ipv4(
+fn flow_ipv4<const FRAGS: bool>(
     ctx: *mut xdp_md,
-    frame: &Frame<'_>,
+    frame: &Frame<'_, FRAGS>,
     l2: usize,
     source: Addr,
 ) -> Result<Flow, PassReason> {
@@ -100,9 +109,9 @@ fn flow_ipv4(
 }
 
 #[inline(always)]
-fn flow_ipv6(
+fn flow_ipv6<const FRAGS: bool>(
     ctx: *mut xdp_md,
-    frame: &Frame<'_>,
+    frame: &Frame<'_, FRAGS>,
     l2: usize,
     source: Addr,
 ) -> Result<Flow, PassReason> {
@@ -119,7 +128,7 @@ fn flow_ipv6(
 /// Neighbour discovery is answered only in untagged frames: nobody has said that a virtual address
 /// lives in a VLAN.
 #[inline(always)]
-fn is_solicitation(frame: &Frame<'_>) -> bool {
+fn is_solicitation<const FRAGS: bool>(frame: &Frame<'_, FRAGS>) -> bool {
     let (Some(ip), Some(nd)) = (frame.at::<Ipv6Header>(IP), frame.at::<NdMessage>(IPV6_PAYLOAD))
     else {
         return false;
@@ -148,7 +157,7 @@ fn unusual(
 
 /// How the frame came in.
 #[inline(always)]
-fn arrival(ctx: *mut xdp_md, frame: &Frame<'_>) -> Arrival {
+fn arrival<const FRAGS: bool>(ctx: *mut xdp_md, frame: &Frame<'_, FRAGS>) -> Arrival {
     // There is one: the caller has read a header behind it.
     let station = frame.at::<EthHeader>(0).map_or(MacAddr::NONE, |eth| eth.destination);
     Arrival { ifindex: packet::ingress(ctx), station }
@@ -203,8 +212,8 @@ impl Ports {
 /// Source and destination port of the TCP or UDP header at `offset`, where the IP header says that
 /// `length` bytes follow. All of them must be there: half a datagram is not forwarded.
 #[inline(always)]
-fn ports(
-    frame: &Frame<'_>,
+fn ports<const FRAGS: bool>(
+    frame: &Frame<'_, FRAGS>,
     offset: usize,
     length: usize,
     protocol: u8,

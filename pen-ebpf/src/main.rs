@@ -1,4 +1,4 @@
-//! pen's XDP program: the entry point. It touches packets and maps; every decision is taken by
+//! pen's XDP program: the entry points. It touches packets and maps; every decision is taken by
 //! `pen_common::forward`, which the controller runs as well.
 //!
 //! Each frame ends in exactly one [`Counter`], and the counter determines the XDP action, so that
@@ -36,15 +36,26 @@ use crate::packet::Frame;
 /// Balances what is addressed to a virtual address and passes everything else untouched.
 #[xdp]
 pub fn pen(ctx: XdpContext) -> u32 {
-    let length = Frame::of(ctx.ctx).length();
-    let counter = handle(ctx.ctx);
+    run(ctx.ctx, &Frame::<false>::new(ctx.ctx))
+}
+
+/// The same for interfaces whose frames are longer than a page: drivers hand those over only to a
+/// program that says that it can take fragments.
+#[xdp(frags)]
+pub fn pen_frags(ctx: XdpContext) -> u32 {
+    run(ctx.ctx, &Frame::<true>::new(ctx.ctx))
+}
+
+#[inline(always)]
+fn run<const FRAGS: bool>(ctx: *mut xdp_md, frame: &Frame<'_, FRAGS>) -> u32 {
+    let length = frame.length();
+    let counter = handle(ctx, frame);
     maps::count(counter, length);
     action(counter)
 }
 
 #[inline(always)]
-fn handle(ctx: *mut xdp_md) -> Counter {
-    let frame = Frame::of(ctx);
+fn handle<const FRAGS: bool>(ctx: *mut xdp_md, frame: &Frame<'_, FRAGS>) -> Counter {
     let Some(eth) = frame.at::<EthHeader>(0) else { return Counter::PassEthertype };
     let (mut ethertype, mut l2) = (eth.ethertype, ip::IP);
     for _ in 0..ip::MAX_TAGS {
@@ -62,7 +73,7 @@ fn handle(ctx: *mut xdp_md) -> Counter {
         ethertype::ARP if l2 == ip::IP => return arp::answer(ctx),
         _ => return Counter::PassEthertype,
     };
-    ip::packet(ctx, &frame, l2, version)
+    ip::packet(ctx, frame, l2, version)
 }
 
 #[inline(always)]

@@ -53,7 +53,7 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     if packet::ingress(ctx) != entry.ifindex || !is_valid(ctx) {
         return Counter::PassNeighbour;
     }
-    if packet::resize(ctx, &frame, IPV6_PAYLOAD + REPLY_LENGTH as usize).is_none() {
+    if packet::resize(ctx, IPV6_PAYLOAD + REPLY_LENGTH as usize).is_none() {
         return Counter::PassNeighbour;
     }
     if write_reply(ctx, &entry.mac) { Counter::NdReply } else { Counter::DropRewrite }

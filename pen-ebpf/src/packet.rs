@@ -1,6 +1,9 @@
 //! The only pointer arithmetic on packets: a frame between `data` and `data_end`, read and written
 //! at offsets that are compared with its end each time, which is also what the verifier asks for; and
 //! [`Buffer::load`] and [`store`] at any offset, for the cold paths, where the kernel compares.
+//!
+//! A jumbo frame may be longer than what lies between `data` and `data_end`: the rest is in fragments
+//! (pages of their own), which only helpers of the kernel reach.
 #![expect(unsafe_code, reason = "this is the fence: bounds are checked here and nowhere else")]
 
 use core::marker::PhantomData;
@@ -9,7 +12,10 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    helpers::{
+        bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
+    },
 };
 use pen_common::net::{
     ArpPacket, Be16, EthHeader, ExtensionHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption,
@@ -51,17 +57,28 @@ headers!(
     [u8; 16]
 );
 
-/// A frame. It must be made anew after the packet was resized.
-pub(crate) struct Frame<'a> {
+/// A frame. It must be made anew after the packet was resized. `FRAGS`: it may have fragments, of
+/// which only [`Frame::length`] knows here.
+pub(crate) struct Frame<'a, const FRAGS: bool = true> {
+    ctx: *mut xdp_md,
     start: usize,
     end: usize,
     _packet: PhantomData<&'a xdp_md>,
 }
 
-impl<'a> Frame<'a> {
-    /// The frame of this run of the program.
+impl Frame<'_> {
+    /// The frame of this run of the program, whichever program it is.
     #[inline(always)]
     pub(crate) fn of(ctx: *mut xdp_md) -> Self {
+        Self::new(ctx)
+    }
+}
+
+impl<'a, const FRAGS: bool> Frame<'a, FRAGS> {
+    /// The frame of this run of the program. A program that is not built for fragments may say so,
+    /// and then the length is a difference instead of a call.
+    #[inline(always)]
+    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
         // Volatile, or LLVM reads them in the caller and hands the numbers over: the verifier then
         // no longer knows that they are pointers.
         // SAFETY: the kernel calls the program with a valid context, and only ours passes it on.
@@ -69,16 +86,16 @@ impl<'a> Frame<'a> {
             (read_volatile(&raw const (*ctx).data), read_volatile(&raw const (*ctx).data_end))
         };
         let (start, end) = (start as usize, end as usize);
-        Self { start, end, _packet: PhantomData }
+        Self { ctx, start, end, _packet: PhantomData }
     }
 
     /// Its length in bytes, from the Ethernet header on.
     #[inline(always)]
     pub(crate) fn length(&self) -> u64 {
-        (self.end - self.start) as u64
+        if FRAGS { length(self.ctx) } else { (self.end - self.start) as u64 }
     }
 
-    /// The header at this offset, if the frame is long enough.
+    /// The header at this offset, if the frame's first part is long enough.
     #[inline(always)]
     pub(crate) fn at<T: Header>(&self, offset: usize) -> Option<&'a T> {
         if self.start + offset + size_of::<T>() > self.end {
@@ -153,6 +170,13 @@ pub(crate) fn as_it_is<T: Copy>(field: &T) -> T {
     unsafe { read_volatile(field) }
 }
 
+/// Length of the frame in bytes, with all fragments.
+#[inline(always)]
+pub(crate) fn length(ctx: *mut xdp_md) -> u64 {
+    // SAFETY: a helper on the context that the kernel gave us.
+    unsafe { bpf_xdp_get_buff_len(ctx) }
+}
+
 /// Index of the interface that the frame came in on.
 #[inline(always)]
 pub(crate) fn ingress(ctx: *mut xdp_md) -> u32 {
@@ -160,12 +184,12 @@ pub(crate) fn ingress(ctx: *mut xdp_md) -> u32 {
     unsafe { read_volatile(&raw const (*ctx).ingress_ifindex) }
 }
 
-/// Gives the frame this length, by bytes at its end. The frame itself is void afterwards, as is
-/// every other one made before.
+/// Gives the frame this length, by bytes at its end, which are zero. Every [`Frame`] made before is
+/// void then.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
-pub(crate) fn resize(ctx: *mut xdp_md, frame: &Frame<'_>, length: usize) -> Option<()> {
-    let delta = length as i32 - frame.length() as i32;
+pub(crate) fn resize(ctx: *mut xdp_md, new: usize) -> Option<()> {
+    let delta = new as i32 - length(ctx) as i32;
     // SAFETY: a helper on the context that the kernel gave us.
     let failed = unsafe { bpf_xdp_adjust_tail(ctx, delta) };
     if failed == 0 { Some(()) } else { None }

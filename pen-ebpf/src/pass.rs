@@ -8,8 +8,9 @@
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
-/// Lets the frame pass, whatever it is.
-#[xdp]
+/// Lets the frame pass, whatever it is and however long: veth hands long ones only to programs that
+/// take fragments.
+#[xdp(frags)]
 fn pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

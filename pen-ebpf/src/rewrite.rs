@@ -11,12 +11,16 @@ use crate::packet::{self, Frame};
 
 /// Carries out what was decided about an IP packet.
 #[inline(always)]
-pub(crate) fn carry_out(ctx: *mut xdp_md, verdict: &Verdict<'_>) -> Counter {
+pub(crate) fn carry_out<const FRAGS: bool>(
+    ctx: *mut xdp_md,
+    frame: &Frame<'_, FRAGS>,
+    verdict: &Verdict<'_>,
+) -> Counter {
     match verdict {
         Verdict::Pass(reason) => reason.counter(),
         Verdict::Drop(reason) => reason.counter(),
         Verdict::Forward(forward) => {
-            let length = Frame::of(ctx).length();
+            let length = frame.length();
             let Forward { mode, hash, backend, .. } = *forward;
             let counter = to_backend(ctx, mode, hash, backend);
             if matches!(counter, Counter::Transmit | Counter::Redirect) {

@@ -26,7 +26,7 @@ use pen_common::net::MacAddr;
 use pen_common::verdict::Counter;
 use pen_ctl::config::{Sizes, XdpMode as Mode};
 use pen_ctl::engine::tables::{Tables, diff};
-use pen_ctl::io::dataplane::Dataplane;
+use pen_ctl::io::dataplane::{Build, Dataplane};
 use pen_tests::Netns;
 use pen_tests::link::veth;
 use pen_tests::paths::{Pins, program};
@@ -154,7 +154,7 @@ impl Rig {
                 let ifindex = under_test.run(|| if_nametoindex(far.as_str()))?;
                 let native = Mode::Native;
                 under_test
-                    .run(|| dataplane.attach(&far, ifindex, native))
+                    .run(|| dataplane.attach(&far, ifindex, 1500, native))
                     .map_err(|error| anyhow!("{error}"))?;
                 nic = Some(Nic { ifindex, mac: lane.station() });
             } else {
@@ -250,7 +250,7 @@ impl Rig {
         let dataplane = self.dataplane.as_mut().context("open until the drop")?;
         let (verdicts, info) = if lane == Lane::Pen {
             let verdicts = dataplane.counts(&Tables::default())?.verdicts;
-            (verdicts, dataplane.program()?.info()?)
+            (verdicts, dataplane.program(Build::Linear)?.info()?)
         } else {
             (Vec::new(), named(&mut self.bench, lane.name())?.info()?)
         };

@@ -81,6 +81,7 @@ pub struct Builder {
     backends: u8,
     vips: Vec<IpAddr>,
     pass: bool,
+    mtu: Option<u32>,
 }
 
 /// The network. Dropping it removes everything.
@@ -99,7 +100,8 @@ pub struct Lab {
 impl Lab {
     /// One client, one balancer, three backends which hold both VIPs, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { clients: 1, balancers: 1, backends: 3, vips: vec![VIP4, VIP6], pass: true }
+        let vips = vec![VIP4, VIP6];
+        Builder { clients: 1, balancers: 1, backends: 3, vips, pass: true, mtu: None }
     }
 
     /// The first client.
@@ -155,6 +157,11 @@ impl Builder {
         Self { pass: false, ..self }
     }
 
+    /// The MTU of all wires instead of Ethernet's 1500.
+    pub fn mtu(self, mtu: u32) -> Self {
+        Self { mtu: Some(mtu), ..self }
+    }
+
     /// Builds it.
     pub fn build(self) -> Result<Lab> {
         if self.clients > 3 || self.balancers > 6 || self.backends > 80 {
@@ -173,6 +180,11 @@ impl Builder {
         let backends: Vec<_> = (1..=self.backends)
             .map(|i| make_host(&switch, &format!("b{i}"), 10 + i))
             .collect::<Result<_>>()?;
+        if let Some(mtu) = self.mtu {
+            for host in clients.iter().chain(&balancers).chain(&backends) {
+                switch.set_mtu(&host.name, &host.netns, mtu)?;
+            }
+        }
         if self.pass {
             balancers.iter().try_for_each(|host| switch.attach_pass(&host.name))?;
         }

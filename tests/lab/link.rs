@@ -49,6 +49,12 @@ impl Switch {
         &self.0
     }
 
+    /// Gives both ends of a wire this MTU.
+    pub fn set_mtu(&self, port: &str, host: &Netns, mtu: u32) -> Result<()> {
+        self.0.ip(&format!("link set dev {port} mtu {mtu}"))?;
+        host.ip(&format!("link set dev {NIC} mtu {mtu}")).map(drop)
+    }
+
     /// Plugs a namespace in: it gets [`NIC`] with this MAC address, the switch a port of this name.
     pub fn plug(&self, host: &Netns, port: &str, mac: &str) -> Result<()> {
         self.plug_as(host, NIC, port, mac)
@@ -85,7 +91,7 @@ pub fn attach_pass(netns: &Netns, device: &str) -> Result<()> {
             .command("ip")
             .args(["link", "set", "dev", device, "xdpdrv", "obj"])
             .arg(object)
-            .args(["sec", "xdp"]),
+            .args(["sec", "xdp.frags"]),
     )?;
     Ok(())
 }

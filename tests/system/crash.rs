@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The program that the kernel has on an interface, as "prog/xdp id 17 …".
-fn program_id(netns: &Netns) -> String {
+pub(crate) fn program_id(netns: &Netns) -> String {
     let shown = netns.ip("-details link show dev eth0").unwrap();
     let words: Vec<_> = shown.split_whitespace().collect();
     let at = words.iter().position(|word| word.starts_with("prog/xdp")).expect("XDP is attached");
@@ -23,7 +23,7 @@ fn link_pins(stage: &Stage) -> Vec<String> {
 }
 
 /// The kernel's id of the link below a pin: another id would mean detached and attached anew.
-fn link_id(stage: &Stage) -> String {
+pub(crate) fn link_id(stage: &Stage) -> String {
     let [pin] = &*link_pins(stage) else { panic!("one link per interface") };
     let path = stage.pend.pins().join(format!("v{}", pen_common::ABI_VERSION)).join(pin);
     let info = aya::programs::links::PinnedLink::from_pin(path).unwrap();

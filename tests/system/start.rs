@@ -83,11 +83,12 @@ fn an_interface_with_another_xdp_program_is_left_to_it() {
     assert_eq!(xdp_mode(balancer, "eth0").unwrap().as_deref(), Some("xdp"));
 }
 
-/// veth takes a program that is not built for fragments only up to a MTU of about 3500.
-fn jumbo() -> Lab {
+/// veth refuses XDP on an interface whose peer sends from more queues than it receives on.
+fn refusing() -> Lab {
     let lab = Lab::builder().without_pass().build().unwrap();
-    lab.switch.netns().ip("link set dev balancer mtu 9000").unwrap();
-    lab.balancer().netns.ip("link set dev eth0 mtu 9000").unwrap();
+    let args = ["-L", "balancer", "tx", "2"];
+    let output = lab.switch.netns().output("ethtool", args).unwrap();
+    assert!(output.status.success(), "{}", output.stderr);
     lab
 }
 
@@ -99,7 +100,7 @@ fn with_mode(lab: &Lab, mode: &str) -> ConfigText {
 
 #[test]
 fn an_interface_that_refuses_native_xdp_is_refused_if_native_was_asked_for() {
-    let lab = jumbo();
+    let lab = refusing();
     let mut pend = prepare(&lab.balancer().netns);
     let line = refused(&mut pend, &with_mode(&lab, "native"));
     assert!(line.starts_with("pend: eth0 refuses native XDP ("), "{line}");
@@ -110,7 +111,7 @@ fn an_interface_that_refuses_native_xdp_is_refused_if_native_was_asked_for() {
 
 #[test]
 fn one_bad_interface_of_two_leaves_the_good_one_untouched() {
-    let lab = jumbo();
+    let lab = refusing();
     let other = Lab::builder().clients(0).backends(0).build().unwrap();
     let balancer = &lab.balancer().netns;
     other.switch.plug_as(balancer, "eth1", "second", "02:70:65:6e:77:01").unwrap();
@@ -131,7 +132,7 @@ fn one_bad_interface_of_two_leaves_the_good_one_untouched() {
 
 #[test]
 fn an_interface_that_refuses_native_xdp_runs_in_generic_mode_with_a_visible_warning() {
-    let stage = Stage::in_lab(jumbo(), usual);
+    let stage = Stage::in_lab(refusing(), usual);
     let balancer = stage.balancer();
     assert_eq!(xdp_mode(balancer, "eth0").unwrap().as_deref(), Some("xdpgeneric"));
     let status = stage.order(["status"]);

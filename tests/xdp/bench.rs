@@ -18,14 +18,14 @@ use pen_common::verdict::Counter;
 use pen_ctl::api::Counts;
 use pen_ctl::config::Sizes;
 use pen_ctl::engine::tables::{Tables, Write, diff};
-use pen_ctl::io::dataplane::{Dataplane, DataplaneError};
+use pen_ctl::io::dataplane::{Build, Dataplane, DataplaneError};
 use pen_tests::{paths, prune};
 
 use crate::frame::IP;
 use crate::world::backend_at;
 
 /// Longest frame that comes out.
-const BUFFER: usize = 4096;
+const BUFFER: usize = 16_384;
 
 /// What XDP does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub(crate) struct Bench {
     dataplane: Option<Dataplane>,
     /// The program on its own, once the daemon's handle of it may be away.
     program: Option<Xdp>,
+    /// Which program runs.
+    build: Build,
     tables: Tables,
     counted: Vec<Count>,
     pins: Pins,
@@ -98,11 +100,19 @@ impl Bench {
         let mut bench = Self {
             dataplane: Some(dataplane),
             program: None,
+            build: Build::Linear,
             tables: Tables::default(),
             counted,
             pins,
         };
         bench.change(tables);
+        bench
+    }
+
+    /// The same with the program that takes frames in fragments.
+    pub(crate) fn with_frags(tables: Tables) -> Self {
+        let mut bench = Self::new(tables);
+        bench.build = Build::Frags;
         bench
     }
 
@@ -133,7 +143,8 @@ impl Bench {
     /// Takes the daemon's side away; frames go on, as they do in the kernel without a daemon.
     pub(crate) fn lend(&mut self) -> Dataplane {
         let pin = self.pins.0.join("program");
-        let program = self.dataplane().program().expect("the object has the program");
+        let build = self.build;
+        let program = self.dataplane().program(build).expect("the object has the program");
         program.pin(&pin).expect("programs can be pinned");
         self.program =
             Some(Xdp::from_pin(&pin, XdpAttachType::Interface).expect("and opened again"));
@@ -206,7 +217,7 @@ impl Bench {
             Some(program) => program,
             None => {
                 let dataplane = self.dataplane.as_mut().expect("open until the drop");
-                dataplane.program().expect("the object has the program")
+                dataplane.program(self.build).expect("the object has the program")
             }
         };
         let result = program.test_run(options).expect("the kernel runs the frame");
@@ -278,10 +289,11 @@ fn difference(now: Count, before: Count) -> Count {
 /// The action that a counter's name promises.
 fn action_of(counter: Counter) -> Action {
     match counter.name() {
-        "transmit" | "arp-reply" | "nd-reply" => Action::Tx,
+        "transmit" => Action::Tx,
         "redirect" => Action::Redirect,
         name if name.starts_with("drop-") => Action::Drop,
         name if name.starts_with("pass-") => Action::Pass,
+        name if name.ends_with("-reply") => Action::Tx,
         name => panic!("no action is known for {name}"),
     }
 }

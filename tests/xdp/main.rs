@@ -14,6 +14,7 @@ mod frame;
 mod fuzz;
 mod generator;
 mod interfaces;
+mod jumbo;
 mod limits;
 mod nd;
 mod outer;

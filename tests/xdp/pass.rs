@@ -13,7 +13,7 @@ use crate::frame::{
 };
 use crate::world::{CLIENT4, NIC, VIP4, VIP6, add_service, empty, usual};
 
-type Case = (&'static str, Vec<u8>, Counter);
+pub(crate) type Case = (&'static str, Vec<u8>, Counter);
 
 /// IPv6 with these extension headers, after which TCP to a service follows.
 fn extended(chain: &[(u8, &[u8])]) -> Vec<u8> {
@@ -144,7 +144,8 @@ fn neighbours() -> Vec<Case> {
     ]
 }
 
-fn all_frames() -> Vec<Case> {
+/// Frames of all kinds, with the counter that they end in if the usual services are there.
+pub(crate) fn all_frames() -> Vec<Case> {
     let usual = usual_packets().map(|(what, packet)| (what, packet.frame(), Counter::Transmit));
     let parts = [odd_ipv4(), odd_ipv6(), odd_frames(), neighbours()];
     parts.into_iter().flatten().chain(usual).collect()

@@ -179,6 +179,8 @@ impl std::fmt::Display for ProbeError {
 pub struct Attachment {
     /// In the driver; otherwise in the network stack.
     pub native: bool,
+    /// Frames may come in fragments, as long ones do.
+    pub frags: bool,
     /// What the operator should know, e.g. why it is not native.
     pub warning: Option<String>,
 }
@@ -237,6 +239,8 @@ pub enum Action {
         interface: String,
         /// Its index.
         ifindex: u32,
+        /// Its MTU: longer frames need another build of the program.
+        mtu: u32,
         /// How.
         mode: XdpMode,
     },

@@ -351,6 +351,7 @@ impl Engine {
             self.actions.push_back(Action::AttachXdp {
                 interface: name.clone(),
                 ifindex: link.ifindex,
+                mtu: link.mtu,
                 mode: interface.mode,
             });
         }

@@ -57,7 +57,9 @@ impl Engine {
                     Some(_) => "generic",
                     None => "off",
                 };
-                let warning = interface.attached.as_ref().and_then(|found| found.warning.clone());
+                let attached = interface.attached.as_ref();
+                let warning = attached.and_then(|found| found.warning.clone());
+                let frags = attached.is_some_and(|found| found.frags);
                 api::Interface {
                     name: name.clone(),
                     xdp: xdp.to_owned(),
@@ -69,7 +71,11 @@ impl Engine {
                     }
                     .to_owned(),
                     up: self.network.link_by_name(name).is_some_and(|link| link.up),
-                    note: interface.error.clone().or(warning),
+                    note: interface
+                        .error
+                        .clone()
+                        .or(warning)
+                        .or_else(|| frags.then(|| "frames in fragments (jumbo)".to_owned())),
                 }
             })
             .collect()

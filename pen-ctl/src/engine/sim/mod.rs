@@ -234,7 +234,7 @@ impl Sim {
                 }
                 Action::AttachXdp { interface, .. } => {
                     self.attached.push(interface.clone());
-                    let result = Ok(Attachment { native: true, warning: None });
+                    let result = Ok(Attachment { native: true, frags: false, warning: None });
                     self.engine.handle(self.now, Event::AttachDone { interface, result });
                 }
                 Action::JoinSolicited { ifindex, address } => {

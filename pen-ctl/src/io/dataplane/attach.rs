@@ -1,6 +1,8 @@
 //! Attaches the program to interfaces through BPF links, which are pinned: they outlive the daemon,
 //! and the next one replaces the program in them atomically. The pin's name says which interface
 //! and which mode: `link-<ifindex>-native` or `link-<ifindex>-generic`.
+//!
+//! There are two builds of the program ([`Build`]); which one a driver takes depends on its frames.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,8 +15,8 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 use nix::errno::Errno;
 
+use super::DataplaneError;
 use super::error::chain;
-use super::{DataplaneError, PROGRAM};
 use crate::config::XdpMode;
 use crate::engine::event::Attachment;
 
@@ -30,6 +32,8 @@ pub enum AttachError {
     NotNative {
         /// Name of the interface.
         interface: String,
+        /// Its MTU.
+        mtu: u32,
         /// What the kernel said.
         error: String,
     },
@@ -50,10 +54,11 @@ impl fmt::Display for AttachError {
                 "{interface} has another XDP program; see `bpftool net` or `ip link show \
                  {interface}`, and remove it with `ip link set {interface} xdp off`"
             ),
-            Self::NotNative { interface, error } => write!(
+            Self::NotNative { interface, mtu, error } => write!(
                 f,
-                "{interface} refuses native XDP ({error}): lower its MTU to 3498 or less, check \
-                 the driver, or set xdp = \"generic\""
+                "{interface} refuses native XDP ({error}) with MTU {mtu}, also for frames in \
+                 fragments: check the driver, lower its MTU to {LINEAR_MTU} or less, or set xdp = \
+                 \"generic\""
             ),
             Self::Failed { interface, error } => {
                 write!(f, "XDP cannot be attached to {interface}: {error}")
@@ -62,13 +67,48 @@ impl fmt::Display for AttachError {
     }
 }
 
+/// Up to this MTU all drivers hand frames over in one piece: a page, less what veth keeps of it for
+/// head and tail room and for the Ethernet header. Most other drivers need less.
+const LINEAR_MTU: u32 = 3498;
+
+/// A program of the object. Both are the same but for the kind of frames that they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// For frames in one piece.
+    Linear,
+    /// For frames in fragments too (`xdp.frags`); a driver may not have it.
+    Frags,
+}
+
+impl Build {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Linear => "pen",
+            Self::Frags => "pen_frags",
+        }
+    }
+
+    /// The one that suits the frames of an interface with this MTU.
+    pub(super) const fn first_choice(mtu: u32) -> Self {
+        if mtu > LINEAR_MTU { Self::Frags } else { Self::Linear }
+    }
+}
+
+/// An interface.
+#[derive(Clone, Copy)]
+pub(super) struct Nic<'a> {
+    pub(super) name: &'a str,
+    pub(super) ifindex: u32,
+    pub(super) mtu: u32,
+}
+
 /// Links by index of the interface.
 #[derive(Default)]
 pub(super) struct Links {
     links: BTreeMap<u32, PinnedLink>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Native,
     Generic,
@@ -87,62 +127,80 @@ impl Mode {
     }
 }
 
+/// In which order modes and builds are tried.
+fn choices(mode: XdpMode, mtu: u32) -> Vec<(Mode, Build)> {
+    let native = match Build::first_choice(mtu) {
+        Build::Linear => [(Mode::Native, Build::Linear), (Mode::Native, Build::Frags)],
+        // Some drivers take long frames in one piece, with pages of 64 KiB for example.
+        Build::Frags => [(Mode::Native, Build::Frags), (Mode::Native, Build::Linear)],
+    };
+    // The kernel puts frames together for a program that does not take fragments.
+    let generic = [(Mode::Generic, Build::Linear)];
+    match mode {
+        XdpMode::Auto => [&native[..], &generic].concat(),
+        XdpMode::Native => native.into(),
+        XdpMode::Generic => generic.into(),
+        XdpMode::Off => Vec::new(),
+    }
+}
+
 impl Links {
     pub(super) fn attach(
         &mut self,
         ebpf: &mut Ebpf,
         folder: &Path,
-        interface: &str,
-        ifindex: u32,
+        nic: Nic<'_>,
         mode: XdpMode,
     ) -> Result<Attachment, AttachError> {
-        let program = program(ebpf).map_err(|error| AttachError::Failed {
-            interface: interface.to_owned(),
-            error: error.to_string(),
-        })?;
-        let modes: &[Mode] = match mode {
-            XdpMode::Auto => &[Mode::Native, Mode::Generic],
-            XdpMode::Native => &[Mode::Native],
-            XdpMode::Generic => &[Mode::Generic],
-            XdpMode::Off => &[],
-        };
+        let choices = choices(mode, nic.mtu);
         let mut warning = None;
         // What is there already, in a mode that is wanted, is kept: its program is replaced without
         // a gap.
-        for mode in modes {
-            let pin = mode.pin(folder, ifindex);
-            if let Some(link) = adopt(program, &pin) {
-                self.links.insert(ifindex, link);
-                if matches!(mode, Mode::Generic) && modes.len() > 1 {
+        for (mode, build) in &choices {
+            let pin = mode.pin(folder, nic.ifindex);
+            if !pin.exists() {
+                continue;
+            }
+            if let Some(link) = adopt(loaded(ebpf, *build, nic)?, &pin) {
+                self.links.insert(nic.ifindex, link);
+                if *mode == Mode::Generic && choices.len() > 1 {
                     warning = Some(format!(
-                        "{interface} runs in generic mode, as before; restart with SIGTERM to try \
-                         native again"
+                        "{} runs in generic mode, as before; restart with SIGTERM to try native \
+                         again",
+                        nic.name
                     ));
                 }
-                return Ok(Attachment { native: matches!(mode, Mode::Native), warning });
+                return Ok(attachment(*mode, *build, warning));
             }
         }
         // The kernel allows one mode at a time.
-        self.links.remove(&ifindex);
+        self.links.remove(&nic.ifindex);
         for mode in [Mode::Native, Mode::Generic] {
-            let _ = fs::remove_file(mode.pin(folder, ifindex));
+            let _ = fs::remove_file(mode.pin(folder, nic.ifindex));
         }
-        for (index, mode) in modes.iter().enumerate() {
-            match create(program, &mode.pin(folder, ifindex), interface, ifindex, *mode) {
+        let mut refusal = None;
+        for (mode, build) in choices {
+            let pin = mode.pin(folder, nic.ifindex);
+            match create(loaded(ebpf, build, nic)?, &pin, nic, mode) {
                 Ok(link) => {
-                    self.links.insert(ifindex, link);
-                    return Ok(Attachment { native: matches!(mode, Mode::Native), warning });
+                    self.links.insert(nic.ifindex, link);
+                    if mode == Mode::Generic {
+                        let generic = |refusal| format!("generic mode (slow): {refusal}");
+                        warning = refusal.as_ref().map(generic);
+                    }
+                    return Ok(attachment(mode, build, warning));
                 }
-                Err(error @ AttachError::NotNative { .. }) if index + 1 < modes.len() => {
-                    warning = Some(format!("generic mode (slow): {error}"));
+                // Of two native builds, the reason of the one that suits the MTU is told.
+                Err(error @ AttachError::NotNative { .. }) => {
+                    refusal.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(AttachError::Failed {
-            interface: interface.to_owned(),
+        Err(refusal.unwrap_or_else(|| AttachError::Failed {
+            interface: nic.name.to_owned(),
             error: "the configuration says xdp = \"off\"".to_owned(),
-        })
+        }))
     }
 
     pub(super) fn detach_others(&mut self, folder: &Path, keep: &BTreeSet<u32>) {
@@ -163,6 +221,10 @@ impl Links {
     }
 }
 
+fn attachment(mode: Mode, build: Build, warning: Option<String>) -> Attachment {
+    Attachment { native: mode == Mode::Native, frags: build == Build::Frags, warning }
+}
+
 /// Interfaces with a pinned link.
 pub(super) fn pinned(folder: &Path) -> BTreeSet<u32> {
     pins(folder).into_iter().map(|(_, ifindex)| ifindex).collect()
@@ -179,11 +241,9 @@ pub(super) fn pins(folder: &Path) -> Vec<(PathBuf, u32)> {
     pins.collect()
 }
 
-/// Puts our program into a pinned link. `None` if there is no such link, or its interface is gone.
+/// Puts our program into a pinned link. `None` if there is no such link, its interface is gone, or
+/// does not take this build.
 fn adopt(program: &mut Xdp, pin: &Path) -> Option<PinnedLink> {
-    if !pin.exists() {
-        return None;
-    }
     let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
     let id = program.attach_to_link(XdpLink::try_from(link).ok()?).ok()?;
     // aya would close the link with the program; the pin keeps it either way.
@@ -194,21 +254,21 @@ fn adopt(program: &mut Xdp, pin: &Path) -> Option<PinnedLink> {
 fn create(
     program: &mut Xdp,
     pin: &Path,
-    interface: &str,
-    ifindex: u32,
+    nic: Nic<'_>,
     mode: Mode,
 ) -> Result<PinnedLink, AttachError> {
+    let interface = || nic.name.to_owned();
     let how = match mode {
         Mode::Native => AyaMode::Driver,
         Mode::Generic => AyaMode::Skb,
     };
     let failed = |error: String| match mode {
-        Mode::Native => AttachError::NotNative { interface: interface.to_owned(), error },
-        Mode::Generic => AttachError::Failed { interface: interface.to_owned(), error },
+        Mode::Native => AttachError::NotNative { interface: interface(), mtu: nic.mtu, error },
+        Mode::Generic => AttachError::Failed { interface: interface(), error },
     };
-    let id = program.attach_to_if_index(ifindex, how).map_err(|error| {
+    let id = program.attach_to_if_index(nic.ifindex, how).map_err(|error| {
         if is_busy(&error) {
-            AttachError::Busy { interface: interface.to_owned() }
+            AttachError::Busy { interface: interface() }
         } else {
             failed(chain(&error))
         }
@@ -219,7 +279,7 @@ fn create(
         failed("the kernel has no BPF links for XDP: Linux 5.9 or later is needed".to_owned())
     })?;
     link.pin(pin).map_err(|error| AttachError::Failed {
-        interface: interface.to_owned(),
+        interface: interface(),
         error: format!("{}: {}", pin.display(), chain(&error)),
     })
 }
@@ -232,11 +292,53 @@ fn is_busy(error: &ProgramError) -> bool {
     }
 }
 
-pub(super) fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+/// The program for this interface.
+fn loaded<'a>(ebpf: &'a mut Ebpf, build: Build, nic: Nic<'_>) -> Result<&'a mut Xdp, AttachError> {
+    program(ebpf, build).map_err(|error| AttachError::Failed {
+        interface: nic.name.to_owned(),
+        error: error.to_string(),
+    })
+}
+
+/// A program of the object, in the kernel: it is brought there when it is first asked for.
+pub(super) fn program(ebpf: &mut Ebpf, build: Build) -> Result<&mut Xdp, DataplaneError> {
+    let name = build.name();
     let program = ebpf
-        .program_mut(PROGRAM)
-        .ok_or_else(|| DataplaneError::Object(format!("has no program {PROGRAM}")))?;
-    program
+        .program_mut(name)
+        .ok_or_else(|| DataplaneError::Object(format!("has no program {name}")))?;
+    let program: &mut Xdp = program
         .try_into()
-        .map_err(|_| DataplaneError::Object(format!("has a program {PROGRAM} that is not XDP")))
+        .map_err(|_| DataplaneError::Object(format!("has a program {name} that is not XDP")))?;
+    if program.fd().is_err() {
+        program.load().map_err(DataplaneError::Verify)?;
+    }
+    Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NATIVE: (Mode, Build) = (Mode::Native, Build::Linear);
+    const FRAGS: (Mode, Build) = (Mode::Native, Build::Frags);
+    const GENERIC: (Mode, Build) = (Mode::Generic, Build::Linear);
+
+    #[test]
+    fn the_build_that_suits_the_mtu_is_tried_first_and_generic_mode_last() {
+        assert_eq!(choices(XdpMode::Auto, 1500), [NATIVE, FRAGS, GENERIC]);
+        assert_eq!(choices(XdpMode::Auto, LINEAR_MTU), [NATIVE, FRAGS, GENERIC]);
+        assert_eq!(choices(XdpMode::Auto, LINEAR_MTU + 1), [FRAGS, NATIVE, GENERIC]);
+        assert_eq!(choices(XdpMode::Native, 9000), [FRAGS, NATIVE]);
+        assert_eq!(choices(XdpMode::Generic, 9000), [GENERIC]);
+        assert_eq!(choices(XdpMode::Off, 1500), []);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let (interface, error) = ("eth0".to_owned(), "out of range".to_owned());
+        let text = AttachError::NotNative { interface, mtu: 9000, error }.to_string();
+        for word in ["eth0", "9000", "out of range", "lower its MTU to 3498", "\"generic\""] {
+            assert!(text.contains(word), "{text}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use aya::{Ebpf, EbpfLoader};
 use pen_common::abi::map;
 use pen_common::hash::Secret;
 
-pub use self::attach::AttachError;
+pub use self::attach::{AttachError, Build};
 pub use self::error::DataplaneError;
 pub use self::leftovers::Leftovers;
 pub use self::lock::Lock;
@@ -30,9 +30,6 @@ use crate::api::Counts;
 use crate::config::Sizes;
 use crate::engine::event::Attachment;
 use crate::engine::tables::{Records, Tables, Write};
-
-/// Name of the program in the object.
-const PROGRAM: &str = "pen";
 
 /// The loaded data plane.
 pub struct Dataplane {
@@ -94,7 +91,7 @@ impl Dataplane {
         let mut loader = EbpfLoader::new();
         size(&mut loader, Sizes { flows: FEW, clients: FEW, translations: FEW });
         let mut ebpf = loader.load(&read(object)?).map_err(DataplaneError::Load)?;
-        attach::program(&mut ebpf)?.load().map_err(DataplaneError::Verify)
+        attach::program(&mut ebpf, Build::Linear).map(drop)
     }
 
     /// What the maps have room for.
@@ -169,7 +166,7 @@ impl Dataplane {
     }
 
     /// Attaches the program, or replaces the one that an earlier daemon attached, also one of another
-    /// version, without a gap.
+    /// version, without a gap. The MTU tells which build of the program to try first.
     ///
     /// # Errors
     ///
@@ -178,12 +175,15 @@ impl Dataplane {
         &mut self,
         interface: &str,
         ifindex: u32,
+        mtu: u32,
         mode: crate::config::XdpMode,
     ) -> Result<Attachment, AttachError> {
         let failed = |error: String| AttachError::Failed { interface: interface.to_owned(), error };
-        let program = attach::program(&mut self.ebpf).map_err(|error| failed(error.to_string()))?;
+        let program = attach::program(&mut self.ebpf, Build::first_choice(mtu));
+        let program = program.map_err(|error| failed(error.to_string()))?;
         versions::take_over(self.lock.pins(), program, ifindex).map_err(failed)?;
-        self.attached.attach(&mut self.ebpf, &self.folder, interface, ifindex, mode)
+        let nic = attach::Nic { name: interface, ifindex, mtu };
+        self.attached.attach(&mut self.ebpf, &self.folder, nic, mode)
     }
 
     /// Detaches from all interfaces that are pinned but not among these: an earlier configuration
@@ -223,13 +223,13 @@ impl Dataplane {
         drop(lock);
     }
 
-    /// The program, for tests that run it on packets.
+    /// A program, for tests that run it on packets.
     ///
     /// # Errors
     ///
-    /// If the object has none.
-    pub fn program(&mut self) -> Result<&mut aya::programs::Xdp, DataplaneError> {
-        attach::program(&mut self.ebpf)
+    /// If the object has none, or the kernel refuses it.
+    pub fn program(&mut self, build: Build) -> Result<&mut aya::programs::Xdp, DataplaneError> {
+        attach::program(&mut self.ebpf, build)
     }
 }
 
@@ -256,8 +256,7 @@ fn load(object: &Path, folder: &Path, sizes: Sizes) -> Result<(Ebpf, Maps), Data
     }
     size(&mut loader, sizes);
     let mut ebpf = loader.load(&object).map_err(DataplaneError::Load)?;
-    let program = attach::program(&mut ebpf)?;
-    program.load().map_err(DataplaneError::Verify)?;
+    attach::program(&mut ebpf, Build::Linear)?;
     let maps = Maps::take(&mut ebpf)?;
     Ok((ebpf, maps))
 }
