@@ -135,7 +135,8 @@ counters! {
         DropAcl = "drop-acl",
         /// The source opens connections faster than the virtual address allows.
         DropRate = "drop-rate",
-        /// The packet is too long for a tunnel to its backend.
+        /// The packet is too big for the way to its backend, and its sender is not told: too many
+        /// were in this second, or it is none that is answered.
         DropTooBig = "drop-too-big",
     }
     done {
@@ -147,6 +148,10 @@ counters! {
         ArpReply = "arp-reply",
         /// Neighbour solicitation answered.
         NdReply = "nd-reply",
+        /// Echo request to a virtual address answered.
+        EchoReply = "echo-reply",
+        /// A packet that is too big for the way to its backend was answered with an ICMP error.
+        TooBigReply = "too-big-reply",
     }
 }
 

@@ -13,7 +13,7 @@ use aya_ebpf::bindings::xdp_md;
 use pen_common::forward::{self, Arrival, Flow, Stage};
 use pen_common::net::{
     Addr, Be16, EthHeader, Ipv4Header, Ipv6Header, MacAddr, NdMessage, TcpHeader, UdpHeader,
-    protocol,
+    VlanTag, ethertype, protocol,
 };
 use pen_common::verdict::{Counter, PassReason};
 
@@ -63,10 +63,24 @@ pub(crate) fn packet<const FRAGS: bool>(
     match (rewrite::carry_out(ctx, frame, &verdict), version) {
         (Counter::PassFragment, Version::V4) => frag::ipv4(ctx, l2),
         (Counter::PassFragment, Version::V6) => frag::ipv6(ctx, l2),
-        (Counter::PassProtocol, Version::V4) => icmp::ipv4(ctx, l2),
-        (Counter::PassProtocol, Version::V6) => icmp::ipv6(ctx, l2),
+        (Counter::PassProtocol, Version::V4) => icmp::echo::ipv4(ctx, l2),
+        (Counter::PassProtocol, Version::V6) => icmp::echo::ipv6(ctx, l2),
         (counter, _) => counter,
     }
+}
+
+/// Where the IP header of a frame stands, behind its tags.
+#[inline(never)]
+pub(crate) fn offset(ctx: *mut xdp_md) -> usize {
+    let frame = Frame::of(ctx);
+    let mut l2 = IP;
+    for _ in 0..MAX_TAGS {
+        match frame.at::<Be16>(l2 - size_of::<Be16>()) {
+            Some(ethertype) if ethertype::is_tag(*ethertype) => l2 += size_of::<VlanTag>(),
+            _ => break,
+        }
+    }
+    l2
 }
 
 /// Source and destination.
@@ -96,7 +110,8 @@ fn flow_ipv4<const FRAGS: bool>(
     source: Addr,
 ) -> Result<Flow, PassReason> {
     let Some(ip) = frame.at::<Ipv4Header>(l2) else { return Err(PassReason::PassMalformed) };
-    if ip.version_ihl != Ipv4Header::NO_OPTIONS || ip.is_fragment() {
+    let has_ports = ip.protocol == protocol::TCP || ip.protocol == protocol::UDP;
+    if !has_ports || ip.version_ihl != Ipv4Header::NO_OPTIONS || ip.is_fragment() {
         return unusual(source, |flow| unusual::ipv4(ctx, l2, flow));
     }
     let header = size_of::<Ipv4Header>();

@@ -96,7 +96,11 @@ fn action(counter: Counter) -> u32 {
         | Counter::DropAcl
         | Counter::DropTooBig
         | Counter::DropRate => xdp_action::XDP_DROP,
-        Counter::Transmit | Counter::ArpReply | Counter::NdReply => xdp_action::XDP_TX,
+        Counter::Transmit
+        | Counter::ArpReply
+        | Counter::NdReply
+        | Counter::EchoReply
+        | Counter::TooBigReply => xdp_action::XDP_TX,
         Counter::Redirect => xdp_action::XDP_REDIRECT,
     }
 }

@@ -8,18 +8,20 @@
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
-use core::ptr::read_volatile;
+use core::ptr::{null_mut, read_volatile};
 
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::{
-        bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
-        bpf_xdp_store_bytes,
+        bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+        bpf_xdp_load_bytes, bpf_xdp_store_bytes,
     },
 };
+use pen_common::csum::Checksum;
+use pen_common::icmp::IcmpHeader;
 use pen_common::net::{
-    ArpPacket, Be16, EthHeader, ExtensionHeader, Ipv4Header, Ipv6Header, NdLinkLayerOption,
-    NdMessage, Stations, TcpHeader, UdpHeader, VlanTag,
+    ArpPacket, Be16, EthHeader, ExtensionHeader, FragmentHeader, Ipv4Header, Ipv6Header,
+    NdLinkLayerOption, NdMessage, Stations, TcpHeader, UdpHeader, VlanTag,
 };
 
 /// A header as it stands in a packet.
@@ -42,6 +44,8 @@ headers!(
     ArpPacket,
     EthHeader,
     ExtensionHeader,
+    FragmentHeader,
+    IcmpHeader,
     Ipv4Header,
     Ipv6Header,
     NdLinkLayerOption,
@@ -154,11 +158,42 @@ impl<T: Header> Buffer<T> {
 #[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
 pub(crate) fn store<T: Header>(ctx: *mut xdp_md, offset: usize, value: &T) -> Option<()> {
     let length = size_of::<T>() as u32;
-    let bytes = (&raw const *value).cast_mut().cast();
-    // SAFETY: the kernel reads `length` bytes of `value`; it takes a pointer to mutable bytes for
-    // historical reasons only.
-    let failed = unsafe { bpf_xdp_store_bytes(ctx, offset as u32, bytes, length) };
+    // Aligned, as the verifier wants all that is written to the stack.
+    let mut buffer = Buffer(MaybeUninit::new(*value));
+    // SAFETY: the kernel reads `length` bytes, which is the size of the buffer; it takes a pointer
+    // to mutable bytes for historical reasons only.
+    let failed =
+        unsafe { bpf_xdp_store_bytes(ctx, offset as u32, buffer.0.as_mut_ptr().cast(), length) };
     if failed == 0 { Some(()) } else { None }
+}
+
+/// Adds the `N` bytes at this offset to a checksum; `None` if the frame's first part is too short.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the helper takes and gives 32 bits")]
+pub(crate) fn add_to<const N: usize>(
+    ctx: *mut xdp_md,
+    offset: usize,
+    sum: Checksum,
+) -> Option<Checksum> {
+    /// Most that the helper takes at once.
+    const MOST: usize = 512;
+    const { assert!(N.is_multiple_of(4)) };
+    let frame = Frame::of(ctx);
+    if frame.start + offset + N > frame.end {
+        return None;
+    }
+    let mut total = 0;
+    let mut done = 0;
+    while done < N {
+        let part = if N - done > MOST { MOST } else { N - done };
+        let bytes = (frame.start + offset + done) as *mut u32;
+        // SAFETY: the helper reads `part` bytes, which lie before the end, compared above; and none
+        // at the null pointer.
+        total = unsafe { bpf_csum_diff(null_mut(), 0, bytes, part as u32, total as u32) };
+        done += part;
+    }
+    // A sum of 16-bit words in the order of memory, perhaps not folded.
+    Some(sum.add_bytes((total as u32).to_ne_bytes()))
 }
 
 /// Reads a field from the stack that a function which is not inlined has written there, with a load

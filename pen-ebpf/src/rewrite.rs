@@ -3,11 +3,13 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use pen_common::abi::{Backend, Service};
 use pen_common::net::Stations;
+use pen_common::tunnel;
 use pen_common::verdict::{Counter, Forward, Verdict};
 
-use crate::encap;
+use crate::ip::{self, IP};
 use crate::maps::{self, TX};
 use crate::packet::{self, Frame};
+use crate::{encap, icmp};
 
 /// Carries out what was decided about an IP packet.
 #[inline(always)]
@@ -22,6 +24,17 @@ pub(crate) fn carry_out<const FRAGS: bool>(
         Verdict::Forward(forward) => {
             let length = frame.length();
             let Forward { mode, hash, backend, .. } = *forward;
+            // What is sent back where it came from did fit there. Tunnels have limits of their own.
+            let room = tunnel::room(backend.mtu, 0);
+            if mode == Service::DSR
+                && backend.ifindex != packet::ingress(ctx)
+                && length > IP as u64 + u64::from(room)
+            {
+                let l2 = ip::offset(ctx);
+                if length > l2 as u64 + u64::from(room) {
+                    return icmp::too_big(ctx, l2, room);
+                }
+            }
             let counter = to_backend(ctx, mode, hash, backend);
             if matches!(counter, Counter::Transmit | Counter::Redirect) {
                 maps::count_forwarded(forward.service, forward.id, length);

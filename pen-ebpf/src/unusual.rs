@@ -1,15 +1,15 @@
 //! TCP and UDP whose header is not where it usually is, because of IPv4 options or IPv6 extension
-//! headers; and what has none, to be counted as what it is. Called for our own addresses only. Reads
-//! with the kernel's help at any offset.
+//! headers, or because an ICMP error quotes it; and what has none, to be counted as what it is. Called
+//! for our own addresses only. Reads with the kernel's help at any offset.
 
 use aya_ebpf::bindings::xdp_md;
 use pen_common::forward::Flow;
 use pen_common::net::{Ipv4Header, Ipv6Header, protocol};
 use pen_common::verdict::PassReason;
 
-use crate::extension;
 use crate::ip::Ports;
 use crate::packet::{Buffer, Frame};
+use crate::{extension, icmp};
 
 /// Reads the flow of the IPv4 packet at `l2`, besides its source address.
 #[inline(never)]
@@ -22,6 +22,9 @@ pub(crate) fn ipv4(ctx: *mut xdp_md, l2: usize, flow: &mut Flow) -> Result<(), P
         return Err(PassReason::PassFragment);
     }
     let length = (ip.total_length.value() as usize).checked_sub(header).ok_or(malformed)?;
+    if ip.protocol == protocol::ICMP {
+        return icmp::quote::ipv4(ctx, l2, l2 + header, length, flow);
+    }
     *flow = ports(ctx, l2 + header, length, ip.protocol)?.of(flow.source, ip.protocol);
     Ok(())
 }
@@ -42,6 +45,9 @@ pub(crate) fn ipv6(ctx: *mut xdp_md, l2: usize, flow: &mut Flow) -> Result<(), P
     }
     let end = payload + ip.payload_length.value() as usize;
     let length = end.checked_sub(offset).ok_or(malformed)?;
+    if protocol == protocol::ICMPV6 {
+        return icmp::quote::ipv6(ctx, l2, offset, length, flow);
+    }
     *flow = ports(ctx, offset, length, protocol)?.of(flow.source, protocol);
     Ok(())
 }

@@ -17,6 +17,7 @@ mod dsr;
 mod emergency;
 mod explain;
 mod health;
+mod icmp;
 mod jumbo;
 mod lab;
 mod links;

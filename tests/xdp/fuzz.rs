@@ -3,12 +3,12 @@
 //! comes again.
 
 use pen_common::net::protocol;
-use pen_ctl::engine::tables::Tables;
 
 use crate::bench::{Action, Bench};
 use crate::frame::{
     ARP, Arp, IP, IPV4, IPV6, IPV6_PAYLOAD, NONCE, Packet, Solicitation, tagged, usual_packets,
 };
+use crate::icmp::{FAMILIES, V4, V6, replies::narrow, with_echo};
 use crate::rng::Rng;
 use crate::tunnel::{TUNNELS, through_tunnels};
 use crate::world::{VIP_MAC, VIP4, VIP6, by_client, usual};
@@ -29,7 +29,9 @@ fn is_for_us(frame: &[u8]) -> bool {
     match ethertype(l2 - 2) {
         IPV4 => at(l2 + 16, &VIP4.octets()),
         ARP => l2 == IP && at(IP + 24, &VIP4.octets()),
-        IPV6 if l2 == IP && at(IP + 6, &[protocol::ICMPV6]) => at(IPV6_PAYLOAD + 8, &VIP6.octets()),
+        IPV6 if l2 == IP && at(IP + 6, &[protocol::ICMPV6]) && at(IPV6_PAYLOAD, &[135]) => {
+            at(IPV6_PAYLOAD + 8, &VIP6.octets())
+        }
         IPV6 => at(l2 + 24, &VIP6.octets()),
         _ => false,
     }
@@ -43,12 +45,11 @@ fn fuzz(seed: u64, mut make: impl FnMut(&mut Rng) -> Vec<u8>) -> u64 {
     [by_client(usual())]
         .into_iter()
         .chain(modes)
-        .map(|tables| run(tables, &mut rng, &mut make))
+        .map(|tables| run(Bench::new(with_echo(tables)), &mut rng, &mut make))
         .sum()
 }
 
-fn run(tables: Tables, rng: &mut Rng, make: &mut impl FnMut(&mut Rng) -> Vec<u8>) -> u64 {
-    let mut bench = Bench::new(tables);
+fn run(mut bench: Bench, rng: &mut Rng, make: &mut impl FnMut(&mut Rng) -> Vec<u8>) -> u64 {
     let before = bench.total();
     let mut handled = 0;
     for number in 0..FRAMES {
@@ -79,12 +80,20 @@ fn templates() -> Vec<Vec<u8>> {
         ask.clone().options(&[]).frame(),
         ask.options(&[NONCE; 2].concat()).frame(),
         Packet::other(VIP4, 1, &[8; 64]).frame(),
+        V4.ping(&[7; 40]).frame(),
+        tagged(&V6.ping(&[7; 40]).frame(), 0x8100),
         tagged(&Packet::tcp(VIP4, 80).frame(), 0x8100),
         tagged(&tagged(&Packet::udp(VIP6, 53).frame(), 0x8100), 0x88a8),
         Packet::tcp(VIP4, 80).options(&[1; 40]).frame(),
         Packet::tcp(VIP6, 80).extended(&[(0, &[0; 6]), (43, &[0; 22]), (60, &[0; 6])]).frame(),
         tagged(&Packet::udp(VIP6, 53).extended(&[(60, &[0_u8; 6][..]); 8]).frame(), 0x8100),
     ]);
+    for family in FAMILIES {
+        for (protocol, port) in [(protocol::TCP, 80), (protocol::UDP, 53)] {
+            let quote = family.answer(protocol, port, 40000);
+            frames.push(family.error(family.errors[0], &quote).frame());
+        }
+    }
     frames
 }
 
@@ -110,23 +119,40 @@ fn random_bytes_never_abort() {
     });
 }
 
+/// One of the templates with up to three faults.
+fn spoilt(templates: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+    let mut frame = templates[rng.below(templates.len())].clone();
+    for _ in 0..rng.below(4) {
+        let at = rng.below(frame.len());
+        match rng.below(4) {
+            0 => frame[at] = rng.byte(),
+            1 => frame[at] ^= 1 << rng.below(8),
+            2 => frame.truncate(at.max(IP)),
+            _ => frame.extend((0..at).map(|_| 0)),
+        }
+    }
+    frame
+}
+
 #[test]
 fn right_frames_with_random_faults_never_abort() {
     let templates = templates();
-    let handled = fuzz(0xb1a5, |rng| {
-        let mut frame = templates[rng.below(templates.len())].clone();
-        for _ in 0..rng.below(4) {
-            let at = rng.below(frame.len());
-            match rng.below(4) {
-                0 => frame[at] = rng.byte(),
-                1 => frame[at] ^= 1 << rng.below(8),
-                2 => frame.truncate(at.max(IP)),
-                _ => frame.extend((0..at).map(|_| 0)),
-            }
+    let handled = fuzz(0xb1a5, |rng| spoilt(&templates, rng));
+    assert!(handled > FRAMES, "only {handled} frames were forwarded or answered");
+}
+
+#[test]
+fn nor_do_they_in_the_program_for_fragments_where_some_are_too_big() {
+    let templates = templates();
+    let bench = Bench::with_frags(with_echo(narrow(90)));
+    let handled = run(bench, &mut Rng::new(0xf7a6), &mut |rng| {
+        let mut frame = spoilt(&templates, rng);
+        if rng.below(8) == 0 {
+            frame.extend((0..rng.below(9000)).map(|_| 0));
         }
         frame
     });
-    assert!(handled > FRAMES, "only {handled} frames were forwarded or answered");
+    assert!(handled > FRAMES / 4, "only {handled} frames were forwarded or answered");
 }
 
 #[test]

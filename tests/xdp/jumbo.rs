@@ -5,7 +5,9 @@ use pen_common::verdict::Counter;
 use pen_ctl::io::dataplane::Build;
 
 use crate::bench::Bench;
-use crate::frame::{patch, usual_packets};
+use crate::frame::{IP, Packet, patch, usual_packets};
+use crate::icmp::replies::{assert_told, narrow};
+use crate::icmp::{FAMILIES, with_echo};
 use crate::pass::all_frames;
 use crate::world::{empty, usual};
 
@@ -34,7 +36,7 @@ fn both_programs_are_far_from_the_limits_of_the_verifier() {
 
 #[test]
 fn the_program_for_fragments_does_with_short_frames_what_the_other_does() {
-    for tables in [usual(), empty()] {
+    for tables in [with_echo(usual()), empty()] {
         let mut linear = Bench::new(tables.clone());
         let mut frags = Bench::with_frags(tables);
         for (what, frame, _) in all_frames() {
@@ -83,5 +85,29 @@ fn a_long_frame_for_another_address_passes() {
         let frame = packet.clone().data(&data(DATA)).frame();
         bench.ends_in(Counter::PassNotOurs, &frame, what);
         bench.ends_in(Counter::PassEthertype, &patch(&frame, 12, &[0x88, 0x47]), what);
+    }
+}
+
+#[test]
+fn a_long_echo_request_is_answered_with_all_its_data() {
+    let mut bench = Bench::with_frags(with_echo(usual()));
+    for family in FAMILIES {
+        let request = family.ping(&data(DATA)).frame();
+        let outcome = bench.run(&request);
+        assert_eq!(outcome.counter, Counter::EchoReply);
+        crate::icmp::assert_right(&family, &outcome.frame[IP..]);
+        let message = IP + family.header;
+        assert_eq!(outcome.frame[message + 4..], request[message + 4..]);
+    }
+}
+
+#[test]
+fn a_long_frame_that_is_too_big_is_answered_like_a_short_one() {
+    let mut bench = Bench::with_frags(narrow(1500));
+    for family in FAMILIES {
+        let frame = Packet::udp(family.vip, 53).data(&data(DATA)).frame();
+        let outcome = bench.run(&frame);
+        assert_eq!(outcome.counter, Counter::TooBigReply);
+        assert_told(&family, IP, &frame, &outcome.frame, 1500);
     }
 }

@@ -13,6 +13,7 @@ mod dsr;
 mod frame;
 mod fuzz;
 mod generator;
+mod icmp;
 mod interfaces;
 mod jumbo;
 mod limits;

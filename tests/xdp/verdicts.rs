@@ -10,8 +10,8 @@ use pen_ctl::engine::tables::{Prefix, Tables};
 
 use crate::bench::Bench;
 use crate::frame::{Arp, IP, Packet, Solicitation, patch};
+use crate::icmp::{V4, replies::narrow, with_echo};
 use crate::interfaces::{Wires, with_wires};
-use crate::tunnel::{To, through_tunnels};
 use crate::world::{CLIENT4, VIP4, VIP6, one_service, usual};
 
 /// Tables and a frame that end in this counter.
@@ -80,10 +80,8 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
             (tables, frame)
         }
         Counter::DropTooBig => {
-            let mut tables = through_tunnels(usual(), Service::IPIP, To::V4);
-            for backend in tables.backends.values_mut() {
-                backend.mtu = 59;
-            }
+            let mut tables = narrow(30);
+            tables.cfg.icmp_per_second = 0;
             (tables, frame)
         }
         Counter::Transmit => (usual(), frame),
@@ -94,6 +92,8 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
         }
         Counter::ArpReply => (usual(), Arp::who_has(VIP4).frame()),
         Counter::NdReply => (usual(), Solicitation::who_has(VIP6).frame()),
+        Counter::EchoReply => (with_echo(usual()), V4.ping(&[]).frame()),
+        Counter::TooBigReply => (narrow(30), frame),
     }
 }
 

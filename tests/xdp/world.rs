@@ -97,7 +97,6 @@ pub(crate) fn new_backend(id: u32, service: u32, weight: u32) -> Backend {
         port: Be16::new(80),
         source_mac: MacAddr([2, 0x50, 0, 0, high, low]),
         ifindex: NIC,
-        mtu: 1500,
         state: Backend::UP,
         generation: 1,
         service,

@@ -315,7 +315,7 @@ fn why_drop(reason: DropReason) -> String {
         DropReason::DropAcl => "the access list of the address denies the source".to_owned(),
         DropReason::DropRate => "the source opens connections too fast".to_owned(),
         DropReason::DropRewrite => "the frame cannot be rewritten".to_owned(),
-        DropReason::DropTooBig => "too long for a tunnel".to_owned(),
+        DropReason::DropTooBig => "too big for the way to the backend".to_owned(),
     }
 }
 

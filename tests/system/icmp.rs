@@ -1,0 +1,102 @@
+//! ICMP between real kernels: a virtual address that answers "ping", and errors that find their way
+//! to the server whose packets they are about.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr, UdpSocket},
+};
+
+use pen_tests::{Lab, Netns, Protocol, VIP4, VIP6, process::SHORT, server::HTTP_PORT, wait_until};
+
+use crate::stage::{Stage, over_all, usual, vips};
+
+/// Pings an address twice, with this much data: whether both were answered.
+fn pings(stage: &Stage, address: IpAddr, data: &str) -> bool {
+    let address = address.to_string();
+    let args = ["-n", "-c", "2", "-i", "0.01", "-W", "1", "-s", data, &address];
+    let output = stage.client().output("ping", args).unwrap();
+    assert!(!output.stdout.contains("wrong data"), "{}", output.stdout);
+    output.stdout.contains(" 0% packet loss")
+}
+
+#[test]
+fn a_virtual_address_answers_pings_if_it_is_set_to() {
+    let lab = Lab::builder().build().unwrap();
+    let stage = Stage::in_lab(lab, |lab| {
+        let mut config = usual(lab);
+        config.vips.retain(|(address, _)| *address == VIP6);
+        let v4 = format!("[[vip]]\naddress = \"{VIP4}\"\ninterface = \"eth0\"\necho = true\n");
+        config.extra(&v4)
+    });
+    for data in ["0", "56", "1472"] {
+        assert!(pings(&stage, VIP4, data), "{data} bytes");
+    }
+    assert!(!pings(&stage, VIP6, "56"), "its echo is off");
+    assert_eq!(stage.pend.counter("echo-reply").unwrap(), 6);
+    assert_eq!(stage.pend.counter("pass-protocol").unwrap(), 2);
+}
+
+#[test]
+fn an_ipv6_virtual_address_answers_pings_too() {
+    let lab = Lab::builder().build().unwrap();
+    let stage = Stage::in_lab(lab, |lab| {
+        let mut config = usual(lab);
+        config.vips.retain(|(address, _)| *address == VIP4);
+        let v6 = format!("[[vip]]\naddress = \"{VIP6}\"\ninterface = \"eth0\"\necho = true\n");
+        config.extra(&v6)
+    });
+    for data in ["0", "56", "1452"] {
+        assert!(pings(&stage, VIP6, data), "{data} bytes");
+    }
+    assert_eq!(stage.pend.counter("echo-reply").unwrap(), 6);
+}
+
+/// A client that is gone answers with "port unreachable", to the virtual address from which the
+/// answer came. The server's kernel must hear it.
+#[test]
+fn a_server_hears_that_its_client_is_gone() {
+    const PORT: u16 = 9999;
+    let stage = Stage::in_lab(Lab::builder().build().unwrap(), |lab| {
+        [("late", VIP4), ("late6", VIP6)].into_iter().fold(vips(), |config, (name, vip)| {
+            let at = SocketAddr::new(vip, PORT);
+            config.service(over_all(lab, name, at, Protocol::Udp, HTTP_PORT))
+        })
+    });
+    // By default a host sends one error a second to the same address.
+    for limit in ["net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"] {
+        stage.client().sysctl(limit, "0").unwrap();
+    }
+    for vip in [VIP4, VIP6] {
+        let at = SocketAddr::new(vip, PORT);
+        // Several, so that they are spread over the servers.
+        for _ in 0..12 {
+            let bind = |netns: &Netns, at: SocketAddr| {
+                let socket = netns.run(|| UdpSocket::bind(at)).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                socket
+            };
+            let servers: Vec<UdpSocket> =
+                stage.lab.backends.iter().map(|backend| bind(&backend.netns, at)).collect();
+            let own = SocketAddr::new(stage.lab.client().address_like(vip), 0);
+            let client = bind(stage.client(), own);
+            client.send_to(b"hello", at).unwrap();
+            let (server, from) = wait_until(SHORT, "the datagram arrives", || {
+                servers.iter().find_map(|server| {
+                    let (_, from) = server.recv_from(&mut [0; 9]).ok()?;
+                    Some((server, from))
+                })
+            })
+            .unwrap();
+            drop(client);
+            server.connect(from).unwrap();
+            server.send(b"anybody there?").unwrap();
+            wait_until(SHORT, "the server hears of it", || {
+                let error = server.recv(&mut [0; 9]).unwrap_err();
+                (error.kind() == ErrorKind::ConnectionRefused).then_some(())
+            })
+            .map_err(|error| stage.pend.with_log(&error))
+            .unwrap();
+        }
+    }
+    assert_eq!(stage.pend.counter("pass-protocol").unwrap(), 0);
+}
