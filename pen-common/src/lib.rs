@@ -7,8 +7,8 @@
 //! * Whatever crosses between kernel and userspace is in [`abi`]: `repr(C)`, fixed-width integers
 //!   and byte arrays, padding named and zero, sizes asserted at compile time. No `bool`, `enum` or
 //!   `Option` crosses.
-//! * Whatever is decided about a packet is decided in [`forward`]; it sees maps only through
-//!   [`forward::Lookup`].
+//! * Whatever is decided about a packet is decided in [`forward`], and about ICMP in [`icmp`]; both
+//!   see maps only through [`forward::Lookup`].
 //! * Any change of a map's layout raises [`ABI_VERSION`], and with it the folder of the pins, so
 //!   that an old program never reads a new map.
 #![no_std]
