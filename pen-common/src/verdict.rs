@@ -137,6 +137,15 @@ counters! {
         DropRate = "drop-rate",
         /// The packet is too long for a tunnel to its backend.
         DropTooBig = "drop-too-big",
+        /// The flow has no translation and none could be made: too many new ones in this second, no
+        /// room, or a RST of a flow that is not known.
+        DropNoEntry = "drop-no-entry",
+        /// Every port that was tried for masquerading is in use.
+        DropNoPort = "drop-no-port",
+        /// The client talks from the same port to the same backend through another service.
+        DropNatConflict = "drop-nat-conflict",
+        /// The packet has reached its last hop.
+        DropTtl = "drop-ttl",
     }
     done {
         /// Sent to a backend on the interface that the frame came from.
@@ -147,6 +156,12 @@ counters! {
         ArpReply = "arp-reply",
         /// Neighbour solicitation answered.
         NdReply = "nd-reply",
+        /// An answer, translated back, sent on the interface that it came from.
+        ReturnTransmit = "return-transmit",
+        /// An answer, translated back, sent on another interface.
+        ReturnRedirect = "return-redirect",
+        /// An answer, translated back and left to the kernel's routing.
+        ReturnStack = "return-stack",
     }
 }
 

@@ -7,6 +7,7 @@ use pen_common::verdict::{Counter, Forward, Verdict};
 
 use crate::encap;
 use crate::maps::{self, TX};
+use crate::nat;
 use crate::packet::{self, Frame};
 
 /// Carries out what was decided about an IP packet.
@@ -17,17 +18,20 @@ pub(crate) fn carry_out(ctx: *mut xdp_md, verdict: &Verdict<'_>) -> Counter {
         Verdict::Drop(reason) => reason.counter(),
         Verdict::Forward(forward) => {
             let length = Frame::of(ctx).length();
-            let Forward { mode, hash, backend, .. } = *forward;
-            let counter = to_backend(ctx, mode, hash, backend);
+            let Forward { service, id, mode, hash, backend, .. } = *forward;
+            let counter = match mode {
+                Service::NAT | Service::MASQUERADE => nat::forward(ctx, service, id, mode),
+                _ => to_backend(ctx, mode, hash, backend),
+            };
             if matches!(counter, Counter::Transmit | Counter::Redirect) {
-                maps::count_forwarded(forward.service, forward.id, length);
+                maps::count_forwarded(service, id, length);
             }
             counter
         }
     }
 }
 
-/// Sends an IP packet, which is all there, to a backend in this mode.
+/// Sends an IP packet, which is all there, unchanged to a backend in this mode.
 #[inline(always)]
 pub(crate) fn to_backend(ctx: *mut xdp_md, mode: u8, hash: u64, backend: &Backend) -> Counter {
     match mode {
@@ -40,7 +44,7 @@ pub(crate) fn to_backend(ctx: *mut xdp_md, mode: u8, hash: u64, backend: &Backen
 /// Mode `dsr`: the packet itself stays as it is, the frame goes to the backend's station. The
 /// answer goes from the backend straight to the client.
 #[inline(always)]
-fn direct_return(ctx: *mut xdp_md, backend: &Backend) -> Counter {
+pub(crate) fn direct_return(ctx: *mut xdp_md, backend: &Backend) -> Counter {
     if address(&Frame::of(ctx), backend).is_none() {
         return Counter::DropRewrite;
     }
