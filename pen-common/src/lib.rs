@@ -22,6 +22,7 @@ pub mod hash;
 pub mod icmp;
 pub mod limit;
 pub mod moment;
+pub mod nat;
 pub mod net;
 #[cfg(feature = "user")]
 mod pod;

@@ -316,6 +316,24 @@ impl Ipv4Header {
     }
 }
 
+/// End of an IPv4 header, from the time to live on: what a translation changes. Aligned, because it
+/// is put together on the stack.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+pub struct Ipv4Tail {
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Header checksum.
+    pub checksum: Be16,
+    /// Source address.
+    pub source: [u8; 4],
+    /// Destination address.
+    pub destination: [u8; 4],
+}
+const _: () = assert!(size_of::<Ipv4Tail>() == 12);
+
 /// IPv6 header (RFC 8200 section 3).
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -334,6 +352,21 @@ pub struct Ipv6Header {
     pub destination: [u8; 16],
 }
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
+
+/// An IPv6 header, aligned, because it is put together on the stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct AlignedIpv6Header {
+    /// Version, traffic class, flow label, payload length, next header.
+    pub start: [u8; 7],
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+}
+const _: () = assert!(size_of::<AlignedIpv6Header>() == 40);
 
 /// Start of an IPv6 extension header; of a fragment header the length is always 0.
 #[repr(C)]

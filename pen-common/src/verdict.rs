@@ -138,6 +138,15 @@ counters! {
         /// The packet is too big for the way to its backend, and its sender is not told: too many
         /// were in this second, or it is none that is answered.
         DropTooBig = "drop-too-big",
+        /// The flow has no translation and none could be made: too many new ones in this second, no
+        /// room, or a RST of a flow that is not known.
+        DropNoEntry = "drop-no-entry",
+        /// Every port that was tried for masquerading is in use.
+        DropNoPort = "drop-no-port",
+        /// The client talks from the same port to the same backend through another service.
+        DropNatConflict = "drop-nat-conflict",
+        /// The packet has reached its last hop.
+        DropTtl = "drop-ttl",
     }
     done {
         /// Sent to a backend on the interface that the frame came from.
@@ -152,6 +161,12 @@ counters! {
         EchoReply = "echo-reply",
         /// A packet that is too big for the way to its backend was answered with an ICMP error.
         TooBigReply = "too-big-reply",
+        /// An answer, translated back, sent on the interface that it came from.
+        ReturnTransmit = "return-transmit",
+        /// An answer, translated back, sent on another interface.
+        ReturnRedirect = "return-redirect",
+        /// An answer, translated back and left to the kernel's routing.
+        ReturnStack = "return-stack",
     }
 }
 

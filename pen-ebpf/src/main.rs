@@ -11,15 +11,20 @@
 #![expect(missing_docs, unreachable_pub, reason = "the macro `xdp` makes a public function")]
 
 mod arp;
+mod back;
 mod encap;
 mod extension;
 mod frag;
+mod head;
 mod icmp;
 mod ip;
 mod maps;
+mod nat;
 mod nd;
 mod packet;
+mod plain;
 mod rewrite;
+mod route;
 mod unusual;
 
 use aya_ebpf::{
@@ -88,20 +93,26 @@ fn action(counter: Counter) -> u32 {
         | Counter::PassOptions
         | Counter::PassProtocol
         | Counter::PassNoService
-        | Counter::PassNeighbour => xdp_action::XDP_PASS,
+        | Counter::PassNeighbour
+        | Counter::ReturnStack => xdp_action::XDP_PASS,
         Counter::DropNoBackend
         | Counter::DropNoTable
         | Counter::DropRewrite
         | Counter::DropStubborn
         | Counter::DropAcl
         | Counter::DropTooBig
-        | Counter::DropRate => xdp_action::XDP_DROP,
+        | Counter::DropRate
+        | Counter::DropNoEntry
+        | Counter::DropNoPort
+        | Counter::DropNatConflict
+        | Counter::DropTtl => xdp_action::XDP_DROP,
         Counter::Transmit
         | Counter::ArpReply
         | Counter::NdReply
         | Counter::EchoReply
-        | Counter::TooBigReply => xdp_action::XDP_TX,
-        Counter::Redirect => xdp_action::XDP_REDIRECT,
+        | Counter::TooBigReply
+        | Counter::ReturnTransmit => xdp_action::XDP_TX,
+        Counter::Redirect | Counter::ReturnRedirect => xdp_action::XDP_REDIRECT,
     }
 }
 

@@ -2,11 +2,11 @@
 #![expect(unsafe_code, reason = "hash look-ups and counters go through pointers into maps")]
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_EXIST},
+    bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST, xdp_md},
     btf_maps::{
         Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie,
     },
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_fib_lookup, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use pen_common::{
@@ -20,9 +20,13 @@ use pen_common::{
     forward::Lookup,
     hash, limit,
     moment::Moment,
+    nat::{Job, Translations},
     net::Addr,
     verdict::{Counter, MAX_COUNTERS},
 };
+
+use crate::head::Head;
+use crate::route::Route;
 
 /// `BPF_F_NO_PREALLOC`: memory for what is used, not for the most that may be.
 const NO_PREALLOC: usize = 1;
@@ -61,16 +65,27 @@ static FLOWS: LruHashMap<FlowKey, Record, { DEFAULT_FLOWS as usize }> = LruHashM
 #[btf_map]
 static CLIENTS: LruHashMap<ClientKey, Record, { DEFAULT_CLIENTS as usize }> = LruHashMap::new();
 #[btf_map]
-pub(crate) static NAT: LruHashMap<Tuple, Translation, { DEFAULT_TRANSLATIONS as usize }> =
-    LruHashMap::new();
+static NAT: LruHashMap<Tuple, Translation, { DEFAULT_TRANSLATIONS as usize }> = LruHashMap::new();
 #[btf_map]
-pub(crate) static FRAGS: LruHashMap<FragKey, Frag, { MAX_FRAGS as usize }> = LruHashMap::new();
+static FRAGS: LruHashMap<FragKey, Frag, { MAX_FRAGS as usize }> = LruHashMap::new();
 #[btf_map]
 static ACL: LpmTrie<AclKey, u32, { MAX_PREFIXES as usize }, NO_PREALLOC> = LpmTrie::new();
 #[btf_map]
 static RATE: LruHashMap<RateKey, u64, { MAX_SOURCES as usize }> = LruHashMap::new();
 #[btf_map]
 static VALVES: PerCpuArray<Window, { VALVE_COUNT as usize }> = PerCpuArray::new();
+
+/// Working memory of this CPU. Neither pinned nor shared: it means nothing after a run.
+#[btf_map]
+static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
+
+/// What is too large for the stack, of which a chain of calls has 512 bytes together.
+#[repr(C)]
+pub(crate) struct Desk {
+    pub(crate) head: Head,
+    pub(crate) job: Job,
+    pub(crate) route: Route,
+}
 
 /// The maps as `forward::decide` sees them.
 pub(crate) struct Maps;
@@ -197,6 +212,95 @@ fn admit(vip: u32, syn_interval_ns: u32, source: &Addr) -> bool {
         }
         None => false,
     }
+}
+
+impl Translations for Maps {
+    #[inline(always)]
+    fn translation(&self, ends: &Tuple, into: &mut Translation) -> bool {
+        // SAFETY: as in `addr`.
+        match unsafe { NAT.get(ends) } {
+            Some(found) => {
+                *into = *found;
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn may_translate(&self) -> bool {
+        passes(Valve::Records, self.now())
+    }
+
+    /// Two CPUs that find the same void entry within the same nanoseconds may both take it. The
+    /// later one has it then; the flow of the other one finds out within a second.
+    #[inline(always)]
+    fn occupy(&self, ends: &Tuple, entry: &Translation, void: Option<Moment>) -> bool {
+        let Some(void) = void else {
+            return NAT.insert(ends, entry, u64::from(BPF_NOEXIST)).is_ok();
+        };
+        // SAFETY: as in `addr`.
+        match unsafe { NAT.get(ends) } {
+            Some(found) if found.last_seen_ns != void.0 => false,
+            _ => self.translate(ends, entry),
+        }
+    }
+
+    #[inline(always)]
+    fn translate(&self, ends: &Tuple, entry: &Translation) -> bool {
+        NAT.insert(ends, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    /// A flag that another CPU sets at the same time may be lost: then the entry lives until its
+    /// service's time is over.
+    #[inline(always)]
+    fn touch(&self, ends: &Tuple, flags: u32, now: Moment) {
+        if let Some(found) = NAT.get_ptr_mut(ends) {
+            // SAFETY: two aligned words; whoever's entry it is by now was in use just now.
+            unsafe {
+                (*found).flags |= flags;
+                (*found).last_seen_ns = now.0;
+            }
+        }
+    }
+}
+
+/// The working memory, as somebody else left it.
+#[inline(always)]
+pub(crate) fn desk() -> Option<&'static mut Desk> {
+    // SAFETY: it is this CPU's, and an XDP program is not interrupted by another one on its CPU.
+    // Every stage asks once, and calls none that asks while it holds it.
+    DESK.get_ptr_mut(0).map(|desk| unsafe { &mut *desk })
+}
+
+/// Asks the kernel's routing where a packet goes, and fills the answer in; one of the helper's
+/// results, `BPF_FIB_LKUP_RET_SUCCESS` among them.
+#[inline(always)]
+pub(crate) fn find_route(ctx: *mut xdp_md, route: &mut Route) -> i64 {
+    const LENGTH: i32 = size_of::<Route>() as i32;
+    // SAFETY: `Route` has the layout of the helper's parameter and is plain bytes, any of which it
+    // may overwrite.
+    unsafe { bpf_fib_lookup(ctx.cast(), (&raw mut *route).cast(), LENGTH, 0) }
+}
+
+/// Where the first fragment of a datagram went.
+#[inline(always)]
+pub(crate) fn fragment(key: &FragKey) -> Option<Frag> {
+    // SAFETY: as in `Maps::addr`.
+    unsafe { FRAGS.get(key) }.copied()
+}
+
+/// Remembers where the first fragment of a datagram went. If that cannot be, the others are not
+/// found, and pass.
+#[inline(always)]
+pub(crate) fn remember_fragment(key: &FragKey, frag: &Frag) {
+    let _ = FRAGS.insert(key, frag, u64::from(BPF_ANY));
+}
+
+/// Whether any service translates addresses: then a packet to anybody may be an answer.
+#[inline(always)]
+pub(crate) fn translates() -> bool {
+    CFG.get(0).is_some_and(|cfg| cfg.flags & Cfg::NAT != 0)
 }
 
 /// Whether one more may pass through a valve in this second, on this CPU.

@@ -20,25 +20,42 @@ use aya_ebpf::{
 use pen_common::csum::Checksum;
 use pen_common::icmp::IcmpHeader;
 use pen_common::net::{
-    ArpPacket, Be16, EthHeader, ExtensionHeader, FragmentHeader, Ipv4Header, Ipv6Header,
-    NdLinkLayerOption, NdMessage, Stations, TcpHeader, UdpHeader, VlanTag,
+    AlignedIpv6Header, ArpPacket, Be16, EthHeader, ExtensionHeader, FragmentHeader, Ipv4Header,
+    Ipv4Tail, Ipv6Header, NdLinkLayerOption, NdMessage, Stations, TcpHeader, UdpHeader, VlanTag,
 };
+
+/// Bytes that can be copied into a packet.
+///
+/// # Safety
+///
+/// No padding.
+pub(crate) unsafe trait Bytes: Copy {}
 
 /// A header as it stands in a packet.
 ///
 /// # Safety
 ///
 /// Alignment 1, no padding, any bytes are valid.
-pub(crate) unsafe trait Header: Copy {}
+pub(crate) unsafe trait Header: Bytes {}
+
+macro_rules! bytes {
+    ($($ty:ty),+) => {$(
+        // SAFETY: `repr(C)` of integers and byte arrays; sizes are asserted beside the types, so
+        // there is no padding.
+        unsafe impl Bytes for $ty {}
+    )+};
+}
 
 macro_rules! headers {
     ($($ty:ty),+) => {$(
+        bytes!($ty);
         const _: () = assert!(align_of::<$ty>() == 1);
-        // SAFETY: `repr(C)` of byte arrays and integers of one byte; alignment asserted above and
-        // sizes beside the types, so there is no padding.
+        // SAFETY: as for `bytes`; alignment asserted above.
         unsafe impl Header for $ty {}
     )+};
 }
+
+bytes!(AlignedIpv6Header, Ipv4Tail);
 
 headers!(
     ArpPacket,
@@ -153,10 +170,22 @@ impl<T: Header> Buffer<T> {
     }
 }
 
+/// The same as [`Buffer::load`] into a place that is not on the stack, where fields may be copied
+/// together.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
+pub(crate) fn load_into<T: Header>(ctx: *mut xdp_md, offset: usize, into: &mut T) -> Option<()> {
+    let length = size_of::<T>() as u32;
+    // SAFETY: the kernel writes `length` bytes to `into`, which is that long, or fails; a `Header` is
+    // valid whatever they are.
+    let failed = unsafe { bpf_xdp_load_bytes(ctx, offset as u32, (&raw mut *into).cast(), length) };
+    if failed == 0 { Some(()) } else { None }
+}
+
 /// Writes a header at any offset; `None` and nothing written if the frame is too short.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a frame has at most 64 KiB")]
-pub(crate) fn store<T: Header>(ctx: *mut xdp_md, offset: usize, value: &T) -> Option<()> {
+pub(crate) fn store<T: Bytes>(ctx: *mut xdp_md, offset: usize, value: &T) -> Option<()> {
     let length = size_of::<T>() as u32;
     // Aligned, as the verifier wants all that is written to the stack.
     let mut buffer = Buffer(MaybeUninit::new(*value));

@@ -8,6 +8,7 @@ use pen_common::verdict::{Counter, Forward, Verdict};
 
 use crate::ip::{self, IP};
 use crate::maps::{self, TX};
+use crate::nat;
 use crate::packet::{self, Frame};
 use crate::{encap, icmp};
 
@@ -23,10 +24,10 @@ pub(crate) fn carry_out<const FRAGS: bool>(
         Verdict::Drop(reason) => reason.counter(),
         Verdict::Forward(forward) => {
             let length = frame.length();
-            let Forward { mode, hash, backend, .. } = *forward;
+            let Forward { service, id, mode, hash, backend, .. } = *forward;
             // What is sent back where it came from did fit there. Tunnels have limits of their own.
             let room = tunnel::room(backend.mtu, 0);
-            if mode == Service::DSR
+            if !matches!(mode, Service::IPIP | Service::GUE)
                 && backend.ifindex != packet::ingress(ctx)
                 && length > IP as u64 + u64::from(room)
             {
@@ -35,16 +36,19 @@ pub(crate) fn carry_out<const FRAGS: bool>(
                     return icmp::too_big(ctx, l2, room);
                 }
             }
-            let counter = to_backend(ctx, mode, hash, backend);
+            let counter = match mode {
+                Service::NAT | Service::MASQUERADE => nat::forward(ctx, service, id, mode),
+                _ => to_backend(ctx, mode, hash, backend),
+            };
             if matches!(counter, Counter::Transmit | Counter::Redirect) {
-                maps::count_forwarded(forward.service, forward.id, length);
+                maps::count_forwarded(service, id, length);
             }
             counter
         }
     }
 }
 
-/// Sends an IP packet, which is all there, to a backend in this mode.
+/// Sends an IP packet, which is all there, unchanged to a backend in this mode.
 #[inline(always)]
 pub(crate) fn to_backend(ctx: *mut xdp_md, mode: u8, hash: u64, backend: &Backend) -> Counter {
     match mode {
@@ -57,7 +61,7 @@ pub(crate) fn to_backend(ctx: *mut xdp_md, mode: u8, hash: u64, backend: &Backen
 /// Mode `dsr`: the packet itself stays as it is, the frame goes to the backend's station. The
 /// answer goes from the backend straight to the client.
 #[inline(always)]
-fn direct_return(ctx: *mut xdp_md, backend: &Backend) -> Counter {
+pub(crate) fn direct_return(ctx: *mut xdp_md, backend: &Backend) -> Counter {
     if address(&Frame::of(ctx), backend).is_none() {
         return Counter::DropRewrite;
     }

@@ -9,16 +9,17 @@ use pen_common::verdict::Counter;
 use pen_ctl::engine::tables::{Prefix, Tables};
 
 use crate::bench::Bench;
-use crate::frame::{Arp, IP, Packet, Solicitation, patch};
+use crate::frame::{Arp, IP, Packet, Solicitation, patch, tagged};
 use crate::icmp::{V4, replies::narrow, with_echo};
 use crate::interfaces::{Wires, with_wires};
-use crate::world::{CLIENT4, VIP4, VIP6, one_service, usual};
+use crate::nat::{RST, flagged, set_mode, with_tables};
+use crate::world::{CLIENT4, VIP4, VIP6, add_service, one_service, uniform, usual};
 
-/// Tables and a frame that end in this counter.
-fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
+/// Tables and a frame that end in this counter; `None` if another frame has to come first.
+fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
     let tcp = Packet::tcp(VIP4, 80);
     let frame = tcp.frame();
-    match counter {
+    Some(match counter {
         Counter::PassEthertype => (usual(), patch(&frame, 12, &[0x88, 0xcc])),
         Counter::PassNotOurs => (usual(), Packet::tcp(CLIENT4, 80).frame()),
         Counter::PassNotMaster => {
@@ -56,7 +57,7 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
             (tables, frame)
         }
         Counter::DropStubborn => {
-            let (mut tables, frame) = example(Counter::DropNoBackend, wires);
+            let (mut tables, frame) = example(Counter::DropNoBackend, wires)?;
             for service in tables.services.values_mut() {
                 service.flags = Service::STUBBORN;
             }
@@ -84,9 +85,16 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
             tables.cfg.icmp_per_second = 0;
             (tables, frame)
         }
+        Counter::DropNoEntry => (masquerading(), flagged(&frame, RST)),
+        Counter::DropNoPort => (masquerading(), frame),
+        Counter::DropTtl => (masquerading(), patch(&frame, IP + 8, &[1])),
+        Counter::DropNatConflict
+        | Counter::ReturnTransmit
+        | Counter::ReturnRedirect
+        | Counter::ReturnStack => return None,
         Counter::Transmit => (usual(), frame),
         Counter::Redirect => {
-            let (mut tables, frame) = example(Counter::DropRewrite, wires);
+            let (mut tables, frame) = example(Counter::DropRewrite, wires)?;
             tables.egress.insert(wires.back);
             (tables, frame)
         }
@@ -94,15 +102,54 @@ fn example(counter: Counter, wires: Wires) -> (Tables, Vec<u8>) {
         Counter::NdReply => (usual(), Solicitation::who_has(VIP6).frame()),
         Counter::EchoReply => (with_echo(usual()), V4.ping(&[]).frame()),
         Counter::TooBigReply => (narrow(30), frame),
+    })
+}
+
+/// Services that masquerade, without a port to do it.
+fn masquerading() -> Tables {
+    let mut tables = usual();
+    for (key, service) in &mut tables.services {
+        service.mode = Service::MASQUERADE;
+        for backend in tables.backends.values_mut().filter(|b| b.service == service.id) {
+            (backend.addr, backend.source) = (key.vip, key.vip);
+        }
     }
+    tables
+}
+
+/// A request of mode `nat`, and then what ends in this counter.
+fn follow_a_request(counter: Counter) {
+    let twin = |tables: &mut Tables| {
+        let id = add_service(tables, VIP4.into(), 81, protocol::TCP, &[1]);
+        set_mode(tables, Service::NAT);
+        tables.slots.insert(0, uniform(1));
+        let service = tables.backends.values_mut().find(|backend| backend.service == id);
+        service.expect("it was just added").addr = Addr::v4([10, 0, 0, 1]);
+    };
+    with_tables(twin, |site| {
+        let request = Packet::tcp(VIP4, 80);
+        let sent = site.request(&request.frame());
+        let answer = site.answer_to(&sent).frame();
+        let (ingress, frame) = match counter {
+            Counter::DropNatConflict => (site.front, Packet::tcp(VIP4, 81).frame()),
+            Counter::ReturnTransmit => (site.front, answer),
+            Counter::ReturnStack => (site.back, tagged(&answer, 0x8100)),
+            _ => (site.back, answer),
+        };
+        assert_eq!(site.bench.run_on(ingress, &frame).counter, counter);
+    });
 }
 
 #[test]
 fn every_counter_has_a_frame_that_ends_in_it() {
     with_wires(|wires| {
         for counter in Counter::ALL {
-            let (tables, frame) = example(*counter, wires);
-            Bench::new(tables).ends_in(*counter, &frame, counter.name());
+            match example(*counter, wires) {
+                Some((tables, frame)) => {
+                    Bench::new(tables).ends_in(*counter, &frame, counter.name());
+                }
+                None => follow_a_request(*counter),
+            }
         }
     });
 }

@@ -314,6 +314,12 @@ fn why_drop(reason: DropReason) -> String {
         }
         DropReason::DropAcl => "the access list of the address denies the source".to_owned(),
         DropReason::DropRate => "the source opens connections too fast".to_owned(),
+        DropReason::DropNoEntry => "no translation of the flow could be made".to_owned(),
+        DropReason::DropNoPort => "every port for masquerading is in use".to_owned(),
+        DropReason::DropNatConflict => {
+            "the client has the same ports through another service".to_owned()
+        }
+        DropReason::DropTtl => "the packet has reached its last hop".to_owned(),
         DropReason::DropRewrite => "the frame cannot be rewritten".to_owned(),
         DropReason::DropTooBig => "too big for the way to the backend".to_owned(),
     }

@@ -1,0 +1,505 @@
+//! Modes `nat` and `masquerade`: with which ends a packet goes on, and which entries that takes.
+//!
+//! | | comes as | goes on as | entries |
+//! |---|---|---|---|
+//! | request, `nat` | client -> service | client -> backend | return |
+//! | request, `masquerade` | client -> service | our address and a port of ours -> backend | request, return |
+//! | answer | backend -> client, or us | service -> client | |
+//!
+//! A return entry is keyed by the answer as it comes from the backend, and says what it becomes. It
+//! is the one that holds the flow's state (time of use, FIN and RST), and it is what two flows can
+//! quarrel about: whoever holds it gets the answers. A request entry, keyed by the request as the
+//! client sent it, only remembers the port.
+//!
+//! Entries are never removed for their age; a void one ([`LINGER_NS`]) counts as none, and whoever
+//! needs its place takes it.
+
+use crate::abi::{Backend, Cfg, Service, ServiceKey, Translation, Tuple};
+use crate::affinity::STAMP_NS;
+use crate::forward::{Lookup, Stage};
+use crate::hash;
+use crate::moment::Moment;
+use crate::net::{Addr, Be16, TcpHeader, protocol};
+use crate::verdict::DropReason;
+
+/// The entry of a TCP flow that was never answered, or that both ends have closed, is void when it
+/// was not used for this time: half a minute, so that a lost last acknowledgement is still repeated
+/// to the right end. All others live as long as the service says.
+pub const LINGER_NS: u64 = 30_000_000_000;
+
+/// Ports tried until a flow is refused. At a load of three quarters 1 flow in 100 is refused, at one
+/// half 1 in 65,000.
+pub const TRIES: u32 = 16;
+
+/// The map `NAT`, besides what decisions look up.
+pub trait Translations: Lookup {
+    /// Copies the entry of these ends; false if there is none.
+    fn translation(&self, ends: &Tuple, into: &mut Translation) -> bool;
+    /// Whether one more entry may be made in this second.
+    fn may_translate(&self) -> bool;
+    /// Takes a place: where nobody is, or from a void entry, told by the time of its last use. False
+    /// if somebody else was faster.
+    fn occupy(&self, ends: &Tuple, entry: &Translation, void: Option<Moment>) -> bool;
+    /// Makes or replaces an entry that nobody else would; false if that cannot be.
+    fn translate(&self, ends: &Tuple, entry: &Translation) -> bool;
+    /// An entry was used, and now has these flags besides its own.
+    fn touch(&self, ends: &Tuple, flags: u32, now: Moment);
+}
+
+/// A packet that is translated, and room to work it out: all in one place that is not the stack,
+/// because the kernel's has 512 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// The ends of the packet as it came.
+    pub came: Tuple,
+    /// The ends with which it goes on.
+    pub ends: Tuple,
+    /// Flags of its TCP header; 0 for UDP.
+    pub tcp_flags: u8,
+    /// Of a request: [`Service::NAT`] or [`Service::MASQUERADE`].
+    pub mode: u8,
+    /// Of a request: the backend's port, 0 if it has none of its own.
+    pub port: Be16,
+    /// Of a request: id of the service.
+    pub service: u32,
+    /// Of a request: id of the backend.
+    pub id: u32,
+    /// Of a request: address of the backend.
+    pub addr: Addr,
+    /// Of a request: our address on the way to it.
+    pub source: Addr,
+    /// The entry that was found.
+    pub found: Translation,
+    now: Moment,
+    key: Tuple,
+    made: Translation,
+}
+
+/// What became of a flow's claim to its return entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// The answers are this flow's.
+    Held,
+    /// Another flow gets them.
+    Taken,
+    /// There is no entry, and none could be made.
+    Unrecorded,
+}
+
+// === impl Tuple ===
+
+impl Tuple {
+    /// Ends with the padding zeroed.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(
+        source: Addr,
+        source_port: Be16,
+        destination: Addr,
+        port: Be16,
+        protocol: u8,
+    ) -> Self {
+        Self { source, destination, source_port, port, protocol, _pad: [0; 3] }
+    }
+
+    /// Ends of a packet in the other direction.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self::new(self.destination, self.port, self.source, self.source_port, self.protocol)
+    }
+
+    /// What these ends become.
+    #[must_use]
+    #[inline(always)]
+    pub const fn translated(&self, entry: &Translation) -> Self {
+        let Translation { source, source_port, destination, port, .. } = *entry;
+        Self::new(source, source_port, destination, port, self.protocol)
+    }
+}
+
+// === impl Translation ===
+
+impl Translation {
+    /// Whether both make the same of a packet.
+    #[must_use]
+    #[inline(always)]
+    fn has_ends_of(&self, other: &Self) -> bool {
+        self.source == other.source
+            && self.destination == other.destination
+            && self.source_port == other.source_port
+            && self.port == other.port
+    }
+
+    /// Whether both ends have closed the flow, or one has reset it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_closed(&self) -> bool {
+        const BOTH: u32 = Translation::CLIENT_FIN | Translation::BACKEND_FIN;
+        self.flags & Self::RESET != 0 || self.flags & BOTH == BOTH
+    }
+
+    /// How long it lives without being used, in nanoseconds, in a service of this `flow_ttl_ns`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn lifetime(&self, protocol: u8, flow_ttl_ns: u64) -> u64 {
+        let lingers = self.is_closed() || self.flags & Self::ANSWERED == 0;
+        if protocol == protocol::TCP && lingers && flow_ttl_ns > LINGER_NS {
+            LINGER_NS
+        } else {
+            flow_ttl_ns
+        }
+    }
+
+    #[inline(always)]
+    const fn idle_ns(&self, now: Moment) -> u64 {
+        now.0.saturating_sub(self.last_seen_ns)
+    }
+}
+
+// === impl Job ===
+
+impl Job {
+    /// Makes it a request for which this backend has been chosen; how it came is filled in apart.
+    #[inline(always)]
+    pub const fn set_backend(&mut self, mode: u8, service: u32, id: u32, backend: &Backend) {
+        (self.mode, self.service, self.id) = (mode, service, id);
+        (self.addr, self.source, self.port) = (backend.addr, backend.source, backend.port);
+    }
+
+    #[inline(always)]
+    const fn stage(&self) -> Stage {
+        if self.came.protocol == protocol::TCP {
+            Stage::of_tcp(self.tcp_flags)
+        } else {
+            Stage::Datagram
+        }
+    }
+
+    /// A packet that changes a flow's flags; all others only need it to be alive.
+    #[inline(always)]
+    const fn is_signal(&self) -> bool {
+        self.tcp_flags & (TcpHeader::SYN | TcpHeader::FIN | TcpHeader::RST) != 0
+    }
+
+    #[inline(always)]
+    const fn masquerades(&self) -> bool {
+        self.mode == Service::MASQUERADE
+    }
+
+    /// Sets the key to that of the answer to what goes on. Field by field, as in all of these: a
+    /// whole one would be copied by way of the stack.
+    #[inline(always)]
+    const fn set_key(&mut self) {
+        let Self { key, ends, .. } = self;
+        key.source = ends.destination;
+        key.destination = ends.source;
+        key.source_port = ends.port;
+        key.port = ends.source_port;
+        key.protocol = ends.protocol;
+        key._pad = [0; 3];
+    }
+
+    /// Sets the return entry: answers become answers to this request.
+    #[inline(always)]
+    const fn make_return(&mut self) {
+        let Self { made, came, .. } = self;
+        made.source = came.destination;
+        made.destination = came.source;
+        made.source_port = came.port;
+        made.port = came.source_port;
+        made.flags = marks(self.tcp_flags, Translation::RETURN, Translation::CLIENT_FIN);
+        self.sign();
+    }
+
+    /// Sets the request entry: more requests go on as this one.
+    #[inline(always)]
+    const fn make_request(&mut self) {
+        let Self { made, ends, .. } = self;
+        made.source = ends.source;
+        made.destination = ends.destination;
+        made.source_port = ends.source_port;
+        made.port = ends.port;
+        made.flags = 0;
+        self.sign();
+    }
+
+    #[inline(always)]
+    const fn sign(&mut self) {
+        self.made.service = self.service;
+        self.made.backend = self.id;
+        self.made.last_seen_ns = self.now.0;
+    }
+
+    /// Sets the ends with which a request that came like this goes to the backend, the source port
+    /// still open if it masquerades.
+    #[inline(always)]
+    fn send(&mut self, came: &Tuple) {
+        self.ends.source = if self.masquerades() { self.source } else { came.source };
+        self.ends.destination = self.addr;
+        self.ends.source_port = came.source_port;
+        // A service on any port may have backends without a port of their own.
+        self.ends.port = if self.port == Be16::new(0) { came.port } else { self.port };
+        self.ends.protocol = came.protocol;
+        self.ends._pad = [0; 3];
+    }
+
+    /// Whether the request entry that was found leads to this backend, from this address of ours.
+    #[inline(always)]
+    fn is_known(&self) -> bool {
+        let Self { found, ends, .. } = self;
+        found.flags & Translation::RETURN == 0
+            && found.source == ends.source
+            && found.destination == ends.destination
+            && found.port == ends.port
+    }
+}
+
+/// Works out the [`Job::ends`] with which a request goes on to its backend. Its answers find their
+/// way back, or it is refused.
+///
+/// # Errors
+///
+/// * [`DropReason::DropNatConflict`] (mode `nat`): the same client talks from the same port to the same
+///   backend through another service; an answer could belong to either.
+/// * [`DropReason::DropNoPort`] (mode `masquerade`): all ports tried are in use.
+/// * [`DropReason::DropNoEntry`]: the entry cannot be made, or a RST belongs to no flow.
+/// * [`DropReason::DropRewrite`]: the backend is of the other family.
+#[inline(always)]
+pub fn outbound<T: Translations>(maps: &T, job: &mut Job) -> Result<(), DropReason> {
+    job.now = maps.now();
+    let came = job.came;
+    job.send(&came);
+    let family = job.came.source.is_v4();
+    if job.ends.source.is_v4() != family || job.ends.destination.is_v4() != family {
+        return Err(DropReason::DropRewrite);
+    }
+    let is_known =
+        job.masquerades() && maps.translation(&job.came, &mut job.found) && job.is_known();
+    if is_known {
+        job.ends.source_port = job.found.source_port;
+        // A return entry in use so lately is not void: nobody else has it. If it was evicted it is
+        // made anew within a second.
+        if job.found.idle_ns(job.now) < STAMP_NS && !job.is_signal() {
+            return Ok(());
+        }
+    }
+    if is_known || !job.masquerades() {
+        let resets = !job.stage().may_record();
+        match claim(maps, job) {
+            Claim::Held => {
+                if job.masquerades() {
+                    maps.touch(&job.came, 0, job.now);
+                }
+                return Ok(());
+            }
+            // The backend shall hear of it; there will be no answer.
+            Claim::Unrecorded if resets => return Ok(()),
+            Claim::Unrecorded => return Err(DropReason::DropNoEntry),
+            Claim::Taken if !job.masquerades() => return Err(DropReason::DropNatConflict),
+            Claim::Taken => {}
+        }
+    }
+    allocate(maps, job)
+}
+
+/// Sees to it that answers to what goes on become answers to the request.
+#[inline(never)]
+fn claim<T: Translations>(maps: &T, job: &mut Job) -> Claim {
+    job.set_key();
+    job.make_return();
+    let is_there = maps.translation(&job.key, &mut job.found);
+    if is_there && job.found.has_ends_of(&job.made) {
+        let Job { found, made, .. } = job;
+        let flags = found.flags | made.flags;
+        let renamed = found.service != made.service || found.backend != made.backend;
+        // A SYN is a new connection on the old ports, nothing of which is known yet.
+        if job.stage() != Stage::Open {
+            job.made.flags = flags;
+        }
+        if renamed || flags & !job.made.flags != 0 {
+            maps.translate(&job.key, &job.made);
+        } else if flags != job.found.flags || job.found.idle_ns(job.now) >= STAMP_NS {
+            maps.touch(&job.key, flags, job.now);
+        }
+        return Claim::Held;
+    }
+    if is_there && !is_void(maps, job) {
+        return Claim::Taken;
+    }
+    let made = job.stage().may_record() && maps.may_translate() && occupy(maps, job, is_there);
+    if made { Claim::Held } else { Claim::Unrecorded }
+}
+
+/// Takes the place of the entry that was found and is void, or of none.
+#[inline(always)]
+fn occupy<T: Translations>(maps: &T, job: &Job, is_there: bool) -> bool {
+    let void = if is_there { Some(Moment(job.found.last_seen_ns)) } else { None };
+    maps.occupy(&job.key, &job.made, void)
+}
+
+/// Gives a flow a port of ours.
+#[inline(always)]
+fn allocate<T: Translations>(maps: &T, job: &mut Job) -> Result<(), DropReason> {
+    if !job.stage().may_record() || !maps.may_translate() {
+        return Err(DropReason::DropNoEntry);
+    }
+    job.make_return();
+    release(maps, job);
+    if !find_port(maps, job) {
+        return Err(DropReason::DropNoPort);
+    }
+    job.make_request();
+    if maps.translate(&job.came, &job.made) { Ok(()) } else { Err(DropReason::DropNoEntry) }
+}
+
+/// Gives the port back that a flow had at another backend, but not at once: that backend still
+/// remembers it.
+#[inline(never)]
+fn release<T: Translations>(maps: &T, job: &mut Job) {
+    if maps.translation(&job.came, &mut job.found) {
+        job.key = job.came.translated(&job.found).reversed();
+        if maps.translation(&job.key, &mut job.found) && job.found.has_ends_of(&job.made) {
+            maps.touch(&job.key, Translation::RESET, job.now);
+        }
+    }
+}
+
+/// Finds a port whose answers nobody else gets, and occupies it.
+#[inline(never)]
+fn find_port<T: Translations>(maps: &T, job: &mut Job) -> bool {
+    let Some(cfg) = maps.cfg() else { return false };
+    let hash = flow_hash(cfg, &job.came);
+    for attempt in 0..TRIES {
+        let Some(port) = candidate(cfg, hash, attempt) else { return false };
+        job.ends.source_port = port;
+        job.set_key();
+        let is_there = maps.translation(&job.key, &mut job.found);
+        // It may be this flow's own, left when its other entry was evicted.
+        let is_free = !is_there || job.found.has_ends_of(&job.made) || is_void(maps, job);
+        if is_free && occupy(maps, job, is_there) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Not inlined, like many of these functions, for the sake of the stack.
+#[inline(never)]
+const fn flow_hash(cfg: &Cfg, came: &Tuple) -> u64 {
+    hash::flow(cfg.secret, &came.source, came.source_port, came.port)
+}
+
+/// The port that a flow of this hash tries at this attempt; `None` if there is no range.
+///
+/// Attempts are a golden section of the range apart: well spread, and up to ranges of eleven ports
+/// all of them are tried.
+#[must_use]
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "takes half of a hash; the port is in the range"
+)]
+const fn candidate(cfg: &Cfg, hash: u64, attempt: u32) -> Option<Be16> {
+    let (first, last) = (cfg.first_port.value() as u32, cfg.last_port.value() as u32);
+    if first == 0 || last < first {
+        return None;
+    }
+    let spread = (hash as u32).wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
+    let offset = (spread as u64 * (last - first + 1) as u64) >> 32;
+    Some(Be16::new((first + offset as u32) as u16))
+}
+
+/// Works out the [`Job::ends`] with which an answer goes on; false if it answers no request of ours.
+/// [`Job::found`] is its return entry.
+#[inline(always)]
+pub fn inbound<T: Translations>(maps: &T, job: &mut Job) -> bool {
+    job.now = maps.now();
+    job.key = job.came;
+    if !is_live(maps, job) {
+        return false;
+    }
+    let always = Translation::ANSWERED;
+    let flags = job.found.flags | marks(job.tcp_flags, always, Translation::BACKEND_FIN);
+    if flags != job.found.flags || job.found.idle_ns(job.now) >= STAMP_NS {
+        maps.touch(&job.key, flags, job.now);
+    }
+    job.ends = job.came.translated(&job.found);
+    true
+}
+
+/// Works out how the client sent the request ([`Job::came`]) that an error from the backends' side
+/// quotes: [`Job::ends`]; false if it was not ours.
+#[inline(always)]
+pub fn quoted_request<T: Translations>(maps: &T, job: &mut Job) -> bool {
+    job.now = maps.now();
+    job.key = job.came.reversed();
+    if !is_live(maps, job) {
+        return false;
+    }
+    job.ends = job.key.translated(&job.found).reversed();
+    true
+}
+
+/// Works out how the backend sent the answer ([`Job::came`]) that an error from the clients' side
+/// quotes: [`Job::ends`]; false if it was not this backend's.
+#[inline(always)]
+pub fn quoted_answer<T: Translations>(maps: &T, job: &mut Job) -> bool {
+    job.key = job.came.reversed();
+    let request = job.key;
+    job.send(&request);
+    if job.masquerades() {
+        if !maps.translation(&job.key, &mut job.found) || !job.is_known() {
+            return false;
+        }
+        job.ends.source_port = job.found.source_port;
+    }
+    job.ends = job.ends.reversed();
+    true
+}
+
+/// Finds the return entry of the job's key; false if there is none that holds.
+#[inline(always)]
+fn is_live<T: Translations>(maps: &T, job: &mut Job) -> bool {
+    maps.translation(&job.key, &mut job.found)
+        && job.found.flags & Translation::RETURN != 0
+        && !is_void(maps, job)
+}
+
+/// Whether the return entry that was found no longer counts. Its service says how long it lives,
+/// which is asked only about entries that were not used for a second; without the service it lives
+/// no longer.
+#[inline(always)]
+fn is_void<T: Translations>(maps: &T, job: &Job) -> bool {
+    let Job { found, key, now, .. } = job;
+    let idle = found.idle_ns(*now);
+    idle >= STAMP_NS && idle >= found.lifetime(key.protocol, flow_ttl_ns(maps, found, key.protocol))
+}
+
+/// How long flows of the service live whose answers this entry makes.
+#[inline(never)]
+fn flow_ttl_ns<T: Translations>(maps: &T, entry: &Translation, protocol: u8) -> u64 {
+    let mut key = ServiceKey::new(entry.source, entry.source_port, protocol);
+    if let Some(service) = maps.service(&key) {
+        return service.flow_ttl_ns;
+    }
+    key.port = Be16::new(0);
+    maps.service(&key).map_or(0, |service| service.flow_ttl_ns)
+}
+
+/// The flags that a packet adds: `always`, `fin` if its sender has nothing more to send.
+#[inline(always)]
+const fn marks(tcp_flags: u8, always: u32, fin: u32) -> u32 {
+    let mut marks = always;
+    if tcp_flags & TcpHeader::FIN != 0 {
+        marks |= fin;
+    }
+    if tcp_flags & TcpHeader::RST != 0 {
+        marks |= Translation::RESET;
+    }
+    marks
+}
+
+#[cfg(test)]
+mod tests;
