@@ -46,12 +46,13 @@ pub struct Report {
 }
 
 /// Sends numbered datagrams to all of `servers` in turn, `per_second` of them altogether, from before
-/// `during` until after it. All backends listen on these addresses, and do not answer.
+/// `during` until after it, and at least so many. All backends listen on these addresses, and do not answer.
 pub fn while_counting<T>(
     client: &Netns,
-    backends: &[&Netns],
+    backends: &[Netns],
     servers: &[SocketAddr],
     per_second: u32,
+    least: u32,
     during: impl FnOnce() -> T,
 ) -> Result<(T, Report)> {
     let mut sockets = Vec::new();
@@ -72,7 +73,7 @@ pub fn while_counting<T>(
             .iter()
             .map(|socket| scope.spawn(move || receive(socket, over, arrived)))
             .collect();
-        let sender = scope.spawn(move || send(&flows, per_second, stop, arrived));
+        let sender = scope.spawn(move || send(&flows, per_second, least, stop, arrived));
         // A panic must reach the end of the scope, where all threads have to have ended.
         let result = catch_unwind(AssertUnwindSafe(during));
         stop.store(true, Ordering::Relaxed);
@@ -111,13 +112,14 @@ fn receive(socket: &UdpSocket, over: &AtomicBool, arrived: &AtomicU32) -> Vec<u3
 fn send(
     flows: &[UdpTalk],
     per_second: u32,
+    least: u32,
     stop: &AtomicBool,
     arrived: &AtomicU32,
 ) -> io::Result<(u32, f64)> {
     let clock = Stopwatch::start();
     let (mut sent, mut given_up) = (0_u32, 0_u32);
     for flow in flows.iter().cycle() {
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) && sent >= least {
             break;
         }
         // By the clock, not by the pause, and not for less than a pause can be.

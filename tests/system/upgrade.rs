@@ -4,77 +4,47 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::maps::{Array, MapData};
 use pen_common::ABI_VERSION;
 use pen_tests::{
-    ConfigText, Lab, Netns, VIP4, VIP6,
-    client::TcpTalk,
-    link::xdp_mode,
-    numbers::{Report, while_counting},
-    paths::Scratch,
-    process::SHORT,
-    wait::pace,
+    ConfigText, Lab, client::TcpTalk, link::xdp_mode, paths::Scratch, process::SHORT, wait::pace,
     wait_until,
 };
 use serde_json::Value;
 
-use crate::stage::{ECHO, Stage, WEB, WEB6, usual};
+use crate::{
+    numbers::{Numbered, numbered},
+    stage::{Stage, WEB, WEB6},
+};
 
-const PER_SECOND: u32 = 10_000;
-/// Before and after what happens, so that there is something to compare with.
-const WHILE: std::time::Duration = std::time::Duration::from_millis(300);
-const SERVERS: [SocketAddr; 2] = [SocketAddr::new(VIP4, 9), SocketAddr::new(VIP6, 9)];
-
-/// The usual services, the UDP ones on port 9: the demo servers answer on their own.
-fn config(lab: &Lab) -> ConfigText {
-    let mut config = usual(lab);
-    for service in &mut config.services {
-        if service.listen.port() == ECHO.port() {
-            service.listen.set_port(9);
-            for (_, at) in &mut service.backends {
-                at.set_port(9);
-            }
-        }
-    }
-    config
-}
-
-fn stage() -> Stage {
-    Stage::in_lab(Lab::builder().build().unwrap(), config)
-}
+/// Something happens after this time, and is over for as long, so that there is something to compare
+/// with.
+const WHILE: Duration = Duration::from_millis(300);
 
 /// Counts datagrams while something happens to the stage; some are sent before and after it.
 #[track_caller]
-fn nothing_is_lost(stage: &mut Stage, happens: impl FnOnce(&mut Stage)) {
-    let client = stage.client().clone();
-    let backends: Vec<Netns> = stage.lab.backends.iter().map(|host| host.netns.clone()).collect();
-    let backends: Vec<&Netns> = backends.iter().collect();
-    let ((), Report { sent, lost, doubled, per_second }) =
-        while_counting(&client, &backends, &SERVERS, PER_SECOND, || {
-            pace(WHILE);
-            happens(stage);
-            pace(WHILE);
-        })
-        .unwrap();
-    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
-    assert!(doubled.is_empty(), "{} of {sent} were doubled: {doubled:?}", doubled.len());
-    // A loaded machine may be slower; but a few a second would prove nothing.
-    assert!(sent > 2000 && per_second > 1000.0, "only {sent} were sent, {per_second:.0} a second");
+fn nothing_is_lost(numbered: &mut Numbered, happens: impl FnOnce(&mut Stage)) {
+    let sent = numbered.send_while(2000, |stage| {
+        pace(WHILE);
+        happens(stage);
+        pace(WHILE);
+    });
+    assert!(sent >= 2000, "{sent}");
 }
 
 #[test]
 fn without_any_event_the_lab_itself_loses_nothing() {
-    nothing_is_lost(&mut stage(), |_| pace(3 * WHILE));
+    nothing_is_lost(&mut Numbered::new(), |_| pace(3 * WHILE));
 }
 
 #[test]
 fn a_crash_and_a_restart_lose_nothing() {
-    let mut stage = stage();
-    nothing_is_lost(&mut stage, |stage| {
+    let mut numbered = Numbered::new();
+    nothing_is_lost(&mut numbered, |stage| {
         for _ in 0..2 {
             stage.pend.kill9().unwrap();
             pace(WHILE);
@@ -128,9 +98,9 @@ impl Lasting {
 
 #[test]
 fn a_daemon_that_leaves_and_the_next_one_lose_nothing() {
-    let mut stage = stage();
-    let lasting = Lasting::begin(&stage);
-    nothing_is_lost(&mut stage, |stage| {
+    let mut numbered = Numbered::new();
+    let lasting = Lasting::begin(&numbered.stage);
+    nothing_is_lost(&mut numbered, |stage| {
         let status = stage.pend.leave().unwrap();
         assert_eq!(status.code(), Some(0));
         assert_eq!(xdp_mode(stage.balancer(), "eth0").unwrap().as_deref(), Some("xdp"));
@@ -139,25 +109,25 @@ fn a_daemon_that_leaves_and_the_next_one_lose_nothing() {
         stage.pend.launch().unwrap();
         stage.pend.wait_ready(11).unwrap();
     });
-    lasting.assert(&stage);
-    assert!(stage.pend.log().contains("leaving; the kernel goes on forwarding"));
+    lasting.assert(&numbered.stage);
+    assert!(numbered.stage.pend.log().contains("leaving; the kernel goes on forwarding"));
 }
 
 #[test]
 fn a_daemon_that_is_replaced_loses_nothing() {
-    let mut stage = stage();
-    let lasting = Lasting::begin(&stage);
-    nothing_is_lost(&mut stage, |stage| {
+    let mut numbered = Numbered::new();
+    let lasting = Lasting::begin(&numbered.stage);
+    nothing_is_lost(&mut numbered, |stage| {
         for _ in 0..3 {
             let status = stage.pend.replace().unwrap();
             assert_eq!(status.code(), Some(0), "{}", stage.pend.log());
             stage.pend.wait_ready(11).unwrap();
         }
     });
-    lasting.assert(&stage);
-    assert!(stage.pend.terminate().unwrap().success());
-    assert_eq!(xdp_mode(stage.balancer(), "eth0").unwrap(), None);
-    assert!(!stage.pend.pins().exists() && !stage.pend.socket().exists());
+    lasting.assert(&numbered.stage);
+    assert!(numbered.stage.pend.terminate().unwrap().success());
+    assert_eq!(xdp_mode(numbered.stage.balancer(), "eth0").unwrap(), None);
+    assert!(!numbered.stage.pend.pins().exists() && !numbered.stage.pend.socket().exists());
 }
 
 #[test]
@@ -165,7 +135,7 @@ fn to_replace_nobody_is_a_plain_start() {
     let lab = Lab::builder().build().unwrap();
     let pend = pen_tests::Pend::prepare(&lab.balancer().netns).unwrap();
     let mut pend = pend.with_args(&["--replace"]);
-    pend.write_config(&config(&lab).render(Some(pend.socket()))).unwrap();
+    pend.write_config(&numbered(&lab).render(Some(pend.socket()))).unwrap();
     pend.launch().unwrap();
     pend.wait_ready(0).unwrap();
     assert!(pend.log().contains("nobody is there to be replaced"), "{}", pend.log());
@@ -173,13 +143,13 @@ fn to_replace_nobody_is_a_plain_start() {
 
 #[test]
 fn a_replacement_that_could_not_start_leaves_the_running_daemon_alone() {
-    let stage = stage();
+    let stage = Numbered::new().stage;
     let scratch = Scratch::new().unwrap();
     fs::write(scratch.file("pen.bpf.o"), "no object").unwrap();
     let object = scratch.file("pen.bpf.o");
     let second = pen_tests::Pend::prepare(stage.balancer()).unwrap().pins_of(&stage.pend);
     let mut second = second.with_args(&["--replace", "--object", object.to_str().unwrap()]);
-    second.write_config(&config(&stage.lab).render(Some(stage.pend.socket()))).unwrap();
+    second.write_config(&numbered(&stage.lab).render(Some(stage.pend.socket()))).unwrap();
     second.launch().unwrap();
     assert_eq!(second.wait_end().unwrap().code(), Some(1), "{}", second.log());
     assert_eq!(stage.pend.usable_backends().unwrap(), 12);
@@ -208,15 +178,15 @@ fn wait_taken_over(stage: &mut Stage) {
 
 #[test]
 fn another_version_is_replaced_without_a_loss() {
-    let mut stage = stage();
+    let mut numbered = Numbered::new();
     let mut talks: Vec<_> = (0..10)
         .flat_map(|_| [WEB, WEB6])
-        .map(|at| TcpTalk::open(stage.client(), at).unwrap())
+        .map(|at| TcpTalk::open(numbered.stage.client(), at).unwrap())
         .collect();
     let before: Vec<_> = talks.iter_mut().map(|talk| talk.ask().unwrap()).collect();
     // Upwards from an older one, and back from a newer one.
     for other in [ABI_VERSION - 1, ABI_VERSION + 7] {
-        nothing_is_lost(&mut stage, |stage| {
+        nothing_is_lost(&mut numbered, |stage| {
             stage.pend.leave().unwrap();
             stage.pend.age_pins(ABI_VERSION, other).unwrap();
             pace(WHILE);
@@ -226,16 +196,16 @@ fn another_version_is_replaced_without_a_loss() {
         let after: Vec<_> = talks.iter_mut().map(|talk| talk.ask().unwrap()).collect();
         assert_eq!(before, after, "the same secret, so the same slots");
     }
-    let log = stage.pend.log();
+    let log = numbered.stage.pend.log();
     assert!(log.contains("another version of pen forwards here"), "{log}");
-    assert!(stage.pend.terminate().unwrap().success());
-    assert_eq!(xdp_mode(stage.balancer(), "eth0").unwrap(), None);
-    assert!(!stage.pend.pins().exists());
+    assert!(numbered.stage.pend.terminate().unwrap().success());
+    assert_eq!(xdp_mode(numbered.stage.balancer(), "eth0").unwrap(), None);
+    assert!(!numbered.stage.pend.pins().exists());
 }
 
 #[test]
 fn another_version_whose_interface_is_no_longer_wanted_is_detached() {
-    let mut stage = stage();
+    let mut stage = Numbered::new().stage;
     stage.pend.leave().unwrap();
     stage.pend.age_pins(ABI_VERSION, 1).unwrap();
     // No address, no service, and another interface.
@@ -251,38 +221,38 @@ fn another_version_whose_interface_is_no_longer_wanted_is_detached() {
 
 #[test]
 fn a_program_that_cannot_be_replaced_goes_on_forwarding_and_the_reason_is_told() {
-    let mut stage = stage();
-    stage.pend.leave().unwrap();
-    stage.pend.age_pins(ABI_VERSION, 1).unwrap();
+    let mut numbered = Numbered::new();
+    numbered.stage.pend.leave().unwrap();
+    numbered.stage.pend.age_pins(ABI_VERSION, 1).unwrap();
     // A map in the place of the link: nothing that a program could be put into.
-    let folder = stage.pend.pins().join("v1");
+    let folder = numbered.stage.pend.pins().join("v1");
     let [link] = &link_pins(&folder)[..] else { panic!("one link per interface") };
-    let aside = stage.pend.pins().join("link");
+    let aside = numbered.stage.pend.pins().join("link");
     fs::rename(link, &aside).unwrap();
     let map: Array<MapData, u64> = Array::create(1, 0).unwrap();
     map.pin(link).unwrap();
-    stage.pend.launch().unwrap();
+    numbered.stage.pend.launch().unwrap();
     wait_until(SHORT, "the reason is told", || {
-        let status = stage.pend.penctl_json(["status"]).ok()?;
+        let status = numbered.stage.pend.penctl_json(["status"]).ok()?;
         let note = status["interfaces"][0]["note"].as_str()?.to_owned();
         note.contains("v1) goes on forwarding, for it cannot be replaced: ").then_some(())
     })
-    .map_err(|error| stage.pend.with_log(&error))
+    .map_err(|error| numbered.stage.pend.with_log(&error))
     .unwrap();
-    assert_eq!(stage.web_tally(60).len(), 3);
-    assert_eq!(stage.pend.counter("transmit").unwrap(), 0, "by the other version");
+    assert_eq!(numbered.stage.web_tally(60).len(), 3);
+    assert_eq!(numbered.stage.pend.counter("transmit").unwrap(), 0, "by the other version");
     // And is replaced when it can be.
-    nothing_is_lost(&mut stage, |stage| {
+    nothing_is_lost(&mut numbered, |stage| {
         fs::remove_file(link).unwrap();
         fs::rename(&aside, link).unwrap();
         wait_taken_over(stage);
     });
-    assert!(stage.pend.counter("transmit").unwrap() > 0);
+    assert!(numbered.stage.pend.counter("transmit").unwrap() > 0);
 }
 
 #[test]
 fn a_link_of_another_version_whose_interface_is_gone_is_no_obstacle() {
-    let mut stage = stage();
+    let mut stage = Numbered::new().stage;
     stage.pend.leave().unwrap();
     stage.pend.age_pins(ABI_VERSION, 1).unwrap();
     let balancer = &stage.lab.balancers[0];
@@ -306,7 +276,7 @@ fn link_pins(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn penctl_detach_ends_what_a_dead_daemon_left_and_refuses_while_one_runs() {
-    let mut stage = stage();
+    let mut stage = Numbered::new().stage;
     let pins = stage.pend.pins().to_str().unwrap().to_owned();
     let detach = |stage: &Stage, more: &[&str]| {
         let penctl = pen_tests::paths::program("penctl").unwrap();
@@ -350,7 +320,7 @@ fn penctl_detach_ends_what_a_dead_daemon_left_and_refuses_while_one_runs() {
 
 #[test]
 fn penctl_detach_removes_another_versions_pins_too_and_nobody_elses() {
-    let mut stage = stage();
+    let mut stage = Numbered::new().stage;
     stage.pend.leave().unwrap();
     stage.pend.age_pins(ABI_VERSION, 1).unwrap();
     let foreign = stage.pend.pins().join("v9");

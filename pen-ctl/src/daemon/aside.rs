@@ -12,10 +12,10 @@ use crate::api::{Refusal, Reload, Reply};
 use crate::io::clock;
 
 /// Who comes while another one is at work waits for so long.
-const WAIT: Duration = Duration::from_secs(4);
+const WAIT: Duration = Duration::from_secs(2);
 /// The work has to end after this time. With the wait below the patience of the control interface,
 /// so that the answer is not lost.
-const WORK: Duration = Duration::from_secs(4);
+const WORK: Duration = Duration::from_secs(6);
 
 /// Such work. It is handed a function that says whether it may go on: not if its time is up, and
 /// not if nobody waits for its answer any more.
