@@ -139,3 +139,30 @@ fn downloads_survive(mode: &str, builder: pen_tests::lab::Builder, prepare: impl
 fn downloads_over_dsr_survive_all_changes_of_the_table() {
     downloads_survive("dsr", Lab::builder().vips(&[VIP4, VIP6]), |_| {});
 }
+
+/// The balancer is the backends' router to the client, and they hold no virtual address.
+fn route_back(lab: &Lab) {
+    let (client, balancer) = (lab.client(), lab.balancer());
+    for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        balancer.netns.sysctl(key, "1").unwrap();
+    }
+    for backend in &lab.backends {
+        let ip = |command: &str| backend.netns.ip(command).unwrap();
+        ip(&format!("route add {}/32 via {}", client.v4, balancer.v4));
+        ip(&format!("-6 route add {}/128 via {}", client.v6, balancer.v6));
+    }
+}
+
+#[test]
+fn downloads_over_nat_survive_all_changes_of_the_table() {
+    downloads_survive("nat", Lab::builder().vips(&[]), route_back);
+}
+
+#[test]
+fn downloads_over_masquerade_survive_all_changes_of_the_table() {
+    downloads_survive("masquerade", Lab::builder().vips(&[]), |lab| {
+        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            lab.balancer().netns.sysctl(key, "1").unwrap();
+        }
+    });
+}
