@@ -116,7 +116,7 @@ pub(super) const fn patience(request: &Request) -> Duration {
     match request {
         // The daemon gives up after 40 seconds.
         Request::Reload(_) => Duration::from_secs(45),
-        // What is done beside its loop waits for four seconds and works for as long.
+        // What is done beside its loop waits for two seconds and works for six.
         _ => Duration::from_secs(9),
     }
 }
