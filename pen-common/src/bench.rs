@@ -190,7 +190,7 @@ pub fn permute(position: u32, flows: u32, bits: u32) -> u32 {
 #[inline(always)]
 const fn mix(number: u32, bits: u32) -> u32 {
     let mask = (1 << (bits & 31)) - 1;
-    let half = (bits + 1) / 2 & 31;
+    let half = bits.div_ceil(2) & 31;
     let mut at = number.wrapping_mul(0x9e37_79b1) & mask;
     at ^= at >> half;
     at = at.wrapping_mul(0x85eb_ca6b) & mask;

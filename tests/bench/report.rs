@@ -131,7 +131,8 @@ impl Report {
             let mut line = format!("{case:NAME$}");
             for flows in &self.plan.flows {
                 let Some(figure) = self.figure(case, *flows) else { continue };
-                let ratio = figure.ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+                let ratio =
+                    figure.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
                 let (net, mpps) = (figure.net, figure.mpps);
                 line += &format!("{net:>10.1}{mpps:>7.2}{ratio:>7}");
             }

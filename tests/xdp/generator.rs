@@ -65,11 +65,11 @@ fn parse(frame: &[u8]) -> (IpAddr, IpAddr, u8, &[u8]) {
     if packet[0] >> 4 == 4 {
         assert_eq!(usize::from(packet[2]) << 8 | usize::from(packet[3]), packet.len());
         assert_eq!(checksum(&packet[..20]), [0, 0], "checksum of the IPv4 header");
-        let at = |at| Ipv4Addr::from(*packet[at..].first_chunk::<4>().unwrap());
+        let at = |at| Ipv4Addr::from(*packet[at..].first_chunk::<4>().expect("a whole header"));
         (at(12).into(), at(16).into(), packet[9], &packet[20..])
     } else {
         assert_eq!(usize::from(packet[4]) << 8 | usize::from(packet[5]), packet.len() - 40);
-        let at = |at| Ipv6Addr::from(*packet[at..].first_chunk::<16>().unwrap());
+        let at = |at| Ipv6Addr::from(*packet[at..].first_chunk::<16>().expect("a whole header"));
         (at(8).into(), at(24).into(), packet[6], &packet[40..])
     }
 }

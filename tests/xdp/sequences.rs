@@ -139,7 +139,7 @@ fn retarget(tables: &mut pen_ctl::engine::tables::Tables, service: u32, rng: &mu
     let slots = tables.slots[&service].iter().enumerate().map(|(index, slot)| {
         let target = match up.len() {
             0 => 0,
-            count if (index + shift) % 3 == 0 => up[(index + shift) % count],
+            count if (index + shift).is_multiple_of(3) => up[(index + shift) % count],
             _ if up.contains(&slot.current()) => slot.current(),
             count => up[index % count],
         };

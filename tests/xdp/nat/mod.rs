@@ -86,7 +86,7 @@ pub(crate) fn with_tables(
         let families: Vec<_> =
             tables.services.iter().map(|(key, service)| (service.id, key.vip.is_v4())).collect();
         for (id, backend) in &mut tables.backends {
-            let v4 = families.iter().any(|family| *family == (backend.service, true));
+            let v4 = families.contains(&(backend.service, true));
             (backend.addr, backend.source) = (address(*id, v4), own(v4).into());
         }
         tables.egress = [front, back].into();
