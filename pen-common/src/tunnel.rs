@@ -9,6 +9,15 @@ use crate::abi::Service;
 use crate::csum::Checksum;
 use crate::net::{Addr, Be16, Ipv4Header, Ipv6Header, UdpHeader};
 
+/// Lengths of the headers in bytes, as they count in length fields.
+pub const IPV4_HEADER: u16 = 20;
+/// See [`IPV4_HEADER`].
+pub const IPV6_HEADER: u16 = 40;
+/// See [`IPV4_HEADER`].
+pub const UDP_HEADER: u16 = 8;
+const _: () = assert!(size_of::<Ipv4Header>() == IPV4_HEADER as usize);
+const _: () = assert!(size_of::<Ipv6Header>() == IPV6_HEADER as usize);
+const _: () = assert!(size_of::<UdpHeader>() == UDP_HEADER as usize);
 /// UDP port of GUE (IANA).
 pub const GUE_PORT: Be16 = Be16::new(6080);
 /// Time to live and hop limit of the outer header (the default of RFC 1700).
@@ -20,17 +29,17 @@ const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
 #[must_use]
 #[inline(always)]
 pub const fn overhead(mode: u8, to_v4: bool) -> u16 {
-    let ip = if to_v4 { size_of::<Ipv4Header>() } else { size_of::<Ipv6Header>() };
-    let udp = if mode == Service::GUE { size_of::<UdpHeader>() } else { 0 };
-    (ip + udp) as u16
+    let ip = if to_v4 { IPV4_HEADER } else { IPV6_HEADER };
+    ip + if mode == Service::GUE { UDP_HEADER } else { 0 }
 }
 
 /// Longest inner packet, for an interface that takes IP packets of `mtu` bytes (0 if that is not
 /// known) and an outer header of `overhead` bytes.
 #[must_use]
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "compared just before")]
 pub const fn room(mtu: u32, overhead: u16) -> u16 {
-    let mtu = if mtu == 0 || mtu > 0xffff { 0xffff } else { mtu as u16 };
+    let mtu = if mtu == 0 || mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 };
     mtu.saturating_sub(overhead)
 }
 
@@ -41,7 +50,7 @@ pub fn ipv4(source: Addr, destination: Addr, protocol: u8, class: u8, payload: u
     let header = Ipv4Header {
         version_ihl: Ipv4Header::NO_OPTIONS,
         tos: class,
-        total_length: Be16::new(payload + size_of::<Ipv4Header>() as u16),
+        total_length: Be16::new(payload + IPV4_HEADER),
         // Not needed by what is never fragmented (RFC 6864).
         identification: Be16::new(0),
         fragment: DONT_FRAGMENT,
@@ -72,7 +81,9 @@ pub const fn ipv6(
     hash: u64,
     payload: u16,
 ) -> Ipv6Header {
-    let first = 6 << 28 | (class as u32) << 20 | (hash & 0xf_ffff) as u32;
+    let [.., a, b, c, d] = hash.to_be_bytes();
+    let label = u32::from_be_bytes([a, b, c, d]) & 0xf_ffff;
+    let first = (6 << 28) | ((class as u32) << 20) | label;
     Ipv6Header {
         version_class_flow: first.to_be_bytes(),
         payload_length: Be16::new(payload),
@@ -88,10 +99,11 @@ pub const fn ipv6(
 #[must_use]
 #[inline(always)]
 pub const fn udp(hash: u64, payload: u16) -> UdpHeader {
+    let [.., high, low] = hash.to_be_bytes();
     UdpHeader {
-        source: Be16::new((hash & 0x7fff) as u16 | 0x8000),
+        source: Be16([high | 0x80, low]),
         destination: GUE_PORT,
-        length: Be16::new(payload + size_of::<UdpHeader>() as u16),
+        length: Be16::new(payload + UDP_HEADER),
         checksum: Be16::new(0),
     }
 }
@@ -136,7 +148,7 @@ mod tests {
     fn a_source_port_of_gue_is_ephemeral() {
         for hash in [0, 1, 0x7fff, 0x8000, u64::MAX] {
             let header = udp(hash, 20);
-            assert_eq!(u64::from(header.source.value()), hash & 0x7fff | 0x8000);
+            assert_eq!(u64::from(header.source.value()), (hash & 0x7fff) | 0x8000);
             assert_eq!((header.destination.value(), header.length.value()), (6080, 28));
         }
     }

@@ -7,9 +7,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use pen_common::abi::{Backend, Service};
-use pen_common::net::{
-    Be16, EthHeader, Ipv4Header, Ipv6Header, UdpHeader, VlanTag, ethertype, protocol,
-};
+use pen_common::net::{Be16, EthHeader, Ipv4Header, Ipv6Header, VlanTag, ethertype, protocol};
 use pen_common::tunnel;
 use pen_common::verdict::Counter;
 
@@ -98,7 +96,7 @@ fn inner(frame: &Frame<'_>, l2: usize, ethertype: Be16) -> Option<Inner> {
         Some(Inner { protocol: protocol::IPIP, class: ip.tos, length })
     } else {
         let ip = frame.at::<Ipv6Header>(l2)?;
-        let length = ip.payload_length.value().checked_add(size_of::<Ipv6Header>() as u16)?;
+        let length = ip.payload_length.value().checked_add(tunnel::IPV6_HEADER)?;
         Some(Inner { protocol: protocol::IPV6, class: ip.class(), length })
     }
 }
@@ -132,7 +130,7 @@ fn write_tunnel(
 ) -> Option<()> {
     let udp = mode == Service::GUE;
     let protocol = if udp { protocol::UDP } else { inner.protocol };
-    let payload = inner.length + if udp { size_of::<UdpHeader>() as u16 } else { 0 };
+    let payload = inner.length + if udp { tunnel::UDP_HEADER } else { 0 };
     let (source, destination) = (backend.source, backend.addr);
     let end = if destination.is_v4() {
         let header = tunnel::ipv4(source, destination, protocol, inner.class, payload);
