@@ -148,7 +148,9 @@ pub fn decide<'a, L: Lookup>(
     destination: &Addr,
     parse: impl FnOnce() -> Result<Flow, PassReason>,
 ) -> Verdict<'a> {
-    let entry = match own(lookup, destination) {
+    // The address is copied once, for both look-ups: on the kernel's side stack is scarce.
+    let mut key = ServiceKey::new(*destination, Be16::new(0), 0);
+    let entry = match own(lookup, &key.vip) {
         Ok(entry) => entry,
         Err(reason) => return Verdict::Pass(reason),
     };
@@ -159,7 +161,7 @@ pub fn decide<'a, L: Lookup>(
         Ok(flow) => flow,
         Err(reason) => return Verdict::Pass(reason),
     };
-    let mut key = ServiceKey::new(*destination, flow.port, flow.protocol);
+    (key.port, key.protocol) = (flow.port, flow.protocol);
     let service = match lookup.service(&key) {
         Some(service) => service,
         None => {

@@ -57,8 +57,8 @@ pub(crate) fn packet<const FRAGS: bool>(
     }
     let arrival = arrival(ctx, frame);
     let verdict = forward::decide(&Maps, &arrival, &destination, || match version {
-        Version::V4 => flow_ipv4(ctx, frame, l2, source),
-        Version::V6 => flow_ipv6(ctx, frame, l2, source),
+        Version::V4 => flow_ipv4::<FRAGS>(ctx, l2, source),
+        Version::V6 => flow_ipv6::<FRAGS>(ctx, l2, source),
     });
     match (rewrite::carry_out(ctx, frame, &verdict), version) {
         (Counter::PassNotOurs, _) => back::answer_if_any(ctx),
@@ -106,10 +106,11 @@ fn ends<const FRAGS: bool>(
 #[inline(always)]
 fn flow_ipv4<const FRAGS: bool>(
     ctx: *mut xdp_md,
-    frame: &Frame<'_, FRAGS>,
     l2: usize,
     source: Addr,
 ) -> Result<Flow, PassReason> {
+    // Made anew: in registers across the look-up of the address it would be in others' way.
+    let frame = Frame::<FRAGS>::new(ctx);
     let Some(ip) = frame.at::<Ipv4Header>(l2) else { return Err(PassReason::PassMalformed) };
     let has_ports = ip.protocol == protocol::TCP || ip.protocol == protocol::UDP;
     if !has_ports || ip.version_ihl != Ipv4Header::NO_OPTIONS || ip.is_fragment() {
@@ -120,24 +121,25 @@ fn flow_ipv4<const FRAGS: bool>(
     if length < header {
         return Err(PassReason::PassMalformed);
     }
-    let ports = ports(frame, l2 + header, length - header, ip.protocol)?;
+    let ports = ports(&frame, l2 + header, length - header, ip.protocol)?;
     Ok(ports.of(source, ip.protocol))
 }
 
 #[inline(always)]
 fn flow_ipv6<const FRAGS: bool>(
     ctx: *mut xdp_md,
-    frame: &Frame<'_, FRAGS>,
     l2: usize,
     source: Addr,
 ) -> Result<Flow, PassReason> {
+    // Made anew: in registers across the look-up of the address it would be in others' way.
+    let frame = Frame::<FRAGS>::new(ctx);
     let Some(ip) = frame.at::<Ipv6Header>(l2) else { return Err(PassReason::PassMalformed) };
     let has_ports = ip.next_header == protocol::TCP || ip.next_header == protocol::UDP;
     if !has_ports || !ip.is_version_6() {
         return unusual(source, |flow| unusual::ipv6(ctx, l2, flow));
     }
     let length = ip.payload_length.value() as usize;
-    let ports = ports(frame, l2 + size_of::<Ipv6Header>(), length, ip.next_header)?;
+    let ports = ports(&frame, l2 + size_of::<Ipv6Header>(), length, ip.next_header)?;
     Ok(ports.of(source, ip.next_header))
 }
 
