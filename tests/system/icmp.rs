@@ -6,7 +6,10 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
-use pen_tests::{Lab, Netns, Protocol, VIP4, VIP6, process::SHORT, server::HTTP_PORT, wait_until};
+use pen_tests::{
+    Lab, Netns, Protocol, VIP4, VIP6, client::UdpTalk, process::SHORT, server::HTTP_PORT,
+    wait_until,
+};
 
 use crate::stage::{Stage, over_all, usual, vips};
 
@@ -99,4 +102,39 @@ fn a_server_hears_that_its_client_is_gone() {
         }
     }
     assert_eq!(stage.pend.counter("pass-protocol").unwrap(), 0);
+}
+
+/// A tunnel takes 20 bytes of the 1500, or 40.
+#[test]
+fn a_client_learns_which_size_fits_into_the_tunnel() {
+    const PORT: u16 = 9999;
+    let stage = Stage::in_lab(Lab::builder().vips(&[]).build().unwrap(), |lab| {
+        [("bulk", VIP4), ("bulk6", VIP6)].into_iter().fold(vips(), |config, (name, vip)| {
+            let at = SocketAddr::new(vip, PORT);
+            let mut service = over_all(lab, name, at, Protocol::Udp, HTTP_PORT);
+            "ipip".clone_into(&mut service.mode);
+            service.check = Some(r#"{ type = "none" }"#.to_owned());
+            config.service(service)
+        })
+    });
+    for (vip, headers, fits) in [(VIP4, 28, "mtu 1480"), (VIP6, 48, "mtu 1460")] {
+        // A socket is told of the error by its next call.
+        let send = |length: usize| {
+            let talk = UdpTalk::open(stage.client(), SocketAddr::new(vip, PORT)).unwrap();
+            talk.send(&vec![7; length - headers]).unwrap();
+        };
+        let sent = || stage.pend.counter("transmit").unwrap();
+        let before = sent();
+        send(1500);
+        wait_until(SHORT, &format!("{vip}: {fits}"), || {
+            stage.client().ip(&format!("route get {vip}")).unwrap().contains(fits).then_some(())
+        })
+        .map_err(|error| stage.pend.with_log(&error))
+        .unwrap();
+        assert_eq!(sent(), before, "the datagram that was too big did not go on");
+        send(1460);
+        wait_until(SHORT, "one that fits goes on", || (sent() == before + 1).then_some(()))
+            .unwrap();
+    }
+    assert_eq!(stage.pend.counter("too-big-reply").unwrap(), 2);
 }
