@@ -145,7 +145,8 @@ counters! {
         DropNoPort = "drop-no-port",
         /// The client talks from the same port to the same backend through another service.
         DropNatConflict = "drop-nat-conflict",
-        /// The packet has reached its last hop.
+        /// The packet has reached its last hop, and its sender is not told: it is an answer, too many
+        /// were in this second, or it is none that is answered.
         DropTtl = "drop-ttl",
     }
     done {
@@ -161,6 +162,8 @@ counters! {
         EchoReply = "echo-reply",
         /// A packet that is too big for the way to its backend was answered with an ICMP error.
         TooBigReply = "too-big-reply",
+        /// A packet that has reached its last hop was answered with an ICMP error.
+        TtlReply = "ttl-reply",
         /// An answer, translated back, sent on the interface that it came from.
         ReturnTransmit = "return-transmit",
         /// An answer, translated back, sent on another interface.

@@ -111,6 +111,7 @@ fn action(counter: Counter) -> u32 {
         | Counter::NdReply
         | Counter::EchoReply
         | Counter::TooBigReply
+        | Counter::TtlReply
         | Counter::ReturnTransmit => xdp_action::XDP_TX,
         Counter::Redirect | Counter::ReturnRedirect => xdp_action::XDP_REDIRECT,
     }

@@ -6,7 +6,7 @@ use pen_common::nat;
 use pen_common::verdict::Counter;
 
 use crate::maps::{self, Desk, Maps};
-use crate::{head, rewrite};
+use crate::{head, icmp, rewrite};
 
 /// The request, whole or the first of its fragments, goes to this backend.
 #[inline(never)]
@@ -17,7 +17,7 @@ pub(crate) fn forward(ctx: *mut xdp_md, service: u32, id: u32, mode: u8) -> Coun
         return Counter::DropRewrite;
     }
     if head.ttl <= 1 {
-        return Counter::DropTtl;
+        return icmp::time_exceeded(ctx, head.l2);
     }
     job.set_backend(mode, service, id, backend);
     if let Err(reason) = nat::outbound(&Maps, job) {

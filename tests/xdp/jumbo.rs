@@ -20,7 +20,7 @@ fn data(length: usize) -> Vec<u8> {
 }
 
 /// Steps of the verifier; with one million the kernel refuses a program.
-const MOST_STEPS: u32 = 100_000;
+const MOST_STEPS: u32 = 250_000;
 
 #[test]
 fn both_programs_are_far_from_the_limits_of_the_verifier() {

@@ -87,7 +87,11 @@ fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
         }
         Counter::DropNoEntry => (masquerading(), flagged(&frame, RST)),
         Counter::DropNoPort => (masquerading(), frame),
-        Counter::DropTtl => (masquerading(), patch(&frame, IP + 8, &[1])),
+        Counter::DropTtl => {
+            let mut tables = masquerading();
+            tables.cfg.icmp_per_second = 0;
+            (tables, patch(&frame, IP + 8, &[1]))
+        }
         Counter::DropNatConflict
         | Counter::ReturnTransmit
         | Counter::ReturnRedirect
@@ -101,6 +105,7 @@ fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
         Counter::ArpReply => (usual(), Arp::who_has(VIP4).frame()),
         Counter::NdReply => (usual(), Solicitation::who_has(VIP6).frame()),
         Counter::EchoReply => (with_echo(usual()), V4.ping(&[]).frame()),
+        Counter::TtlReply => (masquerading(), patch(&frame, IP + 8, &[1])),
         Counter::TooBigReply => (narrow(30), frame),
     })
 }

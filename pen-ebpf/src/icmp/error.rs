@@ -30,10 +30,17 @@ pub(crate) fn too_big(ctx: *mut xdp_md, l2: usize, room: u16) -> Counter {
     if complain(ctx, l2, complaint) { Counter::TooBigReply } else { Counter::DropTooBig }
 }
 
+/// The packet at `l2` has reached its last hop and would have to go further: tells its sender. The
+/// frame must be as it came in, addressed to a virtual address.
+#[inline(always)]
+pub(crate) fn time_exceeded(ctx: *mut xdp_md, l2: usize) -> Counter {
+    if complain(ctx, l2, Complaint::TimeExceeded) { Counter::TtlReply } else { Counter::DropTtl }
+}
+
 /// Makes the frame, which must be as it came in, an error about the packet at `l2`, to be sent back;
 /// false if there must be none, and then the frame has to be dropped, because it may be spoilt.
 #[inline(always)]
-pub(super) fn complain(ctx: *mut xdp_md, l2: usize, complaint: Complaint) -> bool {
+fn complain(ctx: *mut xdp_md, l2: usize, complaint: Complaint) -> bool {
     let (kind, mtu) = match complaint {
         Complaint::TooBig { mtu } => (TOO_BIG, mtu),
         Complaint::TimeExceeded => (TIME_EXCEEDED, 0),

@@ -13,7 +13,7 @@ use crate::bench::Bench;
 use crate::frame::{IP, IPV4_PAYLOAD, Packet, checksum, patch};
 use crate::interfaces::with_wires;
 use crate::tunnel::{To, is_tunnelled, through_tunnels};
-use crate::world::{CLIENT_MAC, VIP_MAC, usual};
+use crate::world::usual;
 
 /// Longest packet that fits.
 const MTU: u16 = 1300;
@@ -52,17 +52,19 @@ pub(crate) fn assert_told(family: &Family, l2: usize, frame: &[u8], reply: &[u8]
     assert_eq!(message[4..8], [0, 0, high, low], "the MTU");
 }
 
+/// Asserts that `frame` was answered by an error that says that it has reached its last hop.
+#[track_caller]
+pub(crate) fn assert_expired(family: &Family, l2: usize, frame: &[u8], reply: &[u8]) {
+    let kind = if family.vip.is_ipv4() { [11, 0] } else { [3, 0] };
+    assert_answered(family, l2, frame, reply, kind);
+    assert_eq!(reply[l2 + family.header..][4..8], [0; 4], "unused");
+}
+
 /// Asserts that `frame` was answered by an error of this type and code.
 #[track_caller]
-pub(crate) fn assert_answered(
-    family: &Family,
-    l2: usize,
-    frame: &[u8],
-    reply: &[u8],
-    kind: [u8; 2],
-) {
-    assert_eq!(reply[..6], CLIENT_MAC.0, "back to the station that it came from");
-    assert_eq!(reply[6..12], VIP_MAC.0);
+fn assert_answered(family: &Family, l2: usize, frame: &[u8], reply: &[u8], kind: [u8; 2]) {
+    let [to, from] = [&frame[..6], &frame[6..12]];
+    assert_eq!(reply[..12], [from, to].concat(), "back to the station that it came from");
     assert_eq!(reply[12..l2], frame[12..l2], "tags are kept");
     let packet = &reply[l2..];
     assert_right(family, packet);

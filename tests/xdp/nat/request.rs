@@ -7,7 +7,9 @@ use pen_ctl::engine::tables::Write;
 
 use super::{MODES, PORT, PORTS, Site, own, with_site, with_tables};
 use crate::frame::{IP, IPV4_PAYLOAD, IPV6_PAYLOAD, Packet, patch, tagged, usual_packets};
+use crate::icmp::{V4, V6, replies::assert_expired};
 use crate::parse::Parsed;
+use crate::shapes::{TAGS, with_tags};
 use crate::world::{VIP4, VIP6, backend_at};
 
 /// What has to become of a request, given what became of it; only the source port is free.
@@ -156,16 +158,21 @@ fn a_wrong_header_checksum_stays_wrong() {
 }
 
 #[test]
-fn a_request_on_its_last_hop_goes_no_further() {
+fn a_request_on_its_last_hop_goes_no_further_and_its_sender_is_told() {
     for mode in MODES {
         with_site(mode, |site| {
-            for ((what, packet), ttl_at) in
-                usual_packets().into_iter().zip([IP + 8, IP + 8, IP + 7, IP + 7])
-            {
-                for ttl in [0, 1] {
-                    let frame = patch(&packet.frame(), ttl_at, &[ttl]);
-                    let outcome = site.bench.run_on(site.front, &frame);
-                    assert_eq!(outcome.counter, Counter::DropTtl, "{what}, {ttl}");
+            for (what, packet) in usual_packets() {
+                let family = if packet.destination.is_ipv4() { V4 } else { V6 };
+                let ttl_at = if packet.destination.is_ipv4() { IP + 8 } else { IP + 7 };
+                for (ttl, length) in [(0, 0), (1, 3), (1, 700), (1, 1400)] {
+                    let frame =
+                        patch(&packet.clone().data(&vec![7; length]).frame(), ttl_at, &[ttl]);
+                    for tags in TAGS {
+                        let frame = with_tags(&frame, tags);
+                        let outcome = site.bench.run_on(site.front, &frame);
+                        assert_eq!(outcome.counter, Counter::TtlReply, "{what}, {ttl}");
+                        assert_expired(&family, IP + 4 * tags.len(), &frame, &outcome.frame);
+                    }
                 }
             }
             assert_eq!(site.entries().iter().count(), 0);
