@@ -13,8 +13,8 @@ use crate::rng::Rng;
 use crate::tunnel::{TUNNELS, through_tunnels};
 use crate::world::{VIP_MAC, VIP4, VIP6, by_client, usual};
 
-/// Frames in each mode.
-const FRAMES: u64 = 20_000;
+/// Frames in each mode of each test: a million together.
+const FRAMES: u64 = 60_000;
 
 /// Whether a frame names a virtual address where its kind of frame names whom it is for.
 fn is_for_us(frame: &[u8]) -> bool {
@@ -45,17 +45,23 @@ fn fuzz(seed: u64, mut make: impl FnMut(&mut Rng) -> Vec<u8>) -> u64 {
     [by_client(usual())]
         .into_iter()
         .chain(modes)
-        .map(|tables| run(Bench::new(with_echo(tables)), &mut rng, &mut make))
+        .map(|tables| run(Bench::new(with_echo(tables)), seed, &mut rng, &mut make))
         .sum()
 }
 
-fn run(mut bench: Bench, rng: &mut Rng, make: &mut impl FnMut(&mut Rng) -> Vec<u8>) -> u64 {
+/// `seed` is what `rng` began with.
+fn run(
+    mut bench: Bench,
+    seed: u64,
+    rng: &mut Rng,
+    make: &mut impl FnMut(&mut Rng) -> Vec<u8>,
+) -> u64 {
     let before = bench.total();
     let mut handled = 0;
     for number in 0..FRAMES {
         let frame = make(rng);
         let (action, out) = bench.send(None, &frame);
-        let context = || format!("frame {number}: {action:?} {frame:02x?}");
+        let context = || format!("seed {seed:#x}, frame {number}: {action:?} {frame:02x?}");
         match action {
             Action::Pass => assert_eq!(out, frame, "{}", context()),
             Action::Drop | Action::Tx | Action::Redirect => {
@@ -145,7 +151,8 @@ fn right_frames_with_random_faults_never_abort() {
 fn nor_do_they_in_the_program_for_fragments_where_some_are_too_big() {
     let templates = templates();
     let bench = Bench::with_frags(with_echo(narrow(90)));
-    let handled = run(bench, &mut Rng::new(0xf7a6), &mut |rng| {
+    let seed = 0xf7a6;
+    let handled = run(bench, seed, &mut Rng::new(seed), &mut |rng| {
         let mut frame = spoilt(&templates, rng);
         if rng.below(8) == 0 {
             frame.extend((0..rng.below(9000)).map(|_| 0));
