@@ -32,6 +32,8 @@ use crate::show;
 
 /// Events that may wait for the loop. More than probes of all backends at once would need.
 const EVENTS: usize = 8192;
+/// Events that are taken at once: what follows from them is computed once.
+const BATCH: usize = 512;
 /// Requests that may wait for the loop.
 const CALLS: usize = 64;
 /// Answers that are under way at the end get this time.
@@ -120,9 +122,7 @@ async fn serve(
         aside: Aside::new(),
         reader,
     };
-    for event in known {
-        daemon.handle(event);
-    }
+    daemon.handle_all(known);
     daemon.handle(Event::Started);
     daemon.starting = false;
     if let Some(failure) = daemon.failure.take() {
@@ -137,9 +137,10 @@ async fn serve(
     let (ending, ended) = watch::channel(false);
     let mut server = tokio::spawn(server::serve(socket, calls, ended));
     tracing::info!("ready");
+    let mut batch = Vec::new();
     let end = loop {
         tokio::select! {
-            Some(event) = inbox.recv() => daemon.handle(event),
+            _ = inbox.recv_many(&mut batch, BATCH) => daemon.handle_all(batch.drain(..)),
             Some(call) = requests.recv() => {
                 let leaves = call.request == Request::Leave;
                 daemon.answer(call);
@@ -241,7 +242,11 @@ struct Daemon {
 
 impl Daemon {
     fn handle(&mut self, event: Event) {
-        self.engine.handle(clock::now(), event);
+        self.handle_all([event]);
+    }
+
+    fn handle_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.engine.handle_all(clock::now(), events);
         self.carry_out();
     }
 

@@ -216,6 +216,25 @@ impl Engine {
 
     /// Takes note of an event; actions follow from [`Engine::poll_action`].
     pub fn handle(&mut self, now: Moment, event: Event) {
+        self.handle_all(now, [event]);
+    }
+
+    /// The same of several events that came at once. What follows from them is computed once: with
+    /// ten thousand backends that takes longer than all of them together.
+    pub fn handle_all(&mut self, now: Moment, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.note(now, event);
+        }
+        self.run_timers(now);
+        // After a failure the maps are left alone until the next attempt is due.
+        if self.dirty && self.started && self.retry_writes_at == Moment::NEVER {
+            self.dirty = false;
+            self.refresh(now);
+        }
+        self.release_attach(now);
+    }
+
+    fn note(&mut self, now: Moment, event: Event) {
         match event {
             Event::Started => {
                 self.started = true;
@@ -253,13 +272,6 @@ impl Engine {
                 self.warn(now, "write-failed", "maps", format!("maps not written: {error}"));
             }
         }
-        self.run_timers(now);
-        // After a failure the maps are left alone until the next attempt is due.
-        if self.dirty && self.started && self.retry_writes_at == Moment::NEVER {
-            self.dirty = false;
-            self.refresh(now);
-        }
-        self.release_attach(now);
     }
 
     /// The next thing to do, if any.

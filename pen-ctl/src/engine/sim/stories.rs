@@ -217,3 +217,28 @@ fn writes_that_fail_are_repeated_until_the_maps_are_right() {
     assert_eq!(sim.serving(), BTreeSet::from([1, 2]));
     assert_eq!(&sim.maps, sim.engine.tables());
 }
+
+#[test]
+fn events_that_come_at_once_mean_the_same_as_one_after_the_other() {
+    let mut config = config(5);
+    config.services[0].check.kind = CheckKind::None;
+    let mut events = vec![Event::LinkChanged(link(true)), Event::Started];
+    for number in 1..=5 {
+        let (address, mac) = (address(number), MacAddr([2, 0, 0, 0, 1, number]));
+        let route = Some(Route { ifindex: 3, gateway: None, source: Some(OWN) });
+        events.push(Event::RouteFound { address, route, mac: None });
+        let neighbour = Neighbour::Resolved(mac);
+        events.push(Event::NeighbourChanged { ifindex: 3, address, neighbour });
+    }
+    let engine = || Engine::new(config.clone(), Tables::default(), [7, 7], Moment(1));
+    let (mut one, mut all) = (engine(), engine());
+    for event in events.clone() {
+        one.handle(Moment(2), event);
+    }
+    all.handle_all(Moment(2), events);
+    assert_eq!(one.tables(), all.tables());
+    assert_eq!(all.tables().backends.len(), 5);
+    let writes = std::iter::from_fn(|| all.poll_action())
+        .filter(|action| matches!(action, Action::WriteTables(_)));
+    assert_eq!(writes.count(), 1);
+}
