@@ -2,15 +2,18 @@
 //! to the server whose packets they are about.
 
 use std::{
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::mpsc,
+    thread,
 };
 
 use pen_tests::{
-    Lab, Netns, Protocol, VIP4, VIP6, client::UdpTalk, process::SHORT, server::HTTP_PORT,
-    wait_until,
+    Lab, Netns, Pend, Protocol, ServiceText, VIP4, VIP6, client::UdpTalk, process::SHORT,
+    server::HTTP_PORT, wait_until,
 };
 
+use crate::links::TwoNetworks;
 use crate::stage::{Stage, over_all, usual, vips};
 
 /// Pings an address twice, with this much data: whether both were answered.
@@ -137,4 +140,44 @@ fn a_client_learns_which_size_fits_into_the_tunnel() {
             .unwrap();
     }
     assert_eq!(stage.pend.counter("too-big-reply").unwrap(), 2);
+}
+
+/// The client's first full segments fit the client's network and the server's own interface, but not
+/// the one between them. Its kernel is told, and cuts what it sends again.
+#[test]
+fn an_upload_over_a_way_that_is_narrower_in_between_arrives_intact() {
+    const PORT: u16 = 9998;
+    let at = SocketAddr::new(VIP4, PORT);
+    let nets = TwoNetworks::build();
+    let balancer = &nets.lab.balancer().netns;
+    balancer.ip("link set dev eth1 mtu 1400").unwrap();
+    let sink = ["10.88.0.11", "10.88.0.12"]
+        .into_iter()
+        .fold(ServiceText::dsr("sink", at, Protocol::Tcp, HTTP_PORT), |service, address| {
+            service.backend(None, address.parse().unwrap())
+        });
+    let config = nets.config(&["eth0", "eth1"]).service(sink);
+    let mut pend = Pend::start(balancer, &config).unwrap();
+    pend.wait_ready(6).unwrap();
+
+    let upload: Vec<u8> = (0..2_000_000_u32).map(|at| (at / 7 % 251).to_le_bytes()[0]).collect();
+    let (arrived, uploads) = mpsc::channel();
+    for backend in &nets.backends {
+        let (listener, arrived) = (backend.run(|| TcpListener::bind(at)).unwrap(), arrived.clone());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            // The test may have failed meanwhile.
+            let _ = arrived.send(bytes);
+        });
+    }
+    let client = &nets.lab.client().netns;
+    let mut stream = client.run(|| TcpStream::connect_timeout(&at, SHORT)).unwrap();
+    stream.write_all(&upload).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let received = uploads.recv_timeout(SHORT).map_err(|_| pend.log()).expect("all of it arrives");
+    assert!(received == upload, "{} of {} bytes, or others", received.len(), upload.len());
+    assert!(pend.counter("too-big-reply").unwrap() > 0);
+    assert!(client.ip(&format!("route get {VIP4}")).unwrap().contains("mtu 1400"));
 }

@@ -99,15 +99,15 @@ fn an_interface_that_is_deleted_and_made_again_is_attached_again() {
 
 /// A client's network and, on a second switch, the backends' one; the balancer is in both, and also
 /// routes the answers.
-struct TwoNetworks {
-    lab: Lab,
+pub(crate) struct TwoNetworks {
+    pub(crate) lab: Lab,
     back: Switch,
-    backends: Vec<Netns>,
+    pub(crate) backends: Vec<Netns>,
     demos: Vec<Demo>,
 }
 
 impl TwoNetworks {
-    fn build() -> Self {
+    pub(crate) fn build() -> Self {
         let lab = Lab::builder().backends(0).build().unwrap();
         let balancer = &lab.balancer().netns;
         let back = Switch::new().unwrap();
@@ -134,7 +134,7 @@ impl TwoNetworks {
         Self { lab, back, backends, demos }
     }
 
-    fn config(&self, interfaces: &[&str]) -> ConfigText {
+    pub(crate) fn config(&self, interfaces: &[&str]) -> ConfigText {
         let service = |name: &str, at: SocketAddr, protocol| {
             let service = ServiceText::dsr(name, at, protocol, HTTP_PORT);
             (1..=self.backends.len()).fold(service, |service, number| {
