@@ -5,10 +5,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pen_common::abi::{AddrEntry, Backend, Cfg, Group, Service, ServiceKey, Slot};
-use pen_common::bench::Frame;
+use pen_common::bench::{Frame, MAX_FLOWS};
 use pen_common::hash::Secret;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::Counter;
+use pen_ctl::config::Sizes;
 use pen_ctl::engine::scheduler::{Member, maglev};
 use pen_ctl::engine::tables::Tables;
 
@@ -66,6 +67,8 @@ pub(crate) struct Case {
     pub(crate) frame: Frame,
     /// The program of the bench that does the least that has to be done for such a frame.
     pub(crate) against: Option<Lane>,
+    /// More flows than this are not possible.
+    pub(crate) most_flows: u32,
     /// The service that pen has for it.
     service: Option<Spec>,
 }
@@ -85,6 +88,9 @@ struct Spec {
     affinity: u8,
     /// Bytes that a frame gains.
     growth: u16,
+    /// Entries of the map `NAT` for each flow.
+    translations: u32,
+    most_flows: u32,
     /// One of the backends has just been added: its slots, one in ten, are unsettled.
     moved: bool,
 }
@@ -96,11 +102,22 @@ const TCP_ACK_V6: Packet = Packet::new(IpAddr::V6(VIP6), protocol::TCP, ACK);
 const NOT_OURS: Packet = Packet::new(IpAddr::V4(OTHER4), protocol::TCP, ACK);
 const NOT_OURS_V6: Packet = Packet::new(IpAddr::V6(OTHER6), protocol::TCP, ACK);
 
-const DSR: Spec = Spec { mode: Service::DSR, affinity: Service::FLOW, growth: 0, moved: false };
+const DSR: Spec = Spec {
+    mode: Service::DSR,
+    affinity: Service::FLOW,
+    growth: 0,
+    translations: 0,
+    most_flows: MAX_FLOWS,
+    moved: false,
+};
 const DSR_BY_CLIENT: Spec = Spec { affinity: Service::CLIENT, ..DSR };
 const DSR_MOVED: Spec = Spec { moved: true, ..DSR };
 const IPIP: Spec = Spec { mode: Service::IPIP, growth: 20, ..DSR };
 const GUE: Spec = Spec { mode: Service::GUE, growth: 28, ..DSR };
+const NAT: Spec = Spec { mode: Service::NAT, translations: 1, ..DSR };
+/// To each backend there is one flow for each port of this node.
+const MASQUERADE: Spec =
+    Spec { mode: Service::MASQUERADE, translations: 2, most_flows: 100_000, ..DSR };
 
 /// All cases, those to compare with first.
 pub(crate) fn all() -> Vec<Case> {
@@ -108,8 +125,9 @@ pub(crate) fn all() -> Vec<Case> {
         reference(Lane::Empty, End::Drop),
         reference(Lane::Pass, End::Pass),
         reference(Lane::Macswap, End::Transmit),
-        passed("pass v4", NOT_OURS),
-        passed("pass v6", NOT_OURS_V6),
+        passed("pass v4", Lane::Pen, NOT_OURS),
+        passed("pass v6", Lane::Pen, NOT_OURS_V6),
+        passed("pass v4 with nat", Lane::PenNat, NOT_OURS),
         balanced("dsr tcp ack", TCP_ACK, DSR),
         balanced("dsr tcp syn", TCP_SYN, DSR),
         balanced("dsr udp", UDP, DSR),
@@ -122,6 +140,8 @@ pub(crate) fn all() -> Vec<Case> {
         balanced("ipip tcp ack", TCP_ACK, IPIP),
         balanced("ipip tcp ack v6", TCP_ACK_V6, IPIP),
         balanced("gue tcp ack", TCP_ACK, GUE),
+        balanced("nat tcp ack", TCP_ACK, NAT),
+        balanced("masquerade tcp ack", TCP_ACK, MASQUERADE),
     ]
     .into_iter()
     .zip(FIRST_PORT..)
@@ -143,14 +163,17 @@ pub(crate) fn filtered(all: Vec<Case>, text: &str) -> Vec<Case> {
     all.into_iter().zip(keep).filter_map(|(case, keep)| keep.then_some(case)).collect()
 }
 
-/// What pen's maps hold for these cases.
-pub(crate) fn tables(cases: &[Case], nic: Nic) -> Tables {
+/// What the maps of the pen of this lane hold for its cases.
+pub(crate) fn tables(cases: &[Case], lane: Lane, nic: Nic) -> Tables {
     let mut tables = empty();
+    if lane == Lane::PenNat {
+        tables.cfg.flags = Cfg::NAT;
+    }
     for vip in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
         let entry = AddrEntry { ifindex: nic.ifindex, mac: nic.mac, ..AddrEntry::default() };
         tables.addrs.insert(vip.into(), entry);
     }
-    for case in cases {
+    for case in cases.iter().filter(|case| case.way.lane == lane) {
         if let Some(spec) = case.service {
             let key = ServiceKey::new(
                 case.frame.destination,
@@ -161,6 +184,20 @@ pub(crate) fn tables(cases: &[Case], nic: Nic) -> Tables {
         }
     }
     tables
+}
+
+/// Room that the pen of this lane needs so that nothing that its cases remember is forgotten, except
+/// for clients: of these there are more than a pen remembers that is told nothing.
+pub(crate) fn sizes(cases: &[Case], lane: Lane, most_flows: u32) -> Sizes {
+    let entries: u32 = cases
+        .iter()
+        .filter(|case| case.way.lane == lane)
+        .filter_map(|case| Some(case.service?.translations * case.most_flows.min(most_flows)))
+        .sum();
+    let default = Sizes::default();
+    // Some of an LRU map's room is always kept free.
+    let translations = (entries + entries / 4).next_power_of_two().max(default.translations);
+    Sizes { translations, ..default }
 }
 
 /// A service of so many backends on an address of its own, and nothing else.
@@ -176,7 +213,13 @@ pub(crate) fn one_service(backends: u16) -> Tables {
 
 fn empty() -> Tables {
     let groups = [(0, Group::ALWAYS)].into();
-    let cfg = Cfg { secret: SECRET, records_per_second: u32::MAX, ..Cfg::default() };
+    let cfg = Cfg {
+        secret: SECRET,
+        records_per_second: u32::MAX,
+        first_port: Be16::new(1024),
+        last_port: Be16::new(u16::MAX),
+        ..Cfg::default()
+    };
     Tables { cfg, groups, ..Tables::default() }
 }
 
@@ -237,27 +280,25 @@ pub(crate) fn member(id: u32, backend: &Backend) -> Member {
 fn reference(lane: Lane, end: End) -> Case {
     let way = Way { lane, end, counter: None, growth: 0 };
     let station = if end == End::Pass { ANOTHER_STATION } else { lane.station() };
-    Case { name: lane.name(), way, frame: TCP_ACK.to(station), against: None, service: None }
+    let (frame, most_flows) = (TCP_ACK.to(station), MAX_FLOWS);
+    Case { name: lane.name(), way, frame, against: None, most_flows, service: None }
 }
 
 /// A case of frames that are none of pen's business.
-fn passed(name: &'static str, packet: Packet) -> Case {
-    let way =
-        Way { lane: Lane::Pen, end: End::Pass, counter: Some(Counter::PassNotOurs), growth: 0 };
+fn passed(name: &'static str, lane: Lane, packet: Packet) -> Case {
+    let way = Way { lane, end: End::Pass, counter: Some(Counter::PassNotOurs), growth: 0 };
     let frame = packet.to(ANOTHER_STATION);
-    Case { name, way, frame, against: Some(Lane::Pass), service: None }
+    let (against, most_flows) = (Some(Lane::Pass), MAX_FLOWS);
+    Case { name, way, frame, against, most_flows, service: None }
 }
 
 /// A case of frames that are sent to backends.
 fn balanced(name: &'static str, packet: Packet, service: Spec) -> Case {
-    let way = Way {
-        lane: Lane::Pen,
-        end: End::Transmit,
-        counter: Some(Counter::Transmit),
-        growth: service.growth,
-    };
-    let frame = packet.to(Lane::Pen.station());
-    Case { name, way, frame, against: Some(Lane::Macswap), service: Some(service) }
+    let Spec { growth, most_flows, .. } = service;
+    let lane = if service.translations > 0 { Lane::PenNat } else { Lane::Pen };
+    let way = Way { lane, end: End::Transmit, counter: Some(Counter::Transmit), growth };
+    let (frame, against) = (packet.to(lane.station()), Some(Lane::Macswap));
+    Case { name, way, frame, against, most_flows, service: Some(service) }
 }
 
 /// Not that of any interface of the rig.

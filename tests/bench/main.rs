@@ -83,7 +83,8 @@ fn dataplane(args: &Dataplane) -> Result<()> {
     let mut progress = Progress::new();
     progress.note("the controller's side");
     let control = control::measure()?;
-    let mut rig = Rig::new(|nic| cases::tables(&cases, nic))?;
+    let most_flows = plan.flows.iter().copied().max().unwrap_or(1);
+    let mut rig = Rig::new(&cases, most_flows)?;
     let figures = rig.inside(|rig| measure::measure(rig, &cases, &plan, &mut progress))?;
     drop(rig);
 

@@ -130,7 +130,10 @@ impl Report {
         for case in self.cases() {
             let mut line = format!("{case:NAME$}");
             for flows in &self.plan.flows {
-                let Some(figure) = self.figure(case, *flows) else { continue };
+                let Some(figure) = self.figure(case, *flows) else {
+                    line += &format!("{:>24}", "");
+                    continue;
+                };
                 let ratio =
                     figure.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
                 let (net, mpps) = (figure.net, figure.mpps);

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{
+    ProgramError, ProgramInfo, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
+};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader};
 use nix::errno::Errno;
@@ -32,12 +34,14 @@ use pen_tests::link::veth;
 use pen_tests::paths::{Pins, program};
 use pen_tests::wait::{Stopwatch, interrupted};
 
-use crate::cases::{End, Way};
+use crate::cases::{self, Case, End, Way};
 
 /// Frames that the kernel generates and sends at a time: what a busy NIC hands over at once, and
 /// far below the 256 that the ring of a veth holds.
 const BATCH: u32 = 64;
 
+/// Of the wires: what a veth has at first.
+const MTU: u32 = 1500;
 /// How long frames may be on their way after the last one was generated.
 const LAG: Duration = Duration::from_millis(200);
 
@@ -52,6 +56,9 @@ pub(crate) enum Lane {
     Macswap,
     /// The real object with the real maps.
     Pen,
+    /// The same once more, with services that translate addresses: then frames that are not for a
+    /// virtual address may be answers, and cost a look-up more.
+    PenNat,
 }
 
 /// What one run took.
@@ -76,11 +83,23 @@ pub(crate) struct Rig {
     template: Array<MapData, Template>,
     position: Array<MapData, u32>,
     sunk: PerCpuArray<MapData, Count>,
-    dataplane: Option<Dataplane>,
-    near: [u32; 4],
-    _pins: Pins,
+    wires: Vec<Wire>,
     generator: Netns,
     _under_test: Netns,
+}
+
+/// A wire with what is at its far end.
+struct Wire {
+    lane: Lane,
+    /// Index of the interface at the generator's end.
+    near: u32,
+    pen: Option<Pen>,
+}
+
+/// A pen, detached on drop.
+struct Pen {
+    dataplane: Option<Dataplane>,
+    _pins: Pins,
 }
 
 /// All counters that tell where frames went.
@@ -95,7 +114,7 @@ struct Seen {
 // === impl Lane ===
 
 impl Lane {
-    const ALL: [Self; 4] = [Self::Empty, Self::Pass, Self::Macswap, Self::Pen];
+    const ALL: [Self; 5] = [Self::Empty, Self::Pass, Self::Macswap, Self::Pen, Self::PenNat];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -103,6 +122,7 @@ impl Lane {
             Self::Pass => "pass",
             Self::Macswap => "macswap",
             Self::Pen => "pen",
+            Self::PenNat => "pen-nat",
         }
     }
 
@@ -116,6 +136,10 @@ impl Lane {
         format!("near-{}", self.name())
     }
 
+    const fn is_pen(self) -> bool {
+        matches!(self, Self::Pen | Self::PenNat)
+    }
+
     /// Ethernet address of the interface under test, which the frames are addressed to.
     pub(crate) const fn station(self) -> MacAddr {
         MacAddr([2, 0x70, 0x65, 0x6e, 0, self as u8])
@@ -125,8 +149,8 @@ impl Lane {
 // === impl Rig ===
 
 impl Rig {
-    /// Builds it, with pen's tables made by `tables` for the interface that pen gets.
-    pub(crate) fn new(tables: impl FnOnce(Nic) -> Tables) -> Result<Self> {
+    /// Builds it for these cases, none of which has more flows than `most_flows`.
+    pub(crate) fn new(cases: &[Case], most_flows: u32) -> Result<Self> {
         let generator = Netns::new("generator")?;
         let under_test = Netns::new("under-test")?;
         for netns in [&generator, &under_test] {
@@ -138,40 +162,33 @@ impl Rig {
         for name in ["generate", "sink", "empty", "pass", "macswap"] {
             named(&mut bench, name)?.load()?;
         }
-        let pins = Pins::new()?;
-        let mut dataplane = Dataplane::open(&program("pen.bpf.o")?, pins.path(), Sizes::default())?;
-
-        let mut near = [0; 4];
-        let mut nic = None;
+        let mut wires = Vec::new();
         for lane in Lane::ALL {
-            veth((&generator, &lane.near()), (&under_test, &lane.far()))?;
-            under_test.ip(&format!("link set dev {} address {}", lane.far(), lane.station()))?;
-            under_test.ip(&format!("link set dev {} up", lane.far()))?;
-            generator.ip(&format!("link set dev {} up", lane.near()))?;
-            near[lane as usize] = attach(&generator, &mut bench, "sink", &lane.near())?;
-            if lane == Lane::Pen {
-                let far = lane.far();
-                let ifindex = under_test.run(|| if_nametoindex(far.as_str()))?;
-                let native = Mode::Native;
-                under_test
-                    .run(|| dataplane.attach(&far, ifindex, 1500, native))
-                    .map_err(|error| anyhow!("{error}"))?;
-                nic = Some(Nic { ifindex, mac: lane.station() });
-            } else {
-                attach(&under_test, &mut bench, lane.name(), &lane.far())?;
+            if !cases.iter().any(|case| case.way.lane == lane) {
+                continue;
             }
+            let (far, near) = (lane.far(), lane.near());
+            veth((&generator, &near), (&under_test, &far))?;
+            under_test.ip(&format!("link set dev {far} address {} up", lane.station()))?;
+            generator.ip(&format!("link set dev {near} up"))?;
+            let near = attach(&generator, &mut bench, "sink", &near)?;
+            let pen = if lane.is_pen() {
+                let sizes = cases::sizes(cases, lane, most_flows);
+                let tables = |nic| cases::tables(cases, lane, nic);
+                Some(Pen::attached(&under_test, lane, sizes, tables)?)
+            } else {
+                attach(&under_test, &mut bench, lane.name(), &far)?;
+                None
+            };
+            wires.push(Wire { lane, near, pen });
         }
-        let tables = tables(nic.context("pen has a lane")?);
-        dataplane.write(&diff(&Tables::default(), &tables))?;
         let map = |bench: &mut Ebpf, name| bench.take_map(name).context(name);
         Ok(Self {
             template: Array::try_from(map(&mut bench, "TEMPLATE")?)?,
             position: Array::try_from(map(&mut bench, "POSITION")?)?,
             sunk: PerCpuArray::try_from(map(&mut bench, "SUNK")?)?,
             bench,
-            dataplane: Some(dataplane),
-            near,
-            _pins: pins,
+            wires,
             generator,
             _under_test: under_test,
         })
@@ -203,7 +220,7 @@ impl Rig {
         self.template.set(0, template, 0)?;
         self.position.set(0, position, 0)?;
         let frame = &template.words.concat()[..template.length as usize];
-        let ingress = context(self.near[way.lane as usize], template.length);
+        let ingress = context(self.wire(way.lane)?.near, template.length);
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.ctx_in = Some(&ingress);
@@ -247,18 +264,54 @@ impl Rig {
             packets: sum.packets + count.packets,
             bytes: sum.bytes + count.bytes,
         });
-        let dataplane = self.dataplane.as_mut().context("open until the drop")?;
-        let (verdicts, info) = if lane == Lane::Pen {
-            let verdicts = dataplane.counts(&Tables::default())?.verdicts;
-            (verdicts, dataplane.program(Build::Linear)?.info()?)
-        } else {
-            (Vec::new(), named(&mut self.bench, lane.name())?.info()?)
+        let (verdicts, info) = match &mut self.wire(lane)?.pen {
+            Some(pen) => pen.seen()?,
+            None => (Vec::new(), named(&mut self.bench, lane.name())?.info()?),
         };
         Ok(Seen { sunk, verdicts, run_time: info.run_time(), run_count: info.run_count() })
     }
+
+    fn wire(&mut self, lane: Lane) -> Result<&mut Wire> {
+        self.wires.iter_mut().find(|wire| wire.lane == lane).context("a wire for each case")
+    }
 }
 
-impl Drop for Rig {
+// === impl Pen ===
+
+impl Pen {
+    /// Loads it, and attaches it to its end of the wire with the tables for that.
+    fn attached(
+        netns: &Netns,
+        lane: Lane,
+        sizes: Sizes,
+        tables: impl FnOnce(Nic) -> Tables,
+    ) -> Result<Self> {
+        let pins = Pins::new()?;
+        let dataplane = Dataplane::open(&program("pen.bpf.o")?, pins.path(), sizes)?;
+        let mut pen = Self { dataplane: Some(dataplane), _pins: pins };
+        let dataplane = pen.dataplane()?;
+        let far = lane.far();
+        let ifindex = netns.run(|| if_nametoindex(far.as_str()))?;
+        netns
+            .run(|| dataplane.attach(&far, ifindex, MTU, Mode::Native))
+            .map_err(|error| anyhow!("{error}"))?;
+        let tables = tables(Nic { ifindex, mac: lane.station() });
+        dataplane.write(&diff(&Tables::default(), &tables))?;
+        Ok(pen)
+    }
+
+    fn dataplane(&mut self) -> Result<&mut Dataplane> {
+        self.dataplane.as_mut().context("open until the drop")
+    }
+
+    fn seen(&mut self) -> Result<(Vec<Count>, ProgramInfo)> {
+        let dataplane = self.dataplane()?;
+        let verdicts = dataplane.counts(&Tables::default())?.verdicts;
+        Ok((verdicts, dataplane.program(Build::Linear)?.info()?))
+    }
+}
+
+impl Drop for Pen {
     fn drop(&mut self) {
         if let Some(dataplane) = self.dataplane.take() {
             dataplane.detach();
