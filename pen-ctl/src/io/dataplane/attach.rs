@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpLink;
+use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 use nix::errno::Errno;
 
@@ -70,6 +72,10 @@ impl fmt::Display for AttachError {
 /// Up to this MTU all drivers hand frames over in one piece: a page, less what veth keeps of it for
 /// head and tail room and for the Ethernet header. Most other drivers need less.
 const LINEAR_MTU: u32 = 3498;
+
+/// How long the end of an attachment may take after its last handle has gone: the kernel lets go of a
+/// pin when no CPU can look at it any more.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A program of the object. Both are the same but for the kind of frames that they take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,14 +180,17 @@ impl Links {
             }
         }
         // The kernel allows one mode at a time.
+        let mut patience = Duration::ZERO;
         self.links.remove(&nic.ifindex);
         for mode in [Mode::Native, Mode::Generic] {
-            let _ = fs::remove_file(mode.pin(folder, nic.ifindex));
+            if fs::remove_file(mode.pin(folder, nic.ifindex)).is_ok() {
+                patience = PATIENCE;
+            }
         }
         let mut refusal = None;
         for (mode, build) in choices {
             let pin = mode.pin(folder, nic.ifindex);
-            match create(loaded(ebpf, build, nic)?, &pin, nic, mode) {
+            match create(loaded(ebpf, build, nic)?, &pin, nic, mode, patience) {
                 Ok(link) => {
                     self.links.insert(nic.ifindex, link);
                     if mode == Mode::Generic {
@@ -256,6 +265,7 @@ fn create(
     pin: &Path,
     nic: Nic<'_>,
     mode: Mode,
+    patience: Duration,
 ) -> Result<PinnedLink, AttachError> {
     let interface = || nic.name.to_owned();
     let how = match mode {
@@ -266,7 +276,7 @@ fn create(
         Mode::Native => AttachError::NotNative { interface: interface(), mtu: nic.mtu, error },
         Mode::Generic => AttachError::Failed { interface: interface(), error },
     };
-    let id = program.attach_to_if_index(nic.ifindex, how).map_err(|error| {
+    let id = attach_within(program, nic.ifindex, how, patience).map_err(|error| {
         if is_busy(&error) {
             AttachError::Busy { interface: interface() }
         } else {
@@ -284,11 +294,33 @@ fn create(
     })
 }
 
+/// Attaches, and tries again for as long as this if the other mode is still there.
+#[expect(clippy::disallowed_methods, reason = "io owns the clock; some milliseconds, and rarely")]
+fn attach_within(
+    program: &mut Xdp,
+    ifindex: u32,
+    how: AyaMode,
+    patience: Duration,
+) -> Result<XdpLinkId, ProgramError> {
+    let begin = Instant::now();
+    loop {
+        match program.attach_to_if_index(ifindex, how) {
+            Err(error) if is(Errno::EEXIST, &error) && begin.elapsed() < patience => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
+}
+
 fn is_busy(error: &ProgramError) -> bool {
-    let busy = |error: &std::io::Error| error.raw_os_error() == Some(Errno::EBUSY as i32);
+    is(Errno::EBUSY, error) || chain(error).contains("EBUSY") || chain(error).contains("busy")
+}
+
+fn is(errno: Errno, error: &ProgramError) -> bool {
     match error {
-        ProgramError::SyscallError(error) => busy(&error.io_error),
-        error => chain(error).contains("EBUSY") || chain(error).contains("busy"),
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(errno as i32),
+        _ => false,
     }
 }
 
