@@ -74,7 +74,7 @@ enum Verb {
     },
     /// Where a packet would go, and why; or, with --simulate, where many would
     Explain(Question),
-    /// Take a backend out of the table, but go on checking it (its connections move as well)
+    /// Give a backend no new connections; those that it has go on, and so do its checks
     Drain(Wish),
     /// No packets at all to a backend, and no checks of it
     Maint(Wish),
