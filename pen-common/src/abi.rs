@@ -29,7 +29,7 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// LRU hash [`super::ClientKey`] -> [`super::Record`]: remembered clients.
     pub const CLIENTS: &str = "CLIENTS";
-    /// LRU hash [`super::FragKey`] -> [`super::Frag`]: where the first fragment of a datagram went.
+    /// LRU hash [`super::FragKey`] -> [`super::Frag`]: the ports of fragmented datagrams.
     pub const FRAGS: &str = "FRAGS";
     /// LRU hash [`super::Tuple`] -> [`super::Translation`].
     pub const NAT: &str = "NAT";
@@ -403,26 +403,20 @@ pub struct FragKey {
 }
 const _: () = assert!(size_of::<FragKey>() == 40);
 
-/// Where the first fragment of a datagram went.
+/// The ports of a datagram, as its first fragment said.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Frag {
-    /// Id of the backend; 0 for an answer on its way back.
-    pub backend: u32,
-    /// Generation of that id.
-    pub generation: u32,
-    /// Id of the service.
-    pub service: u32,
-    /// Mode of the service: [`Service::DSR`], ...
-    pub mode: u32,
-    /// When the first fragment came.
+    /// Source port.
+    pub source_port: Be16,
+    /// Destination port.
+    pub port: Be16,
+    /// Zero.
+    pub _pad: u32,
+    /// When the first fragment came, as a [`crate::moment::Moment`].
     pub seen_ns: u64,
-    /// Source after translation.
-    pub source: Addr,
-    /// Destination after translation.
-    pub destination: Addr,
 }
-const _: () = assert!(size_of::<Frag>() == 56);
+const _: () = assert!(size_of::<Frag>() == 16);
 
 /// Ends of a flow, as they stand in a packet.
 #[repr(C)]

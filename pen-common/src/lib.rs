@@ -18,6 +18,7 @@ pub mod affinity;
 pub mod bench;
 pub mod csum;
 pub mod forward;
+pub mod frag;
 pub mod hash;
 pub mod icmp;
 pub mod limit;

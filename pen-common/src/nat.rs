@@ -304,6 +304,14 @@ pub fn outbound<T: Translations>(maps: &T, job: &mut Job) -> Result<(), DropReas
     allocate(maps, job)
 }
 
+/// Works out the [`Job::ends`] with which a later fragment of a request goes on: addresses only, for
+/// it has no ports. The first one has done the rest.
+#[inline(always)]
+pub fn follow(job: &mut Job) {
+    let came = job.came;
+    job.send(&came);
+}
+
 /// Sees to it that answers to what goes on become answers to the request.
 #[inline(never)]
 fn claim<T: Translations>(maps: &T, job: &mut Job) -> Claim {

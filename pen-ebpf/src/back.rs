@@ -15,10 +15,10 @@ use pen_common::net::{MacAddr, Stations};
 use pen_common::verdict::Counter;
 
 use crate::head::{self, Head};
-use crate::ip;
 use crate::maps::{self, Desk, Maps, TX};
 use crate::packet::{self, Frame};
 use crate::route::Route;
+use crate::{frag, ip};
 
 /// First bytes of the Ethernet addresses of CARP groups.
 const CARP: [u8; 5] = [0, 0, 0x5e, 0, 1];
@@ -26,15 +26,32 @@ const CARP: [u8; 5] = [0, 0, 0x5e, 0, 1];
 /// A packet that is for none of our addresses.
 #[inline(always)]
 pub(crate) fn answer_if_any(ctx: *mut xdp_md) -> Counter {
-    if maps::translates() { answer(ctx) } else { Counter::PassNotOurs }
+    if maps::translates() { pen_back(ctx) } else { Counter::PassNotOurs }
 }
 
-/// If it is no answer it passes as what it is, not ours.
+/// If it is no answer it passes as what it is, not ours. Exported for the verifier's sake, see
+/// [`crate::nat`].
 #[inline(never)]
-fn answer(ctx: *mut xdp_md) -> Counter {
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "nothing else in the object has this name")]
+pub extern "C" fn pen_back(ctx: *mut xdp_md) -> Counter {
     let Some(Desk { head, job, route }) = maps::desk() else { return Counter::PassNotOurs };
-    if !head::read(ctx, head, job) || head.part != Head::WHOLE || !nat::inbound(&Maps, job) {
+    if !head::read(ctx, head, job) {
         return Counter::PassNotOurs;
+    }
+    if head.part == Head::LATER {
+        match frag::ports(&head.fragments(job)) {
+            Some((source_port, port)) => {
+                (job.came.source_port, job.came.port) = (source_port, port)
+            }
+            None => return Counter::PassNotOurs,
+        }
+    }
+    if !nat::inbound(&Maps, job) {
+        return Counter::PassNotOurs;
+    }
+    if head.part == Head::FIRST {
+        frag::record(&head.fragments(job), job.came.source_port, job.came.port);
     }
     send(ctx, head, job, route)
 }

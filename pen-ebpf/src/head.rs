@@ -7,7 +7,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_md;
-use pen_common::abi::{FragKey, Tuple};
+use pen_common::abi::FragKey;
 use pen_common::csum::Change;
 use pen_common::nat::Job;
 use pen_common::net::{
@@ -16,7 +16,7 @@ use pen_common::net::{
 };
 
 use crate::packet::{self, Frame};
-use crate::{extension, ip, plain};
+use crate::{extension, frag, ip, plain};
 
 /// "Don't fragment" and "more fragments" of IPv4, the latter of IPv6.
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -63,8 +63,7 @@ impl Head {
     /// What its fragments have in common.
     #[inline(always)]
     pub(crate) fn fragments(&self, job: &Job) -> FragKey {
-        let Tuple { source, destination, protocol, .. } = job.came;
-        FragKey { source, destination, id: self.id, protocol, _pad: [0; 3] }
+        frag::key(job.came.source, job.came.destination, job.came.protocol, self.id)
     }
 
     #[inline(always)]
@@ -168,7 +167,7 @@ pub(crate) fn read_any(ctx: *mut xdp_md, head: &mut Head, job: &mut Job) -> bool
     head.part = Head::WHOLE;
     head.transport = 0;
     // Those of a later fragment.
-    (job.came.source_port, job.came.port) = (Be16([0; 2]), Be16([0; 2]));
+    (job.came.source_port, job.came.port, job.tcp_flags) = (Be16([0; 2]), Be16([0; 2]), 0);
     if packet::load_into(ctx, l2, &mut head.ipv4).is_none() {
         return false;
     }

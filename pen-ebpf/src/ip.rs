@@ -19,7 +19,7 @@ use pen_common::verdict::{Counter, PassReason};
 
 use crate::maps::Maps;
 use crate::packet::{self, Frame};
-use crate::{back, frag, icmp, nd, rewrite, unusual};
+use crate::{back, icmp, nd, rewrite, unusual};
 
 /// Where an IP header stands in a frame without VLAN tag.
 pub(crate) const IP: usize = size_of::<EthHeader>();
@@ -62,8 +62,6 @@ pub(crate) fn packet<const FRAGS: bool>(
     });
     match (rewrite::carry_out(ctx, frame, &verdict), version) {
         (Counter::PassNotOurs, _) => back::answer_if_any(ctx),
-        (Counter::PassFragment, Version::V4) => frag::ipv4(ctx, l2),
-        (Counter::PassFragment, Version::V6) => frag::ipv6(ctx, l2),
         (Counter::PassProtocol, Version::V4) => icmp::echo::ipv4(ctx, l2),
         (Counter::PassProtocol, Version::V6) => icmp::echo::ipv6(ctx, l2),
         (counter, _) => counter,

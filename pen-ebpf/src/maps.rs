@@ -283,17 +283,16 @@ pub(crate) fn find_route(ctx: *mut xdp_md, route: &mut Route) -> i64 {
     unsafe { bpf_fib_lookup(ctx.cast(), (&raw mut *route).cast(), LENGTH, 0) }
 }
 
-/// Where the first fragment of a datagram went.
+/// The record of a datagram in fragments.
 #[inline(always)]
 pub(crate) fn fragment(key: &FragKey) -> Option<Frag> {
     // SAFETY: as in `Maps::addr`.
     unsafe { FRAGS.get(key) }.copied()
 }
 
-/// Remembers where the first fragment of a datagram went. If that cannot be, the others are not
-/// found, and pass.
+/// Makes a record. If that cannot be, the later fragments are not known, and pass.
 #[inline(always)]
-pub(crate) fn remember_fragment(key: &FragKey, frag: &Frag) {
+pub(crate) fn record_fragment(key: &FragKey, frag: &Frag) {
     let _ = FRAGS.insert(key, frag, u64::from(BPF_ANY));
 }
 

@@ -37,7 +37,9 @@ pub(crate) fn carry_out<const FRAGS: bool>(
                 }
             }
             let counter = match mode {
-                Service::NAT | Service::MASQUERADE => nat::forward(ctx, service, id, mode),
+                Service::NAT | Service::MASQUERADE => {
+                    nat::pen_nat(ctx, service, id, u32::from(mode))
+                }
                 _ => to_backend(ctx, mode, hash, backend),
             };
             if matches!(counter, Counter::Transmit | Counter::Redirect) {

@@ -10,6 +10,7 @@ mod bench;
 mod carp;
 mod counters;
 mod dsr;
+mod frag;
 mod frame;
 mod fuzz;
 mod generator;

@@ -25,6 +25,7 @@ fn odd_ipv4() -> Vec<Case> {
     let tcp = Packet::tcp(VIP4, 80).frame();
     let udp = Packet::udp(VIP4, 53).frame();
     let options = Packet::tcp(VIP4, 80).options(&[1; 8]).frame();
+    let icmp = Packet::other(VIP4, 1, &[8; 64]).frame();
     let length = |frame: &[u8], total: u8| patch(frame, IP + 2, &[0, total]);
     let fragment = |frame: &[u8], field: [u8; 2]| patch(frame, IP + 6, &field);
     let first_byte = |byte: u8| patch(&tcp, IP, &[byte]);
@@ -38,15 +39,19 @@ fn odd_ipv4() -> Vec<Case> {
         ("CARP", Packet::other(VIP4, 112, &[0x21; 36]).frame(), Counter::PassProtocol),
         ("SCTP", Packet::other(VIP4, 132, &[0; 36]).frame(), Counter::PassProtocol),
         ("IP in IP", Packet::other(VIP4, 4, &tcp[IP..]).frame(), Counter::PassProtocol),
-        ("first fragment", fragment(&udp, [0x20, 0]), Counter::PassFragment),
-        ("first fragment, reserved bit", fragment(&tcp, [0xa0, 0]), Counter::PassFragment),
+        (
+            "first fragment without a port",
+            fragment(&length(&udp, 27), [0x20, 0]),
+            Counter::PassFragment,
+        ),
+        ("first fragment of ICMP", fragment(&icmp, [0x20, 0]), Counter::PassFragment),
         ("middle fragment", fragment(&udp, [0x20, 0xb9]), Counter::PassFragment),
         ("last fragment", fragment(&udp, [0x00, 0x01]), Counter::PassFragment),
         ("last fragment, far", fragment(&udp, [0x1f, 0xff]), Counter::PassFragment),
         ("options cut by the IP length", length(&options, 27), Counter::PassMalformed),
         ("TCP behind options cut", length(&options, 47), Counter::PassMalformed),
         ("options longer than the packet", patch(&options, IP, &[0x4f]), Counter::PassMalformed),
-        ("fragment with options", fragment(&options, [0x20, 0]), Counter::PassFragment),
+        ("fragment with options", fragment(&options, [0xa0, 2]), Counter::PassFragment),
         (
             "CARP with options",
             Packet::other(VIP4, 112, &[0; 36]).options(&[1; 4]).frame(),
@@ -68,12 +73,12 @@ fn odd_ipv4() -> Vec<Case> {
 }
 
 /// Extension headers: options for every router, a routing header that is at its end and one that is
-/// not, options for the destination, the first fragment.
+/// not, options for the destination, the second fragment.
 const HOP: (u8, &[u8]) = (protocol::HOP_BY_HOP, &[1, 4, 0, 0, 0, 0]);
 const END: (u8, &[u8]) = (protocol::ROUTING, &[4, 0, 0, 0, 0, 0]);
 const ON: (u8, &[u8]) = (protocol::ROUTING, &[4, 1, 0, 0, 0, 0]);
 const TO: (u8, &[u8]) = (protocol::DESTINATION_OPTIONS, &[1, 4, 0, 0, 0, 0]);
-const PART: (u8, &[u8]) = (protocol::FRAGMENT, &[0, 1, 0, 0, 0, 7]);
+const PART: (u8, &[u8]) = (protocol::FRAGMENT, &[0, 9, 0, 0, 0, 7]);
 
 fn odd_ipv6() -> Vec<Case> {
     let tcp = Packet::tcp(VIP6, 80).frame();

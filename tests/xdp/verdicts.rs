@@ -29,7 +29,7 @@ fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
         }
         Counter::PassOtherStation => (usual(), tcp.at_station(MacAddr([2; 6])).frame()),
         Counter::PassMalformed => (usual(), frame[..frame.len() - 1].to_vec()),
-        Counter::PassFragment => (usual(), patch(&frame, IP + 6, &[0x20, 0])),
+        Counter::PassFragment => (usual(), patch(&frame, IP + 6, &[0, 1])),
         Counter::PassOptions => {
             let options: (u8, &[u8]) = (protocol::DESTINATION_OPTIONS, &[1, 4, 0, 0, 0, 0]);
             (usual(), Packet::tcp(VIP6, 80).extended(&[options; 9]).frame())
