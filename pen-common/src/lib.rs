@@ -17,6 +17,7 @@ pub mod abi;
 pub mod affinity;
 pub mod bench;
 pub mod csum;
+pub mod decap;
 pub mod forward;
 pub mod frag;
 pub mod hash;

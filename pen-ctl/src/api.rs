@@ -2,6 +2,7 @@
 //! are a public interface: fields may be added, none is renamed or removed.
 
 mod changes;
+mod decap;
 pub mod records;
 mod simulation;
 
@@ -10,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
+pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
 use crate::config::Protocol;

@@ -2,12 +2,14 @@
 //! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
 
 mod changes;
+mod decap;
 mod table;
 
 use std::fmt::Write;
 use std::time::Duration;
 
 pub use self::changes::{change_lines, changes};
+pub use self::decap::decap;
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};
 use crate::api::{

@@ -70,7 +70,7 @@ fn wrap(
     if inner.length > room {
         return icmp::too_big(ctx, l2, room);
     }
-    if packet::prepend(ctx, overhead).is_none() {
+    if packet::move_start(ctx, -i32::from(overhead)).is_none() {
         return Counter::DropRewrite;
     }
     // Before the outer header is written to where they stand.

@@ -259,11 +259,11 @@ pub(crate) fn resize(ctx: *mut xdp_md, new: usize) -> Option<()> {
     if failed == 0 { Some(()) } else { None }
 }
 
-/// Makes room for `length` bytes before the frame. The frame begins there then; its headers have to
-/// be written, and every [`Frame`] made before is void.
+/// Lets the frame begin so many bytes later, or earlier if the number is negative; what stands there
+/// then has to be written. Every [`Frame`] made before is void.
 #[inline(always)]
-pub(crate) fn prepend(ctx: *mut xdp_md, length: u16) -> Option<()> {
+pub(crate) fn move_start(ctx: *mut xdp_md, by: i32) -> Option<()> {
     // SAFETY: as in `resize`.
-    let failed = unsafe { bpf_xdp_adjust_head(ctx, -i32::from(length)) };
+    let failed = unsafe { bpf_xdp_adjust_head(ctx, by) };
     if failed == 0 { Some(()) } else { None }
 }

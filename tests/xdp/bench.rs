@@ -63,6 +63,22 @@ pub(crate) struct Bench {
     pins: Pins,
 }
 
+// === impl Action ===
+
+impl Action {
+    /// By the number that a program returns.
+    pub(crate) fn of(number: u32) -> Self {
+        match number {
+            0 => Self::Aborted,
+            1 => Self::Drop,
+            2 => Self::Pass,
+            3 => Self::Tx,
+            4 => Self::Redirect,
+            other => panic!("no XDP action: {other}"),
+        }
+    }
+}
+
 // === impl Pins ===
 
 impl Pins {
@@ -222,15 +238,7 @@ impl Bench {
         };
         let result = program.test_run(options).expect("the kernel runs the frame");
         out.truncate(usize::try_from(result.data_size_out).expect("fits the buffer"));
-        let action = match result.return_value {
-            0 => Action::Aborted,
-            1 => Action::Drop,
-            2 => Action::Pass,
-            3 => Action::Tx,
-            4 => Action::Redirect,
-            other => panic!("no XDP action: {other}"),
-        };
-        (action, out)
+        (Action::of(result.return_value), out)
     }
 
     /// Verdict counters as they are, in the order of [`Counter::ALL`]; [`Bench::run`] starts from

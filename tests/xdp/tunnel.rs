@@ -48,7 +48,7 @@ pub(crate) fn through_tunnels(mut tables: Tables, mode: u8, to: To) -> Tables {
 }
 
 /// Address of a backend, and ours on the way to it.
-fn ends(id: u32, to: To) -> (IpAddr, IpAddr) {
+pub(crate) fn ends(id: u32, to: To) -> (IpAddr, IpAddr) {
     let low = u16::try_from(id).expect("few");
     let [high_byte, low_byte] = low.to_be_bytes();
     match to {

@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a binary speaks to its operator")]
 
+#[path = "penctl/decap.rs"]
+mod decap;
+
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -110,6 +113,9 @@ enum Verb {
     },
     /// How the configuration differs from the one in force: what `reload` would change
     Diff,
+    /// On a backend: take packets out of pen's tunnels (modes ipip and gue), without a daemon
+    #[command(subcommand, after_help = decap::HELP)]
+    Decap(decap::Verb),
     /// Check a configuration, without a daemon
     Check {
         /// The file
@@ -230,6 +236,9 @@ fn main() -> ExitCode {
     if let Verb::Detach { pins, dry_run } = &args.verb {
         return detach(pins, *dry_run, args.json);
     }
+    if let Verb::Decap(verb) = args.verb {
+        return decap::run(verb, args.json);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -318,7 +327,9 @@ async fn run(args: &Args) -> Result<(), ClientError> {
         Verb::Leave => Request::Leave,
         Verb::Reload { dry_run } => Request::Reload(Reload { dry_run: *dry_run }),
         Verb::Diff => Request::Reload(Reload { dry_run: true }),
-        Verb::Check { .. } | Verb::Detach { .. } => unreachable!("needs no daemon"),
+        Verb::Check { .. } | Verb::Decap(_) | Verb::Detach { .. } => {
+            unreachable!("needs no daemon")
+        }
     };
     let daemon = client.peer();
     let answer = client.ask(&request).await?;
@@ -436,7 +447,9 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
         }
         Verb::Leave => show::left(&parse(answer)?),
         Verb::Reload { .. } | Verb::Diff => show::changes(&parse(answer)?, style),
-        Verb::Check { .. } | Verb::Detach { .. } => unreachable!("needs no daemon"),
+        Verb::Check { .. } | Verb::Decap(_) | Verb::Detach { .. } => {
+            unreachable!("needs no daemon")
+        }
     })
 }
 

@@ -2,9 +2,11 @@
 //! comes as an action of the engine, whatever is learned goes to it as an event. The parts do not
 //! know each other; `daemon` connects them.
 
+mod cause;
 pub mod clock;
 pub mod control;
 pub mod dataplane;
+pub mod decap;
 pub mod health;
 pub mod netlink;
 pub mod privileges;

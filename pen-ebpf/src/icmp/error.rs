@@ -17,7 +17,7 @@ use pen_common::verdict::Counter;
 
 use crate::ip::{IP, MAX_TAGS};
 use crate::maps::{self, Maps};
-use crate::packet::{self, Frame, prepend, resize};
+use crate::packet::{self, Frame, move_start, resize};
 
 /// The packet at `l2` is longer than fits on the way to its backend: tells its sender that `room`
 /// bytes would.
@@ -141,7 +141,7 @@ fn put_before<const MOST: usize>(
     resize(ctx, l2 + MOST)?;
     let checksum = packet::add_to::<MOST>(ctx, l2, sum)?.finish();
     resize(ctx, end)?;
-    prepend(ctx, headers)?;
+    move_start(ctx, -i32::from(headers))?;
     let old = headers as usize;
     super::turn_round(ctx, old)?;
     let frame = Frame::of(ctx);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+pub(super) use crate::io::cause::chain;
+
 /// An error of the data plane.
 #[derive(Debug)]
 pub enum DataplaneError {
@@ -102,17 +104,3 @@ fn process(pid: Option<u32>) -> String {
 }
 
 impl std::error::Error for DataplaneError {}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
