@@ -84,7 +84,7 @@ impl Head {
         job.came.destination = Addr::v6(ip.destination);
         job.came.protocol = ip.next_header;
         self.ttl = ip.hop_limit;
-        self.length = (size_of::<Ipv6Header>() as u16).checked_add(ip.payload_length.value())?;
+        self.length = pen_common::tunnel::IPV6_HEADER.checked_add(ip.payload_length.value())?;
         self.dont_fragment = true;
         let ([a, b, c, d], [e, f]) = (ip.version_class_flow, ip.payload_length.0);
         self.ipv6_start = [a, b, c, d, e, f, ip.next_header];

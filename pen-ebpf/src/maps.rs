@@ -277,6 +277,7 @@ pub(crate) fn desk() -> Option<&'static mut Desk> {
 /// results, `BPF_FIB_LKUP_RET_SUCCESS` among them.
 #[inline(always)]
 pub(crate) fn find_route(ctx: *mut xdp_md, route: &mut Route) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
     const LENGTH: i32 = size_of::<Route>() as i32;
     // SAFETY: `Route` has the layout of the helper's parameter and is plain bytes, any of which it
     // may overwrite.
