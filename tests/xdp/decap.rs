@@ -64,7 +64,7 @@ impl Tunnel {
 
 /// A UDP datagram without a checksum.
 fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(8 + payload.len()).unwrap();
+    let length = u16::try_from(8 + payload.len()).expect("short");
     [&[0x80, 1][..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
 }
 

@@ -36,11 +36,18 @@ impl Unwrapper {
     pub(crate) fn with(addresses: &[IpAddr], vips: &[IpAddr]) -> Self {
         let object = paths::program("decap.bpf.o").expect("the object is built");
         let mut ebpf = EbpfLoader::new().load_file(object).expect("the kernel takes the maps");
-        let program: &mut Xdp = ebpf.program_mut("decap").unwrap().try_into().unwrap();
+        let program: &mut Xdp = ebpf
+            .program_mut("decap")
+            .expect("the object is built as the tests are")
+            .try_into()
+            .expect("the object is built as the tests are");
         program.load().expect("the kernel takes the program");
         for (name, list) in [(map::ADDRS, addresses), (map::VIPS, vips)] {
-            let mut map: HashMap<&mut MapData, Addr, u32> =
-                ebpf.map_mut(name).unwrap().try_into().unwrap();
+            let mut map: HashMap<&mut MapData, Addr, u32> = ebpf
+                .map_mut(name)
+                .expect("the object is built as the tests are")
+                .try_into()
+                .expect("the object is built as the tests are");
             for address in list {
                 map.insert(Addr::from(*address), 1, 0).expect("there is room");
             }
@@ -61,7 +68,7 @@ impl Unwrapper {
             .filter(|(_, packets, _)| *packets != 0)
             .collect();
         self.counted = now;
-        let length = u64::try_from(frame.len()).unwrap();
+        let length = u64::try_from(frame.len()).expect("the object is built as the tests are");
         let [(end, 1, bytes)] = risen[..] else { panic!("{frame:02x?} ends in {risen:?}") };
         assert_eq!(bytes, length, "counted as it came");
         assert_eq!(action, action_of(end), "{end:?}: {frame:02x?}");
@@ -73,7 +80,12 @@ impl Unwrapper {
 
     /// Runs a frame without a look at the counters.
     pub(crate) fn send(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
-        let program: &mut Xdp = self.ebpf.program_mut("decap").unwrap().try_into().unwrap();
+        let program: &mut Xdp = self
+            .ebpf
+            .program_mut("decap")
+            .expect("the object is built as the tests are")
+            .try_into()
+            .expect("the object is built as the tests are");
         let mut out = vec![0; BUFFER];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -89,8 +101,12 @@ impl Unwrapper {
     }
 
     fn counts(&self) -> Vec<Count> {
-        let map: PerCpuArray<&MapData, Count> =
-            self.ebpf.map(map::COUNTERS).unwrap().try_into().unwrap();
+        let map: PerCpuArray<&MapData, Count> = self
+            .ebpf
+            .map(map::COUNTERS)
+            .expect("the object is built as the tests are")
+            .try_into()
+            .expect("the object is built as the tests are");
         let sum = |end: &End| {
             let values = map.get(&(*end as u32), 0).expect("counters can be read");
             values.iter().fold(Count::default(), |sum, count| Count {
