@@ -15,6 +15,7 @@
 pub mod capture;
 pub mod client;
 pub mod config;
+pub mod decap;
 pub mod lab;
 pub mod link;
 pub mod netns;
@@ -28,6 +29,7 @@ pub mod wait;
 
 pub use capture::Capture;
 pub use config::{ConfigText, Protocol, ServiceText};
+pub use decap::Decap;
 pub use lab::{Host, Lab, VIP4, VIP6};
 pub use netns::Netns;
 pub use pend::Pend;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use pen_tests::{
-    ConfigText, Lab, Netns, Nginx, Pend, Protocol, ServiceText, VIP4, VIP6,
+    ConfigText, Decap, Lab, Netns, Nginx, Pend, Protocol, ServiceText, VIP4, VIP6,
     paths::Scratch,
     process::{run, run_ok},
     wait::pace,
@@ -165,4 +165,24 @@ fn downloads_over_masquerade_survive_all_changes_of_the_table() {
             lab.balancer().netns.sysctl(key, "1").unwrap();
         }
     });
+}
+
+/// Each backend takes the tunnels apart, whose outer addresses are the balancer's and its own.
+fn downloads_through_tunnels(mode: &str) {
+    let mut ends = Vec::new();
+    downloads_survive(mode, Lab::builder().vips(&[VIP4, VIP6]), |lab| {
+        for backend in &lab.backends {
+            ends.push(Decap::on(backend, &crate::tunnel::VIPS).unwrap());
+        }
+    });
+}
+
+#[test]
+fn downloads_over_ipip_survive_all_changes_of_the_table() {
+    downloads_through_tunnels("ipip");
+}
+
+#[test]
+fn downloads_over_gue_survive_all_changes_of_the_table() {
+    downloads_through_tunnels("gue");
 }
