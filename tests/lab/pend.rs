@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long the daemon may take to leave.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(10);
 /// How long it may take to be replaced.
 const REPLACED: Duration = Duration::from_secs(10);
 /// How many lines of its log an error shows.

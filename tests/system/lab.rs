@@ -16,7 +16,9 @@ use std::{
 use pen_tests::{
     Capture, Demo, Dnsmasq, Host, Lab, Netns, Nginx, VIP4, VIP6,
     client::{TcpTalk, curl, dig, http, udp_ask},
+    process::SHORT,
     server::{HTTP_PORT, UDP_PORT},
+    wait_until,
 };
 
 fn believe(client: &Host, vip: IpAddr, at: &Host) {
@@ -107,6 +109,12 @@ fn a_panic_leaves_no_namespace_and_no_process_behind() {
         let netns = Netns::new("panic").unwrap();
         // Not ended by anyone on its own account: only the end of the namespace ends it.
         let stray = netns.command("sleep").arg("60").spawn().unwrap();
+        // In the namespace at last.
+        let comm = format!("/proc/{}/comm", stray.id());
+        wait_until(SHORT, "the stray process runs", || {
+            (fs::read_to_string(&comm).ok()?.trim_end() == "sleep").then_some(())
+        })
+        .unwrap();
         left = Some((netns.name().to_owned(), stray));
         panic!("on purpose");
     }));

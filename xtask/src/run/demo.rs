@@ -108,6 +108,7 @@ impl Stage {
         println!("\nStarting it again …");
         self.servers[VICTIM] = Demo::on(&self.lab.backends[VICTIM])?;
         traffic::wait_usable(&self.pend, &victim, true)?;
+        traffic::wait_settled(&self.pend)?;
         let tally = self.ask_all()?;
         print!("\n{}", tally.table(&self.names()));
         tally.has_no_failure()?;

@@ -170,6 +170,16 @@ pub(super) fn wait_usable(pend: &Pend, name: &str, usable: bool) -> Result<()> {
     .map_err(|error| pend.with_log(&error))
 }
 
+/// Waits until the tables of all UDP services are at rest: until then UDP flows stay where they were.
+pub(super) fn wait_settled(pend: &Pend) -> Result<()> {
+    wait_until(DETECTION, "the tables of UDP services have settled", || {
+        let rows = pend.penctl_json(["services"]).ok()?;
+        let mut udp = rows.as_array()?.iter().filter(|row| row["protocol"] == "udp");
+        udp.all(|row| row["settled"] == 100.0).then_some(())
+    })
+    .map_err(|error| pend.with_log(&error))
+}
+
 /// The daemon's own account of a backend, oldest first.
 pub(super) fn events_about(pend: &Pend, name: &str) -> Result<Vec<String>> {
     let events = pend.penctl_json(["events"])?;
