@@ -111,7 +111,8 @@ counters! {
         PassOtherStation = "pass-other-station",
         /// The destination is ours, but the frame is cut short, or its headers contradict themselves.
         PassMalformed = "pass-malformed",
-        /// The destination is ours, and the datagram is a fragment.
+        /// The destination is ours, and the packet is a fragment, but of a datagram whose first one did
+        /// not come, or says too little.
         PassFragment = "pass-fragment",
         /// The destination is ours, but IPv6 extension headers are too many, or send the packet on.
         PassOptions = "pass-options",
