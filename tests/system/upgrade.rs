@@ -328,7 +328,7 @@ fn penctl_detach_removes_another_versions_pins_too_and_nobody_elses() {
     let pins = stage.pend.pins().to_str().unwrap();
     let output = stage.pend.penctl(["detach", "--pins", pins]).unwrap();
     assert!(output.status.success(), "{}", output.stderr);
-    pen_tests::wait_until(pen_tests::process::SHORT, "XDP is off", || {
+    wait_until(SHORT, "XDP is off", || {
         xdp_mode(stage.balancer(), "eth0").unwrap().is_none().then_some(())
     })
     .unwrap();
