@@ -206,8 +206,24 @@ pub struct Backend {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What the proxy has to do with it; only in mode `proxy`.
+    #[serde(default)]
+    pub proxy: Option<Proxied>,
     /// Milliseconds since `usable` changed.
     pub since_ms: u64,
+}
+
+/// What the proxy has to do with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxied {
+    /// Connections now, with those that are being made.
+    pub connections: u32,
+    /// Connections so far.
+    pub total: u64,
+    /// Those that could not be made.
+    pub failures: u64,
+    /// It could not be connected to lately, and gets nothing new for a time.
+    pub ejected: bool,
 }
 
 /// A virtual address.

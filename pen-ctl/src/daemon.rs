@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
 use self::reload::{Outcome, Reader, Wish};
-use crate::api::{Counts, Left, Refusal, Reload, Reply, Request};
+use crate::api::{self, Counts, Left, Refusal, Reload, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
@@ -27,6 +27,7 @@ use crate::engine::{self, Engine};
 use crate::io::control::server::{self, Call, Socket};
 use crate::io::dataplane::{AttachError, Dataplane, Lock};
 use crate::io::netlink::Netlink;
+use crate::io::proxy::{Proxies, Traffic};
 use crate::io::{clock, health, privileges};
 use crate::show;
 
@@ -121,6 +122,7 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
+        proxies: Proxies::default(),
     };
     daemon.handle_all(known);
     daemon.handle(Event::Started);
@@ -238,6 +240,7 @@ struct Daemon {
     leaving: JoinSet<()>,
     aside: Aside,
     reader: Reader,
+    proxies: Proxies,
 }
 
 impl Daemon {
@@ -301,6 +304,31 @@ impl Daemon {
                         };
                         // Without a receiver the daemon has ended.
                         let _ = events.blocking_send(event);
+                    });
+                }
+                Action::ServeProxies(view) => {
+                    let failures = self.proxies.serve(&view);
+                    if self.starting
+                        && let Some((service, error)) = failures.first()
+                    {
+                        self.failure.get_or_insert_with(|| format!("service {service}: {error}"));
+                    }
+                    self.engine.handle(clock::now(), Event::ProxiesServed { failures });
+                }
+                Action::HoldAddress(address) => {
+                    let netlink = self.netlink.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = netlink.hold(address).await {
+                            tracing::warn!("{address}: no route to the proxy: {error}");
+                        }
+                    });
+                }
+                Action::ReleaseAddress(address) => {
+                    let netlink = self.netlink.clone();
+                    while self.leaving.try_join_next().is_some() {}
+                    self.leaving.spawn(async move {
+                        // Somebody may have removed it already.
+                        let _ = netlink.release(address).await;
                     });
                 }
                 Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
@@ -370,14 +398,30 @@ impl Daemon {
         }
     }
 
+    /// What the kernel knows nothing of.
+    fn add_traffic(&self, backend: &mut api::Backend) {
+        let Some(traffic) = self.proxies.traffic(&backend.service, &backend.name) else { return };
+        let Traffic { connections, total, failures, bytes, ejected } = traffic;
+        backend.proxy = Some(api::Proxied { connections, total, failures, ejected });
+        backend.bytes = bytes;
+    }
+
     fn reply(&mut self, request: &Request) -> Result<Answer, Refusal> {
         let now = clock::now();
         let reply = match request {
             Request::Status => Reply::Status(self.engine.status(now, process::id())),
             Request::Services => Reply::Services(self.engine.services(now, &self.counts()?)),
-            Request::Backends => Reply::Backends(self.engine.backends(now, &self.counts()?)),
+            Request::Backends => {
+                let mut backends = self.engine.backends(now, &self.counts()?);
+                backends.iter_mut().for_each(|backend| self.add_traffic(backend));
+                Reply::Backends(backends)
+            }
             Request::Vips => Reply::Vips(self.engine.vips()),
-            Request::Counters => Reply::Counters(engine::counters(&self.counts()?)),
+            Request::Counters => {
+                let mut counters = engine::counters(&self.counts()?);
+                counters.extend(self.proxies.counters());
+                Reply::Counters(counters)
+            }
             Request::Events { since } => Reply::Events(self.engine.events(*since)),
             Request::Flows(wanted) => {
                 let list = self.engine.listing(now, wanted)?.flows();

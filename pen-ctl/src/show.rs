@@ -353,6 +353,7 @@ mod tests {
             interface: Some("eth0".into()),
             packets: 7,
             bytes: 700,
+            proxy: None,
             since_ms: 65_000,
         }
     }

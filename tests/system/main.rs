@@ -29,6 +29,7 @@ mod numbers;
 mod operator;
 mod output;
 mod ports;
+mod proxy;
 mod reach;
 mod readme;
 mod reload;

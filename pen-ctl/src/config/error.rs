@@ -122,6 +122,9 @@ pub enum ErrorKind {
     PortMismatch { port: u16, listen: Listen, mode: Mode },
     PortOfMany { port: u16, listen: Listen },
     BackendIsVip { address: IpAddr, vip: Position },
+    OnlyProxied { key: &'static str, mode: Mode },
+    ProxiedPorts { listen: Listen },
+    KnownBelowAll { known: u32, all: Option<u32> },
 
     // Checks.
     InvalidDuration { key: &'static str, found: String },
@@ -353,6 +356,24 @@ impl fmt::Display for ErrorKind {
                 f,
                 "the backend {address} is a VIP, at {vip}, which would be a loop; write the \
                  backend's own address"
+            ),
+
+            Self::OnlyProxied { key, mode } => write!(
+                f,
+                "`{key}` needs a proxy, and mode `{mode}` leaves connections alone; remove it, or \
+                 use `mode = \"proxy\"`"
+            ),
+            Self::ProxiedPorts { listen } => write!(
+                f,
+                "a proxy listens on one port, not on {listen}; write a service for each port"
+            ),
+            Self::KnownBelowAll { known, all: Some(all) } => write!(
+                f,
+                "`max_known` {known} is below `max_connections` {all}, which holds for all; raise it"
+            ),
+            Self::KnownBelowAll { known, all: None } => write!(
+                f,
+                "`max_known` {known} says nothing without a limit for all; add `max_connections`"
             ),
 
             Self::InvalidDuration { key, found } => {

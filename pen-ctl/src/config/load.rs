@@ -176,7 +176,7 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
         report,
     );
     let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
-    let services = service::services(roots, &addresses, ports, system, report);
+    let services = service::services(roots, &addresses, &acl_names, ports, system, report);
     Ok(Config {
         node: node?,
         interfaces: interfaces?,

@@ -7,6 +7,7 @@ use pen_common::abi::MAX_ADDRS;
 
 use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
+use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::{Interface, MAX_SYN_RATE, Vip, XdpMode};
 
@@ -52,7 +53,7 @@ fn vip(
     let table = table?;
     let interface = interface(&table, interfaces, valid, report);
     let echo = table.boolean("echo", report);
-    let acl = acl(&table, acls, report);
+    let acl = proxy::acl(&table, acls, report);
     let syn_rate = table.integer("syn_rate", 1..=MAX_SYN_RATE, report);
     Ok(Vip {
         address: address?.value,
@@ -61,16 +62,6 @@ fn vip(
         acl: acl?,
         syn_rate: syn_rate?,
     })
-}
-
-fn acl(table: &Table<'_>, acls: &Names<String>, report: &mut Report<'_>) -> Read<Option<String>> {
-    let Some(At { place, value }) = table.text("acl", report)? else { return Ok(None) };
-    let name = value.to_owned();
-    if acls.find(&name).is_some() {
-        return Ok(Some(name));
-    }
-    let kind = || ErrorKind::UndeclaredAcl { near: raw::nearest(&name, &acls.in_order()), name };
-    Err(acls.missing(place, kind, report))
 }
 
 fn interface(

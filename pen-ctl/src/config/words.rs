@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::{Access, Affinity, Mode, Protocol, XdpMode};
+use crate::config::{Access, Affinity, Mode, Protocol, Scheduler, XdpMode};
 
 /// An enum that is spelled as a word.
 pub(crate) trait Word: Copy + 'static {
@@ -74,7 +74,23 @@ macro_rules! words {
 words! {
     XdpMode { Auto = "auto", Native = "native", Generic = "generic", Off = "off" }
     Protocol { Tcp = "tcp", Udp = "udp" }
-    Mode { Dsr = "dsr", Ipip = "ipip", Gue = "gue", Nat = "nat", Masquerade = "masquerade" }
+    Mode {
+        Dsr = "dsr",
+        Ipip = "ipip",
+        Gue = "gue",
+        Nat = "nat",
+        Masquerade = "masquerade",
+        Proxy = "proxy",
+    }
+    Scheduler {
+        Maglev = "maglev",
+        RoundRobin = "roundrobin",
+        LeastConn = "leastconn",
+        Random = "random",
+        Weight = "weight",
+        Prio = "prio",
+        Hash = "hash",
+    }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }
 }

@@ -214,6 +214,7 @@ fn service(service: &Service) -> Item {
             field("settle", humantime::format_duration(memory.settle)),
             field("stubborn", service.stubborn),
             field("check", words(check)),
+            field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
         ],
     }
 }
@@ -230,6 +231,31 @@ fn words(check: &Check) -> String {
     let [interval, timeout] = times;
     let (rise, fall) = (check.rise, check.fall);
     format!("{how}{through}, interval {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+}
+
+/// What only a proxy has, as the configuration calls it.
+fn proxy_words(proxy: &config::Proxy) -> String {
+    let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
+    let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
+    let times = [
+        ("connect", timeouts.connect),
+        ("client", timeouts.client),
+        ("server", timeouts.server),
+        ("tunnel", timeouts.tunnel),
+        ("half_closed", timeouts.half_closed),
+        ("queue", timeouts.queue),
+    ];
+    let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
+    format!(
+        "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
+         queue {queue}, acl {}, abuse {}",
+        times.join(", "),
+        humantime::format_duration(*eject),
+        maybe(*max_connections),
+        maybe(*max_per_source),
+        maybe(acl.as_ref()),
+        maybe(abuse.as_ref().map(|abuse| std::net::SocketAddr::new(abuse.address, abuse.port))),
+    )
 }
 
 fn backend(service: &Service, backend: &config::Backend) -> Item {
@@ -250,6 +276,9 @@ fn backend(service: &Service, backend: &config::Backend) -> Item {
         fields: vec![
             field("name", &backend.name),
             field("weight", backend.weight),
+            field("max_connections", maybe(backend.limits.max_connections)),
+            field("max_known", maybe(backend.limits.max_known)),
+            field("prio", backend.limits.prio),
             field("emergency", is_emergency),
         ],
     }

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::net::MacAddr;
 
 use super::census::Census;
+use super::proxy::View;
 use super::tables::Write;
 use crate::config::{Sizes, XdpMode};
 
@@ -67,6 +69,11 @@ pub enum Event {
     CensusFailed {
         /// What the system said.
         error: String,
+    },
+    /// The proxies serve what they were told to, as far as they can.
+    ProxiesServed {
+        /// Names of the services whose sockets could not be had, and why not.
+        failures: Vec<(String, String)>,
     },
     /// The maps were opened, and have room for this much.
     MapsOpened(Sizes),
@@ -244,6 +251,12 @@ pub enum Action {
         /// How.
         mode: XdpMode,
     },
+    /// Let the proxies serve these services and no others; answered by `ProxiesServed`.
+    ServeProxies(Arc<View>),
+    /// Let the machine's own stack take packets for a virtual address.
+    HoldAddress(IpAddr),
+    /// The opposite.
+    ReleaseAddress(IpAddr),
     /// Detach XDP from all interfaces but these: an earlier configuration had them, or they are gone.
     DetachOthers(BTreeSet<u32>),
     /// Tell the operator's log.

@@ -17,6 +17,8 @@ pub mod journal;
 mod merge;
 pub mod network;
 mod operator;
+mod proxied;
+pub mod proxy;
 pub mod records;
 mod reload;
 mod report;
@@ -34,7 +36,8 @@ mod why;
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi::{self, ServiceKey};
@@ -100,6 +103,13 @@ pub struct Engine {
     next_census: Moment,
     /// What the maps have room for.
     sizes: Option<Sizes>,
+    /// What the proxies serve once all actions so far are carried out.
+    proxies: Arc<proxy::View>,
+    /// Virtual addresses that the machine's own stack takes, for the proxies.
+    held: BTreeSet<IpAddr>,
+    /// Services whose sockets could not be had, and why not.
+    deaf: Vec<(String, String)>,
+    listen_again_at: Moment,
     /// What the operator was warned of.
     warned: BTreeSet<String>,
     actions: VecDeque<Action>,
@@ -204,6 +214,10 @@ impl Engine {
             attach_held: None,
             next_census: Moment(0),
             sizes: None,
+            proxies: Arc::default(),
+            held: BTreeSet::new(),
+            deaf: Vec::new(),
+            listen_again_at: Moment::NEVER,
             warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
@@ -265,6 +279,7 @@ impl Engine {
                 self.next_census = now + CENSUS_RETRY;
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
+            Event::ProxiesServed { failures } => self.listened(now, failures),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::WriteFailed { error, actual } => {
                 self.applied = *actual;
@@ -297,7 +312,7 @@ impl Engine {
         probes
             .chain(attaches)
             .chain([self.next_settling(), self.next_release()])
-            .chain([self.network.next_deadline(), self.retry_writes_at])
+            .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -312,6 +327,9 @@ impl Engine {
     pub fn stop(&mut self) {
         for (ifindex, address) in std::mem::take(&mut self.solicited) {
             self.actions.push_back(Action::LeaveSolicited { ifindex, address });
+        }
+        for address in std::mem::take(&mut self.held) {
+            self.actions.push_back(Action::ReleaseAddress(address));
         }
     }
 
@@ -346,6 +364,7 @@ impl Engine {
                 });
             }
         }
+        self.listen_again(now);
         self.run_settling(now);
         if self.started && self.attach_held.is_none() {
             self.attach_due(now);

@@ -152,6 +152,7 @@ impl Engine {
                 interface: interface.map(|link| link.name.clone()),
                 packets: count.packets,
                 bytes: count.bytes,
+                proxy: None,
                 since_ms: millis(now.since(backend.usable_since)),
             }
         });

@@ -8,6 +8,7 @@ mod listing;
 mod modes;
 mod operator;
 mod ports;
+mod proxied;
 mod random;
 mod reload;
 mod simulation;
@@ -18,6 +19,7 @@ mod why;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi::{ClientKey, FlowKey, Record};
@@ -28,6 +30,7 @@ use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::proxy::View;
 use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
@@ -66,10 +69,12 @@ pub(super) fn config(backends: u8) -> Config {
                     address: address(number),
                     port: 80,
                     weight: 1,
+                    limits: config::Limits::default(),
                 })
                 .collect(),
             emergency: None,
             stubborn: false,
+            proxy: None,
             check: Check {
                 kind: CheckKind::Tcp { port: None },
                 tunnel: false,
@@ -118,6 +123,12 @@ pub(super) struct Sim {
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) records: Memory,
+    /// What the proxies serve.
+    pub(super) proxies: Arc<View>,
+    /// Virtual addresses that the machine's own stack takes.
+    pub(super) held: BTreeSet<IpAddr>,
+    /// What the proxies cannot listen on.
+    pub(super) deaf: Vec<(String, String)>,
 }
 
 /// The kernel's records.
@@ -183,6 +194,9 @@ impl Sim {
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
             records: Memory::default(),
+            proxies: Arc::default(),
+            held: BTreeSet::new(),
+            deaf: Vec::new(),
         }
     }
 
@@ -251,6 +265,17 @@ impl Sim {
                         census.see_client(key, record);
                     }
                     self.engine.handle(self.now, Event::CensusTaken(census));
+                }
+                Action::ServeProxies(view) => {
+                    self.proxies = view;
+                    let failures = self.deaf.clone();
+                    self.engine.handle(self.now, Event::ProxiesServed { failures });
+                }
+                Action::HoldAddress(address) => {
+                    assert!(self.held.insert(address), "held twice");
+                }
+                Action::ReleaseAddress(address) => {
+                    assert!(self.held.remove(&address), "never held");
                 }
                 Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
                 Action::DetachOthers(keep) => self.kept = keep,
