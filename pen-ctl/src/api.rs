@@ -2,6 +2,7 @@
 //! are a public interface: fields may be added, none is renamed or removed.
 
 mod changes;
+mod connections;
 mod decap;
 pub mod records;
 mod simulation;
@@ -11,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
+pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
@@ -38,6 +40,10 @@ pub enum Request {
     Flows(RecordQuery),
     /// `GET /v1/clients`, with the same questions: [`Clients`].
     Clients(RecordQuery),
+    /// `GET /v1/connections`, with the same questions: [`Connections`].
+    Connections(RecordQuery),
+    /// `POST /v1/close`: [`Closed`].
+    Close(Close),
     /// `POST /v1/explain`: [`Explanation`].
     Explain(Explain),
     /// `POST /v1/simulate`: [`Simulation`].
@@ -170,6 +176,20 @@ pub struct Service {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What the proxy has to do with it; only in mode `proxy`.
+    #[serde(default)]
+    pub proxy: Option<ProxiedService>,
+}
+
+/// What the proxy has to do with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxiedService {
+    /// Connections now.
+    pub connections: u32,
+    /// Connections that wait for a place at a backend.
+    pub waiting: usize,
+    /// Connections so far.
+    pub accepted: u64,
 }
 
 /// A backend of a service.
@@ -389,6 +409,10 @@ pub enum Reply {
     Flows(Flows),
     /// To [`Request::Clients`].
     Clients(Clients),
+    /// To [`Request::Connections`].
+    Connections(Connections),
+    /// To [`Request::Close`].
+    Closed(Closed),
     /// To [`Request::Explain`].
     Explanation(Explanation),
     /// To [`Request::Simulate`].

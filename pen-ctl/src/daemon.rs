@@ -154,7 +154,9 @@ async fn serve(
             () = clock::sleep_until(daemon.engine.next_deadline()) => {
                 daemon.handle(Event::TimePassed);
             }
+            _ = signals.user1.recv() => daemon.proxies.reopen_log(),
             _ = signals.hangup.recv() => {
+                daemon.proxies.reopen_log();
                 daemon.reader.begin(Wish { dry_run: false, answer: None });
             }
             _ = &mut news => break End::Fail("the connection to rtnetlink ended"),
@@ -191,6 +193,7 @@ async fn serve(
 struct Signals {
     end: EndSignals,
     hangup: Signal,
+    user1: Signal,
 }
 
 /// SIGTERM and SIGINT.
@@ -201,7 +204,8 @@ impl Signals {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
-        Ok(Self { end: EndSignals(terminate, interrupt), hangup })
+        let user1 = signal(SignalKind::user_defined1())?;
+        Ok(Self { end: EndSignals(terminate, interrupt), hangup, user1 })
     }
 }
 
@@ -410,7 +414,13 @@ impl Daemon {
         let now = clock::now();
         let reply = match request {
             Request::Status => Reply::Status(self.engine.status(now, process::id())),
-            Request::Services => Reply::Services(self.engine.services(now, &self.counts()?)),
+            Request::Services => {
+                let mut services = self.engine.services(now, &self.counts()?);
+                for service in &mut services {
+                    service.proxy = self.proxies.service(&service.name);
+                }
+                Reply::Services(services)
+            }
             Request::Backends => {
                 let mut backends = self.engine.backends(now, &self.counts()?);
                 backends.iter_mut().for_each(|backend| self.add_traffic(backend));
@@ -423,6 +433,22 @@ impl Daemon {
                 Reply::Counters(counters)
             }
             Request::Events { since } => Reply::Events(self.engine.events(*since)),
+            Request::Connections(wanted) => {
+                let (asker, wanted) = (self.proxies.asker(), wanted.clone());
+                return Ok(Answer::later(move |_| {
+                    Ok(Reply::Connections(asker.connections(&wanted)))
+                }));
+            }
+            Request::Close(wish) if !wish.names_something() => {
+                return Err(Refusal {
+                    error: "nothing says which connections".to_owned(),
+                    cure: "name a number, a service, a backend or clients".to_owned(),
+                });
+            }
+            Request::Close(wish) => {
+                let (asker, wish) = (self.proxies.asker(), wish.clone());
+                return Ok(Answer::later(move |_| Ok(Reply::Closed(asker.close(&wish)))));
+            }
             Request::Flows(wanted) => {
                 let list = self.engine.listing(now, wanted)?.flows();
                 let reader = self.dataplane.record_reader();

@@ -97,6 +97,7 @@ pub enum ErrorKind {
     SecretPermissions { file: PathBuf, mode: u32 },
     SecretMalformed { file: PathBuf },
     SocketNotAbsolute { path: String },
+    LogNotAbsolute { path: String },
     SocketTooLong { length: usize, max: usize },
     InvalidInterfaceName { name: String },
     InvalidPorts { key: &'static str, text: String },
@@ -254,6 +255,9 @@ impl fmt::Display for ErrorKind {
             ),
             Self::SocketNotAbsolute { path } => {
                 write!(f, "the socket `{path}` is not an absolute path; begin it with `/`")
+            }
+            Self::LogNotAbsolute { path } => {
+                write!(f, "`{path}` does not begin with `/`; write the whole path of the file")
             }
             Self::SocketTooLong { length, max } => write!(
                 f,

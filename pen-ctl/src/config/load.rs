@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::config::error::{ConfigError, ErrorKind, Position};
 use crate::config::raw::{Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Config, acl, node, service, vip};
+use crate::config::{Config, access_log, acl, node, service, vip};
 
 /// A configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn document<'s>(number: usize, text: &'s str, report: &mut Report<'_>) -> Spanne
 const ROOT: Spec = Spec {
     name: "",
     title: "the file",
-    keys: &["node", "interface", "control", "acl", "vip", "service", "pool"],
+    keys: &["node", "interface", "control", "access_log", "acl", "vip", "service", "pool"],
 };
 
 /// The top level of all files.
@@ -166,6 +166,7 @@ impl<'d> Roots<'d> {
 fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Config> {
     let node = node::node(roots, system, report);
     let control = node::control(roots, report);
+    let access_log = access_log::access_log(roots, report);
     let (interfaces, interface_names) = node::interfaces(roots, system, report);
     let (acls, acl_names) = acl::acls(roots, report);
     let (vips, addresses) = vip::vips(
@@ -181,6 +182,7 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
         node: node?,
         interfaces: interfaces?,
         control: control?,
+        access_log: access_log?,
         acls: acls?,
         vips: vips?,
         services: services?,

@@ -2,6 +2,7 @@
 //! it may rely on the rules checked by [`load()`] (every service listens on a VIP, names are unique,
 //! families match, ...), and nobody after it sees text.
 
+mod access_log;
 mod acl;
 mod backend;
 mod cidr;
@@ -53,6 +54,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// How `penctl` reaches the daemon.
     pub control: Control,
+    /// Where the proxies write what became of connections.
+    pub access_log: Option<AccessLog>,
     /// Access lists; names are unique.
     pub acls: Vec<Acl>,
     /// Virtual addresses.
@@ -125,6 +128,15 @@ pub enum XdpMode {
 pub struct Control {
     /// Unix socket.
     pub socket: PathBuf,
+}
+
+/// Where the proxies write what became of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The file.
+    pub file: PathBuf,
+    /// Lines of JSON; otherwise text.
+    pub json: bool,
 }
 
 /// A virtual address.

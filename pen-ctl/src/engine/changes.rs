@@ -114,7 +114,7 @@ fn beside(values: &[String], others: &[String]) -> Option<String> {
 // === Items ===
 
 fn items(config: &Config) -> Vec<Item> {
-    let mut items = vec![node(&config.node)];
+    let mut items = vec![node(&config.node, config.access_log.as_ref())];
     items.extend(config.interfaces.iter().map(interface));
     items.extend(config.acls.iter().map(acl));
     items.extend(config.vips.iter().map(vip));
@@ -138,7 +138,7 @@ fn maybe(value: Option<impl Display>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
 
-fn node(node: &config::Node) -> Item {
+fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
     Item {
         id: Id::Node,
         subject: "node".to_owned(),
@@ -149,6 +149,7 @@ fn node(node: &config::Node) -> Item {
             field("flows", node.sizes.flows),
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
+            field("access_log", maybe(log.map(|log| log.file.display().to_string()))),
         ],
     }
 }

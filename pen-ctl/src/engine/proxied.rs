@@ -77,6 +77,7 @@ impl Engine {
         View {
             secret: self.secret,
             clients: self.config.node.sizes.clients as usize,
+            access_log: self.config.access_log.clone(),
             services: services.collect(),
         }
     }

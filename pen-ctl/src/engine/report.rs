@@ -103,6 +103,7 @@ impl Engine {
                     .map(|at| millis(at.since(now))),
                 packets: count.packets,
                 bytes: count.bytes,
+                proxy: None,
             }
         });
         list.collect()

@@ -3,7 +3,9 @@
 
 mod data;
 mod fail;
+mod operator;
 mod paths;
+mod select;
 
 use std::{
     io::{self, Read, Write},

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
-    Access, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control, Interface, Limits,
-    Listen, Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
+    Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control, Interface,
+    Limits, Listen, Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode,
+    parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -35,6 +36,7 @@ fn nothing_is_a_valid_configuration() {
         },
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
+        access_log: None,
         acls: vec![],
         vips: vec![],
         services: vec![],
@@ -55,6 +57,9 @@ fn everything_can_be_written_out() {
         translations = 4096
         [control]
         socket = "/run/p.sock"
+        [access_log]
+        file = "/var/log/pen/access.log"
+        format = "json"
         [[interface]]
         name = "eth1"
         xdp = "native"
@@ -98,6 +103,7 @@ fn everything_can_be_written_out() {
         },
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
+        access_log: Some(AccessLog { file: "/var/log/pen/access.log".into(), json: true }),
         acls: vec![Acl {
             name: "office".to_owned(),
             networks: vec![

@@ -115,6 +115,18 @@ protocol = "udp"
 mode = "proxy""#), &[
         r#"1:1: `mode = "proxy" for UDP` is not built into this version of pen; use `mode = "masquerade"`, or another one that the kernel carries out"#,
     ]),
+    Case(r#"[access_log]
+file = "access.log"
+format = "xml"
+[access_log]"#, &[
+        "4:2: `access_log` is given twice in this file; keep one of the two",
+    ]),
+    Case(r#"[access_log]
+file = "access.log"
+format = "xml""#, &[
+        "2:8: `access.log` does not begin with `/`; write the whole path of the file",
+        "3:10: unknown format `xml`; use one of: text, json",
+    ]),
     // what only proxies have
     Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", max_connections = 500 }]
 scheduler = "leastconn"

@@ -185,6 +185,7 @@ proptest! {
         let text = format!("[[interface]]\nname = \"eth0\"\nxdp = \"{xdp_word}\"\n{services}");
         let interface = "eth0".to_owned();
         let expected = Config {
+            access_log: None,
             node: Node {
                 name: "edge1".to_owned(),
                 secret: None,

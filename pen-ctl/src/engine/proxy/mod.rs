@@ -29,6 +29,8 @@ pub struct View {
     pub secret: Secret,
     /// Clients that a service may remember.
     pub clients: usize,
+    /// Where it is written what became of connections.
+    pub access_log: Option<config::AccessLog>,
     /// The services.
     pub services: Vec<Arc<Service>>,
 }

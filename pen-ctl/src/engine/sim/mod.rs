@@ -54,6 +54,7 @@ pub(super) fn config(backends: u8) -> Config {
         },
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
+        access_log: None,
         acls: Vec::new(),
         vips: vec![vip(VIP)],
         services: vec![Service {

@@ -9,10 +9,15 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use pen_common::moment::Moment;
+use pen_common::net::Addr;
+
 use super::shared::Served;
+use crate::api::{Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::relay::{Progress, patience};
 use crate::engine::proxy::wheel::{Tick, Wheel};
+use crate::io::clock;
 
 /// How exact timeouts are.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -25,6 +30,13 @@ pub(super) struct Conn {
     pub(super) id: u64,
     pub(super) served: Arc<Served>,
     pub(super) client: SocketAddr,
+    pub(super) started: Moment,
+    /// When it had a place at a backend.
+    pub(super) placed: Cell<Option<Moment>>,
+    /// When it was connected.
+    pub(super) connected: Cell<Option<Moment>>,
+    /// Backends that were asked in vain.
+    pub(super) retries: Cell<u16>,
     /// Place of its backend.
     pub(super) place: Cell<Option<usize>>,
     /// Bytes from the client.
@@ -48,6 +60,41 @@ pub(super) enum Errand {
 }
 
 impl Conn {
+    /// What the operator sees of it at this tick and moment.
+    pub(super) fn describe(&self, tick: Tick, now: Moment) -> Connection {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let ticks = u32::try_from(tick.saturating_sub(self.active.get())).unwrap_or(u32::MAX);
+        let service = &self.served.service;
+        let backend = self.place.get().map(|place| &service.backends[place]);
+        let state = match (self.connected.get(), self.progress.get().half_closed) {
+            (None, _) => "connecting",
+            (Some(_), false) => "open",
+            (Some(_), true) => "half-closed",
+        };
+        Connection {
+            id: self.id,
+            service: service.name.clone(),
+            client: self.client,
+            backend: backend.map(|backend| backend.name.clone()),
+            address: backend.map(|backend| backend.address),
+            state: state.to_owned(),
+            age_ms: millis(now.since(self.started)),
+            idle_ms: millis(TICK.saturating_mul(ticks)),
+            bytes_up: self.up.get(),
+            bytes_down: self.down.get(),
+        }
+    }
+
+    /// Whether the operator asks for it.
+    pub(super) fn fits(&self, wanted: &RecordQuery) -> bool {
+        let service = &self.served.service;
+        let backend = self.place.get().map(|place| &service.backends[place].name);
+        let client = Addr::from(self.client.ip().to_canonical());
+        wanted.service.as_ref().is_none_or(|name| *name == service.name)
+            && wanted.backend.as_ref().is_none_or(|name| Some(name) == backend)
+            && wanted.client.is_none_or(|network| network.contains(&client))
+    }
+
     /// What it is to do, once.
     pub(super) fn errand(&self) -> Option<Errand> {
         self.errand.take()
@@ -107,6 +154,10 @@ impl Conns {
             id,
             served,
             client,
+            started: clock::now(),
+            placed: Cell::new(None),
+            connected: Cell::new(None),
+            retries: Cell::new(0),
             place: Cell::new(None),
             up: Cell::new(0),
             down: Cell::new(0),

@@ -28,6 +28,9 @@ pub(super) struct Established {
     pub(super) source: Option<Source>,
 }
 
+/// Who waits for a place looks for one after this time, even if nobody has called.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How an attempt failed.
 enum Failed {
     /// The backend's fault.
@@ -44,7 +47,9 @@ pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
         return Err(Cause::Denied);
     }
     if served.service.access.as_ref().is_some_and(|access| access.denies(&source)) {
-        return abuse(served).await;
+        let established = abuse(served).await;
+        conn.connected.set(established.is_ok().then(clock::now));
+        return established;
     }
     let held = match served.service.proxy.max_per_source {
         Some(limit) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
@@ -74,34 +79,29 @@ async fn find(
 ) -> Result<(TcpStream, Place), Cause> {
     let proxy = &served.service.proxy;
     let mut tried = Vec::new();
-    let mut queue = Queue { until: None, called: false };
     loop {
         let client =
             Client { address, port: Be16::new(conn.client.port()), tried: &tried, draw: draw() };
-        let now = clock::now();
-        let (place, seat) = match take(served, &client, now) {
+        let (place, seat) = match take_in_turn(served, &client).await? {
             Taken::Seat(place, seat) => (place, seat),
-            Taken::Full => {
-                queue.wait(served, now).await?;
-                continue;
-            }
+            Taken::Full => return Err(Cause::Full),
             Taken::None if tried.is_empty() => return Err(Cause::NoBackend),
             Taken::None => return Err(Cause::ConnectFailed),
         };
-        if queue.called {
-            // There may be more places than one.
-            served.state.call_next();
-        }
+        conn.place.set(Some(place));
+        conn.placed.set(Some(clock::now()));
         let backend = &served.service.backends[place];
         match connect(backend.address, proxy.timeouts.connect).await {
             Ok(server) => {
-                conn.place.set(Some(place));
+                conn.connected.set(Some(clock::now()));
                 return Ok((server, seat));
             }
             Err(Failed::Local) => return Err(Cause::Local),
             Err(Failed::Backend) => {
                 seat.backend.eject(clock::now(), proxy.eject);
                 served.state.redispatched.fetch_add(1, Relaxed);
+                conn.retries.set(conn.retries.get().saturating_add(1));
+                conn.place.set(None);
                 tried.push(place);
             }
         }
@@ -139,29 +139,31 @@ fn take(served: &Served, client: &Client<'_>, now: Moment) -> Taken {
     }
 }
 
-/// A client's time in the queue.
-struct Queue {
-    until: Option<Moment>,
-    called: bool,
-}
-
-impl Queue {
-    /// Waits for a place, as long as its time allows.
-    async fn wait(&mut self, served: &Served, now: Moment) -> Result<(), Cause> {
-        let proxy = &served.service.proxy;
-        let until = *self.until.get_or_insert(now + proxy.timeouts.queue);
-        if until <= now {
+/// The same for who may have to wait for a place.
+async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cause> {
+    let proxy = &served.service.proxy;
+    let queued = proxy.queue > 0;
+    // Who comes later must not be served earlier. A stubborn service has a queue for each server.
+    let behind = queued && served.state.waiters() > 0 && !served.service.stubborn;
+    if !behind {
+        let taken = take(served, client, clock::now());
+        if !queued || !matches!(taken, Taken::Full) {
+            return Ok(taken);
+        }
+    }
+    let mut turn = served.state.queue(proxy.queue).ok_or(Cause::Full)?;
+    let until = clock::now() + proxy.timeouts.queue;
+    loop {
+        let left = until.since(clock::now());
+        if left.is_zero() {
             return Err(Cause::QueueTimeout);
         }
-        let turn = served.state.queue(proxy.queue, self.called).ok_or(Cause::Full)?;
-        // A place that was given back before the queue was joined has called nobody; and an ejected
-        // backend comes back without a word.
-        let pause = until.since(now).min(Duration::from_millis(100));
-        self.called = match timeout(pause, turn).await {
-            Ok(called) => called.is_ok(),
-            Err(_) => true,
-        };
-        Ok(())
+        if turn.wait(left.min(LOOK)).await || served.service.stubborn {
+            match take(served, client, clock::now()) {
+                Taken::Full => {}
+                taken => return Ok(taken),
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod conn;
 mod establish;
 mod listen;
+mod log;
 mod pipe;
 mod relay;
 mod shared;
@@ -18,17 +19,20 @@ use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
 use pen_common::abi::ServiceKey;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
-use self::worker::{Common, Orders};
-use crate::api::Counter;
+use self::worker::{Common, Ears, Orders, Question};
+use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
 use crate::engine::proxy::View;
 use crate::engine::proxy::cause::Cause;
 use crate::io::clock;
 
 /// Descriptors for everything but connections: maps, probes, penctl, log.
 const RESERVE: u64 = 256;
+/// Questions of the operator that a thread may not have answered yet.
+const QUESTIONS: usize = 8;
 
 /// All proxies of this process. Dropping it ends their threads and connections.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub struct Proxies {
     served: Vec<Arc<Served>>,
     sockets: HashMap<ServiceKey, Sockets>,
     count: usize,
+    questions: Vec<mpsc::Sender<Question>>,
+    writer: Option<Writer>,
 }
 
 /// What a backend has to do.
@@ -74,6 +80,8 @@ impl Default for Proxies {
             registry: Registry::default(),
             served: Vec::new(),
             sockets: HashMap::new(),
+            questions: Vec::new(),
+            writer: None,
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
@@ -111,12 +119,44 @@ impl Proxies {
             let listeners = sockets.map_or(&none, |sockets| &sockets.listeners);
             (Arc::clone(served), Arc::clone(listeners))
         });
-        let orders = Arc::new(Orders { services: services.collect() });
+        let services = services.collect();
+        self.follow_log(view, &mut failures);
+        let log = self.writer.as_ref().map(|writer| Arc::clone(&writer.log));
+        let orders = Arc::new(Orders { services, log });
         match &self.orders {
             Some(sender) => drop(sender.send_replace(orders)),
             None => self.start(orders, &mut failures),
         }
         failures
+    }
+
+    /// Writes where the view wants it. What is written elsewhere is written to the end.
+    fn follow_log(&mut self, view: &View, failures: &mut Vec<(String, String)>) {
+        if self.writer.as_ref().map(|writer| &writer.config) == view.access_log.as_ref() {
+            return;
+        }
+        self.writer = None;
+        let Some(config) = &view.access_log else { return };
+        match Writer::start(config) {
+            Ok(writer) => self.writer = Some(writer),
+            Err(error) => {
+                let file = config.file.display();
+                failures.push(("access log".to_owned(), format!("{file}: {error}")));
+            }
+        }
+    }
+
+    /// The file of the access log was moved away.
+    pub fn reopen_log(&self) {
+        if let Some(writer) = &self.writer {
+            writer.log.reopen();
+        }
+    }
+
+    /// Whoever wants to ask the threads something.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { questions: self.questions.clone() }
     }
 
     /// How connections ended, by cause, and what accept failed for: rows for `penctl counters`.
@@ -155,6 +195,12 @@ impl Proxies {
                 0,
             ),
             row(
+                "proxy-log-dropped".to_owned(),
+                "A line of the access log was not written: the disk is too slow.",
+                self.writer.as_ref().map_or(0, |writer| writer.log.dropped()),
+                0,
+            ),
+            row(
                 "proxy-starved".to_owned(),
                 "This machine had no descriptor or memory for a connection, which waited.",
                 starved,
@@ -166,6 +212,17 @@ impl Proxies {
             row(format!("proxy-{}", cause.name()), cause.describe(), ended, 0)
         }));
         rows
+    }
+
+    /// What a service has of connections.
+    #[must_use]
+    pub fn service(&self, service: &str) -> Option<ProxiedService> {
+        let served = self.served.iter().find(|served| served.service.name == service)?;
+        Some(ProxiedService {
+            connections: served.state.gate.inside(),
+            waiting: served.state.waiters(),
+            accepted: served.state.accepted.load(Relaxed),
+        })
     }
 
     /// What a backend has of connections and has moved.
@@ -190,9 +247,12 @@ impl Proxies {
         tracing::info!("proxy: {} threads, at most {most} connections at a time", self.count);
         let (sender, receiver) = watch::channel(orders);
         for index in 0..self.count {
-            let (common, receiver) = (Arc::clone(&self.common), receiver.clone());
+            let common = Arc::clone(&self.common);
+            let (ask, questions) = mpsc::channel(QUESTIONS);
+            let ears = Ears { orders: receiver.clone(), questions };
+            self.questions.push(ask);
             let thread = thread::Builder::new().name(format!("proxy-{index}"));
-            match thread.spawn(move || worker::run(index, common, receiver)) {
+            match thread.spawn(move || worker::run(index, common, ears)) {
                 Ok(thread) => self.threads.push(thread),
                 Err(error) => failures.push((format!("thread {index}"), error.to_string())),
             }
@@ -220,5 +280,52 @@ impl Drop for Proxies {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        // Nobody writes any more: what there is is written to the end.
+        self.served.clear();
+        if let Some(writer) = self.writer.take() {
+            writer.end();
+        }
+    }
+}
+
+/// Asks the threads of the proxy, from any other thread that may wait.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    questions: Vec<mpsc::Sender<Question>>,
+}
+
+impl Asker {
+    /// The connections that fit.
+    #[must_use]
+    pub fn connections(&self, wanted: &RecordQuery) -> Connections {
+        let mut all = Connections::default();
+        for (connections, more) in self.ask(|answer| Question::List(wanted.clone(), answer)) {
+            all.connections.extend(connections);
+            all.more += more;
+        }
+        all.connections.sort_by_key(|connection| std::cmp::Reverse(connection.id));
+        all.more += all.connections.len().saturating_sub(wanted.limit) as u64;
+        all.connections.truncate(wanted.limit);
+        all
+    }
+
+    /// Closes the connections that fit.
+    #[must_use]
+    pub fn close(&self, wish: &Close) -> Closed {
+        let counts = self.ask(|answer| Question::Close(wish.clone(), answer));
+        Closed { closed: counts.into_iter().sum(), dry_run: wish.dry_run }
+    }
+
+    /// Threads that have ended have nothing to say.
+    fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
+        let asked: Vec<_> = self
+            .questions
+            .iter()
+            .filter_map(|ask| {
+                let (answer, answered) = oneshot::channel();
+                ask.blocking_send(question(answer)).ok().map(|()| answered)
+            })
+            .collect();
+        asked.into_iter().filter_map(|answered| answered.blocking_recv().ok()).collect()
     }
 }

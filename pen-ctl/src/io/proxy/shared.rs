@@ -12,12 +12,16 @@ use pen_common::hash::Secret;
 use pen_common::moment::Moment;
 use pen_common::net::Addr;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{sleep, timeout};
 
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Load, State};
 use crate::engine::proxy::clients::Clients;
 use crate::engine::proxy::turns::Turns;
 use crate::engine::proxy::{Service, View};
+
+/// Who was called and found nothing looks again after this time.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// A thread that panics holds none of these locks for longer than a simple change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -40,8 +44,7 @@ pub(super) struct ServiceState {
     /// One lock for each choice, of some hundred nanoseconds. Exact memory and turns are worth it.
     memory: Mutex<State>,
     sources: Mutex<HashMap<Addr, u32>>,
-    /// Those that wait for a place, in their order.
-    waiting: Mutex<VecDeque<oneshot::Sender<()>>>,
+    waiting: Mutex<Waiting>,
     waiters: AtomicUsize,
     pub(super) gate: Gate,
     /// By cause.
@@ -187,24 +190,18 @@ impl ServiceState {
         Some(Source { source, service: Arc::clone(self) })
     }
 
-    /// A turn in the queue, unless `length` wait already. Whoever waited before and was called in vain
-    /// stays `first`.
-    pub(super) fn queue(&self, length: u32, first: bool) -> Option<oneshot::Receiver<()>> {
+    /// A turn in the queue, unless `length` wait already.
+    pub(super) fn queue(&self, length: u32) -> Option<Turn<'_>> {
         let mut waiting = lock(&self.waiting);
-        // Who gave up does not count.
-        waiting.retain(|waiter| !waiter.is_closed());
-        if waiting.len() >= length as usize && !first {
-            self.waiters.store(waiting.len(), Relaxed);
+        if waiting.turns.len() >= length as usize {
             return None;
         }
+        waiting.last += 1;
+        let number = waiting.last;
         let (call, called) = oneshot::channel();
-        if first {
-            waiting.push_front(call)
-        } else {
-            waiting.push_back(call)
-        }
-        self.waiters.store(waiting.len(), Relaxed);
-        Some(called)
+        waiting.turns.push_back((number, Some(call)));
+        self.waiters.store(waiting.turns.len(), Relaxed);
+        Some(Turn { service: self, number, called: Some(called) })
     }
 
     /// Connections that wait for a place.
@@ -218,12 +215,55 @@ impl ServiceState {
             return;
         }
         let mut waiting = lock(&self.waiting);
-        while let Some(waiter) = waiting.pop_front() {
-            if waiter.send(()).is_ok() {
-                break;
-            }
+        if let Some((_, call)) = waiting.turns.front_mut()
+            && let Some(call) = call.take()
+        {
+            // It looks again by itself if it does not hear this.
+            let _ = call.send(());
         }
-        self.waiters.store(waiting.len(), Relaxed);
+    }
+}
+
+/// Those that wait for a place, in their order.
+#[derive(Debug, Default)]
+struct Waiting {
+    turns: VecDeque<(u64, Option<oneshot::Sender<()>>)>,
+    last: u64,
+}
+
+/// A connection's turn; it leaves the queue when dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    service: &'a ServiceState,
+    number: u64,
+    called: Option<oneshot::Receiver<()>>,
+}
+
+impl Turn<'_> {
+    /// Waits to be called, but not for ever: an ejected backend comes back without a word. True if
+    /// it is the first one's turn to look for a place.
+    pub(super) async fn wait(&mut self, limit: Duration) -> bool {
+        match self.called.take() {
+            Some(mut called) => {
+                if timeout(limit, &mut called).await.is_err() {
+                    self.called = Some(called);
+                }
+            }
+            None => sleep(limit.min(AGAIN)).await,
+        }
+        let waiting = lock(&self.service.waiting);
+        waiting.turns.front().is_some_and(|(number, _)| *number == self.number)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.service.waiting);
+        waiting.turns.retain(|(number, _)| *number != self.number);
+        self.service.waiters.store(waiting.turns.len(), Relaxed);
+        drop(waiting);
+        // There may be more places than one.
+        self.service.call_next();
     }
 }
 
@@ -327,9 +367,7 @@ impl Registry {
             let backends = backends.collect();
             self.services.insert(key, Arc::clone(&state));
             // Perhaps there are more places than before.
-            for _ in 0..state.waiters() {
-                state.call_next();
-            }
+            state.call_next();
             let service = Arc::clone(service);
             Arc::new(Served { service, secret: view.secret, state, backends })
         };
@@ -362,19 +400,27 @@ mod tests {
 
     #[test]
     fn a_place_that_is_given_back_calls_who_waits_longest() {
-        let state = Arc::new(ServiceState::new(1));
-        let mut first = state.queue(2, false).expect("room");
-        let mut second = state.queue(2, false).expect("room");
-        assert!(state.queue(2, false).is_none(), "two wait already");
-        let mut again = state.queue(2, true).expect("who was called in vain keeps his turn");
-        let backend = Arc::new(BackendState::default());
-        assert!(backend.take(None));
-        drop(Place { backend: Arc::clone(&backend), service: Arc::clone(&state) });
-        assert!(again.try_recv().is_ok() && first.try_recv().is_err());
-        drop(first);
-        state.call_next();
-        assert!(second.try_recv().is_ok(), "who gave up is passed over");
-        assert_eq!((state.waiters(), backend.connections()), (0, 0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            const SHORT: Duration = Duration::from_millis(1);
+            const LONG: Duration = Duration::from_secs(10);
+            let state = Arc::new(ServiceState::new(1));
+            let mut first = state.queue(3).expect("room");
+            let mut second = state.queue(3).expect("room");
+            let third = state.queue(3).expect("room");
+            assert!(state.queue(3).is_none() && state.waiters() == 3);
+            assert!(first.wait(SHORT).await && !second.wait(SHORT).await, "nobody is called yet");
+            let backend = Arc::new(BackendState::default());
+            assert!(backend.take(None));
+            drop(Place { backend: Arc::clone(&backend), service: Arc::clone(&state) });
+            assert!(first.wait(LONG).await, "called");
+            // Who gives up or is served calls the next one.
+            drop(third);
+            drop(first);
+            assert!(second.wait(LONG).await);
+            drop(second);
+            assert_eq!((state.waiters(), backend.connections()), (0, 0));
+        });
     }
 
     #[test]

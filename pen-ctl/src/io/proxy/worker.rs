@@ -14,15 +14,17 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::conn::{Conns, TICK};
+use super::conn::{Conn, Conns, TICK};
 use super::establish::establish;
+use super::log::{Line, Log};
 use super::pipe::Pipes;
 use super::relay::Relay;
 use super::shared::{Gate, Served};
+use crate::api::{Close, Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
 use crate::io::clock;
 
@@ -38,6 +40,23 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(10
 pub(super) struct Orders {
     /// The services, each with the sockets of all threads.
     pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
+    /// Where it is said what became of connections.
+    pub(super) log: Option<Arc<Log>>,
+}
+
+/// What the operator wants of a thread.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// The connections that fit, at most so many, and how many others do.
+    List(RecordQuery, oneshot::Sender<(Vec<Connection>, u64)>),
+    /// To close those that fit; how many there are.
+    Close(Close, oneshot::Sender<u64>),
+}
+
+/// What a thread listens to.
+pub(super) struct Ears {
+    pub(super) orders: watch::Receiver<Arc<Orders>>,
+    pub(super) questions: mpsc::Receiver<Question>,
 }
 
 /// What all threads have in common, for the whole time.
@@ -57,6 +76,7 @@ pub(super) struct Worker {
     pub(super) pipes: RefCell<Pipes>,
     conns: Rc<Conns>,
     common: Arc<Common>,
+    log: RefCell<Option<Arc<Log>>>,
 }
 
 /// A service that is listened for.
@@ -66,7 +86,7 @@ struct Listening {
 }
 
 /// Runs thread number `index` until there are no more orders.
-pub(super) fn run(index: usize, common: Arc<Common>, orders: watch::Receiver<Arc<Orders>>) {
+pub(super) fn run(index: usize, common: Arc<Common>, ears: Ears) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!("proxy {index}: {error}"),
@@ -76,22 +96,75 @@ pub(super) fn run(index: usize, common: Arc<Common>, orders: watch::Receiver<Arc
         pipes: RefCell::default(),
         conns: Rc::new(Conns::new()),
         common,
+        log: RefCell::default(),
     });
-    LocalSet::new().block_on(&runtime, worker.serve(index, orders));
+    LocalSet::new().block_on(&runtime, worker.serve(index, ears));
 }
 
 impl Worker {
-    async fn serve(self: Rc<Self>, index: usize, mut orders: watch::Receiver<Arc<Orders>>) {
+    async fn serve(self: Rc<Self>, index: usize, ears: Ears) {
+        let Ears { mut orders, mut questions } = ears;
         let ticking = spawn_local(tick(Rc::clone(&self.conns)));
         let mut listening = HashMap::new();
         loop {
             let now = Arc::clone(&orders.borrow_and_update());
             self.follow(index, &now, &mut listening);
-            if orders.changed().await.is_err() {
-                break;
+            loop {
+                tokio::select! {
+                    changed = orders.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return ticking.abort(),
+                    },
+                    Some(question) = questions.recv() => self.answer(question),
+                }
             }
         }
-        ticking.abort();
+    }
+
+    /// Whoever asked may have given up.
+    fn answer(&self, question: Question) {
+        match question {
+            Question::List(wanted, answer) => {
+                let (tick, now) = (self.conns.now(), clock::now());
+                let mut fit = self.conns.all();
+                fit.retain(|conn| conn.fits(&wanted));
+                fit.sort_by_key(|conn| std::cmp::Reverse(conn.id));
+                let more = fit.len().saturating_sub(wanted.limit) as u64;
+                let shown = fit.iter().take(wanted.limit);
+                let shown = shown.map(|conn| conn.describe(tick, now)).collect();
+                let _ = answer.send((shown, more));
+            }
+            Question::Close(wish, answer) => {
+                let (id, wanted) = (wish.id, wish.query());
+                let fits = |conn: &Conn| id.is_none_or(|id| id == conn.id) && conn.fits(&wanted);
+                let count = match wish.dry_run {
+                    true => self.conns.all().iter().filter(|conn| fits(conn)).count(),
+                    false => self.conns.end(Cause::Killed, fits),
+                };
+                let _ = answer.send(count as u64);
+            }
+        }
+    }
+
+    /// Says what became of a connection.
+    fn tell(&self, conn: &Conn, cause: Cause) {
+        let Some(log) = &*self.log.borrow() else { return };
+        let now = clock::now();
+        let placed = conn.placed.get().unwrap_or(now);
+        log.write(Line {
+            ended: clock::wall(),
+            id: conn.id,
+            client: conn.client,
+            served: Arc::clone(&conn.served),
+            place: conn.place.get(),
+            queue: placed.since(conn.started),
+            connect: conn.connected.get().map_or(Duration::ZERO, |at| at.since(placed)),
+            total: now.since(conn.started),
+            up: conn.up.get(),
+            down: conn.down.get(),
+            cause,
+            retries: usize::from(conn.retries.get()),
+        });
     }
 
     fn follow(
@@ -100,6 +173,7 @@ impl Worker {
         orders: &Orders,
         listening: &mut HashMap<ServiceKey, Listening>,
     ) {
+        self.log.borrow_mut().clone_from(&orders.log);
         let wanted =
             |key: &ServiceKey| orders.services.iter().any(|(served, _)| served.service.key == *key);
         listening.retain(|key, found| {
@@ -247,4 +321,5 @@ async fn handle(
         Err(cause) => cause,
     };
     served.state.count(cause);
+    worker.tell(&conn, cause);
 }
