@@ -220,8 +220,22 @@ pub struct Proxy {
     pub queue: u32,
     /// Access list that clients have to pass; one of [`Config::acls`].
     pub acl: Option<String>,
+    /// Access list of those that say with the PROXY protocol who the client is; all others are turned
+    /// away.
+    pub accept_proxy: Option<String>,
+    /// How backends are told who the client is.
+    pub send_proxy: Option<ProxyVersion>,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary, with more fields.
+    V2,
 }
 
 /// How long a proxied connection may take for what it does.
@@ -239,6 +253,8 @@ pub struct Timeouts {
     pub half_closed: Duration,
     /// In the queue.
     pub queue: Duration,
+    /// All together, for a header of the PROXY protocol.
+    pub header: Duration,
 }
 
 /// How the backend of a new connection is chosen.

@@ -10,21 +10,23 @@ use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::{Mode, Proxy, Scheduler, Timeouts};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 8] = [
+pub(super) const KEYS: [&str; 10] = [
     "abuse",
+    "accept_proxy",
     "acl",
     "eject",
     "max_connections",
     "max_per_source",
     "queue",
     "scheduler",
+    "send_proxy",
     "timeouts",
 ];
 
 const TIMEOUTS: Spec = Spec {
     name: "timeouts",
     title: "`timeouts`",
-    keys: &["client", "connect", "half_closed", "queue", "server", "tunnel"],
+    keys: &["client", "connect", "half_closed", "header", "queue", "server", "tunnel"],
 };
 
 /// Most connections that a limit may speak of.
@@ -51,6 +53,7 @@ impl Proxy {
                 tunnel: Duration::from_secs(3600),
                 half_closed: Duration::from_secs(30),
                 queue: Duration::from_secs(10),
+                header: Duration::from_secs(10),
             },
             eject: Duration::from_secs(10),
             max_connections: None,
@@ -58,6 +61,8 @@ impl Proxy {
             queue: 0,
             acl: None,
             abuse: None,
+            accept_proxy: None,
+            send_proxy: None,
         }
     }
 }
@@ -80,7 +85,9 @@ pub(super) fn read(
     let max_connections = table.integer("max_connections", 1..=MAX_LIMIT, report);
     let max_per_source = table.integer("max_per_source", 1..=MAX_LIMIT, report);
     let queue = table.integer("queue", 0..=MAX_LIMIT, report);
-    let acl = acl(table, acls, report);
+    let acl = list(table, "acl", acls, report);
+    let accept_proxy = list(table, "accept_proxy", acls, report);
+    let send_proxy = table.word("send_proxy", report);
     let abuse = backend::single(table, "abuse", report);
     Ok(Some(RawProxy {
         proxy: Proxy {
@@ -91,6 +98,8 @@ pub(super) fn read(
             max_per_source: max_per_source?,
             queue: queue?.unwrap_or(usual.queue),
             acl: acl?,
+            accept_proxy: accept_proxy?,
+            send_proxy: send_proxy?,
             abuse: None,
         },
         abuse: abuse?,
@@ -127,6 +136,7 @@ fn timeouts(table: &Table<'_>, usual: Timeouts, report: &mut Report<'_>) -> Read
     let tunnel = read("tunnel", usual.tunnel);
     let half_closed = read("half_closed", usual.half_closed);
     let queue = read("queue", usual.queue);
+    let header = read("header", usual.header);
     Ok(Timeouts {
         connect: connect?,
         client: client?,
@@ -134,16 +144,18 @@ fn timeouts(table: &Table<'_>, usual: Timeouts, report: &mut Report<'_>) -> Read
         tunnel: tunnel?,
         half_closed: half_closed?,
         queue: queue?,
+        header: header?,
     })
 }
 
 /// The name of an access list that was declared.
-pub(super) fn acl(
+pub(super) fn list(
     table: &Table<'_>,
+    key: &'static str,
     acls: &Names<String>,
     report: &mut Report<'_>,
 ) -> Read<Option<String>> {
-    let Some(At { place, value }) = table.text("acl", report)? else { return Ok(None) };
+    let Some(At { place, value }) = table.text(key, report)? else { return Ok(None) };
     let name = value.to_owned();
     if acls.find(&name).is_some() {
         return Ok(Some(name));

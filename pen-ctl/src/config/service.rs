@@ -44,6 +44,8 @@ const SERVICE: Spec = Spec {
         proxy::KEYS[5],
         proxy::KEYS[6],
         proxy::KEYS[7],
+        proxy::KEYS[8],
+        proxy::KEYS[9],
     ],
 };
 const POOL: Spec = Spec { name: "pool", title: "[[pool]]", keys: &["name", "backends", "check"] };

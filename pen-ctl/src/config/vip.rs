@@ -53,7 +53,7 @@ fn vip(
     let table = table?;
     let interface = interface(&table, interfaces, valid, report);
     let echo = table.boolean("echo", report);
-    let acl = proxy::acl(&table, acls, report);
+    let acl = proxy::list(&table, "acl", acls, report);
     let syn_rate = table.integer("syn_rate", 1..=MAX_SYN_RATE, report);
     Ok(Vip {
         address: address?.value,

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::{Access, Affinity, Mode, Protocol, Scheduler, XdpMode};
+use crate::config::{Access, Affinity, Mode, Protocol, ProxyVersion, Scheduler, XdpMode};
 
 /// An enum that is spelled as a word.
 pub(crate) trait Word: Copy + 'static {
@@ -91,6 +91,7 @@ words! {
         Prio = "prio",
         Hash = "hash",
     }
+    ProxyVersion { V1 = "v1", V2 = "v2" }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }
 }

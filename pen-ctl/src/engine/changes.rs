@@ -238,6 +238,7 @@ fn words(check: &Check) -> String {
 fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
+    let config::Proxy { accept_proxy, send_proxy, .. } = proxy;
     let times = [
         ("connect", timeouts.connect),
         ("client", timeouts.client),
@@ -245,17 +246,20 @@ fn proxy_words(proxy: &config::Proxy) -> String {
         ("tunnel", timeouts.tunnel),
         ("half_closed", timeouts.half_closed),
         ("queue", timeouts.queue),
+        ("header", timeouts.header),
     ];
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
-         queue {queue}, acl {}, abuse {}",
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),
         maybe(*max_per_source),
         maybe(acl.as_ref()),
         maybe(abuse.as_ref().map(|abuse| std::net::SocketAddr::new(abuse.address, abuse.port))),
+        maybe(accept_proxy.as_ref()),
+        maybe(*send_proxy),
     )
 }
 

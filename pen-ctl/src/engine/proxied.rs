@@ -70,6 +70,7 @@ impl Engine {
                 proxy: proxy.clone(),
                 vip_access: vip.and_then(|vip| access(&vip.acl)),
                 access: access(&proxy.acl),
+                trusted: access(&proxy.accept_proxy),
                 slots: Arc::clone(service.table.slots()),
                 backends: backends.map(|backend| self.proxied_backend(service, backend)).collect(),
             }))

@@ -6,6 +6,7 @@ mod fail;
 mod operator;
 mod paths;
 mod select;
+mod whois;
 
 use std::{
     io::{self, Read, Write},

@@ -141,6 +141,8 @@ queue = 5"#), &[
 backends = [{ address = "10.0.0.11", max_known = 5 }, { address = "10.0.0.12", max_connections = 6, max_known = 5 }]
 timeouts = { connect = "1ms", clinet = "1s" }
 acl = "office"
+accept_proxy = "edge"
+send_proxy = "v3"
 abuse = { address = "10.0.0.13", weight = 1 }
 scheduler = "fastest""#), &[
         r#"3:10: a proxy listens on one port, not on 192.0.2.10:80-81; write a service for each port"#,
@@ -149,8 +151,10 @@ scheduler = "fastest""#), &[
         r#"6:24: `connect` is 1ms; use 10ms to 1day"#,
         r#"6:31: unknown key `clinet`; did you mean `client`?"#,
         r#"7:7: no `[[acl]]` is called `office`; add `[[acl]]` with `name = "office"` and `deny` or `allow`"#,
-        r#"8:34: unknown key `weight`; valid keys of `abuse`: address, name"#,
-        r#"9:13: unknown scheduler `fastest`; use one of: maglev, roundrobin, leastconn, random, weight, prio, hash"#,
+        r#"8:16: no `[[acl]]` is called `edge`; add `[[acl]]` with `name = "edge"` and `deny` or `allow`"#,
+        r#"9:14: unknown send_proxy `v3`; did you mean `v1`?"#,
+        r#"10:34: unknown key `weight`; valid keys of `abuse`: address, name"#,
+        r#"11:13: unknown scheduler `fastest`; use one of: maglev, roundrobin, leastconn, random, weight, prio, hash"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", path = "/healthz" }"#), &[

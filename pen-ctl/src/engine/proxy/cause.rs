@@ -56,6 +56,9 @@ causes! {
     Denied = "denied",
     /// The source had as many connections as one may have.
     SourceLimit = "source-limit",
+    /// A header of the PROXY protocol was to come first, and its sender is not trusted, or none came
+    /// that is valid and in time.
+    BadHeader = "bad-header",
     /// This machine was short of descriptors, ports or memory.
     Local = "local",
     /// The operator closed it, or took its backend into maintenance.

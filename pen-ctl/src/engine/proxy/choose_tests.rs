@@ -69,6 +69,7 @@ impl World {
                 proxy: Proxy { scheduler, ..Proxy::usual() },
                 vip_access: None,
                 access: None,
+                trusted: None,
                 slots: Arc::from([]),
                 backends,
             },

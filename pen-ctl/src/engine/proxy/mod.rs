@@ -8,6 +8,7 @@ mod access;
 pub mod cause;
 pub mod choose;
 pub mod clients;
+pub mod header;
 pub mod relay;
 pub mod turns;
 pub mod wheel;
@@ -58,6 +59,8 @@ pub struct Service {
     pub vip_access: Option<Arc<AccessList>>,
     /// Access list of the service: clients that it denies go to the server for abuse.
     pub access: Option<Arc<AccessList>>,
+    /// Access list of those that say who the client is.
+    pub trusted: Option<Arc<AccessList>>,
     /// Table of the scheduler `maglev`, the kernel's.
     pub slots: Arc<[Slot]>,
     /// Its backends.

@@ -8,6 +8,7 @@ mod establish;
 mod listen;
 mod log;
 mod pipe;
+mod preface;
 mod relay;
 mod shared;
 mod worker;

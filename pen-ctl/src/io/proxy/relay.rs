@@ -71,14 +71,19 @@ struct Ends<'a> {
 }
 
 impl Relay {
+    /// `begin` is what the server gets before anything else of the client's.
     pub(super) fn new(
         client: TcpStream,
         server: TcpStream,
         entry: Entry,
         worker: Rc<Worker>,
+        begin: Vec<u8>,
     ) -> Self {
         entry.watch();
-        let (up, down) = (Direction::default(), Direction::default());
+        let (mut up, down) = (Direction::default(), Direction::default());
+        if !begin.is_empty() {
+            up.rest = Some(Rest { bytes: begin.into(), sent: 0 });
+        }
         Self { client, server, up, down, first: None, entry, worker }
     }
 

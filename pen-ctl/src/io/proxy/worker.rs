@@ -23,6 +23,7 @@ use super::crew::{Crew, Handed, Inside};
 use super::establish::establish;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
+use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Served};
 use crate::api::{Close, Connection, RecordQuery};
@@ -321,14 +322,34 @@ async fn handle(
     peer: std::net::SocketAddr,
 ) {
     let served = Arc::clone(&inside.served);
-    let entry = worker.conns.open(id, Arc::clone(&served), peer);
-    let conn = Rc::clone(&entry.conn);
     // Boxed: what is needed until there is a server is not held for as long as it serves.
-    let established = Box::pin(establish(&conn)).await;
+    let preface = match served.service.trusted {
+        None => Ok(None),
+        Some(_) => Box::pin(preface::read(&served, &client, peer)).await.map(Some),
+    };
+    let (preface, refused) = match preface {
+        Ok(preface) => (preface, None),
+        Err(cause) => (None, Some(cause)),
+    };
+    let source = preface.as_ref().map_or(peer, |preface| preface.client);
+    let entry = worker.conns.open(id, Arc::clone(&served), source);
+    let conn = Rc::clone(&entry.conn);
+    let established = match refused {
+        None => Box::pin(establish(&conn)).await,
+        Some(cause) => Err(cause),
+    };
     let cause = match established {
         Ok(established) => {
             let (place, source) = (established.place, established.source);
-            let cause = Relay::new(client, established.server, entry, Rc::clone(&worker)).await;
+            let asked = preface.as_ref().and_then(|preface| preface.asked);
+            let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
+            if let Some(Preface { said, .. }) = preface.filter(|preface| !preface.said.is_empty()) {
+                conn.up.set(said.len() as u64);
+                entry.advance(|progress| progress.client_spoke = true);
+                begin.extend(said);
+            }
+            let server = established.server;
+            let cause = Relay::new(client, server, entry, Rc::clone(&worker), begin).await;
             if let Some(place) = &place {
                 place.backend.bytes_up.fetch_add(conn.up.get(), Relaxed);
                 place.backend.bytes_down.fetch_add(conn.down.get(), Relaxed);
