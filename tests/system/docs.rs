@@ -14,9 +14,18 @@ fn folder(prefix: &str) -> &'static str {
 }
 
 #[test]
-fn every_test_that_the_table_of_behaviours_names_exists() {
+fn every_test_that_a_table_of_behaviours_names_exists() {
+    for (file, least) in [("docs/behaviours.md", 38), ("docs/behaviours-proxy.md", 50)] {
+        let named = named_tests(file);
+        assert!(named > least, "{file} names {named} tests");
+    }
+}
+
+/// How many tests a table names, all of which exist.
+fn named_tests(file: &str) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let table = fs::read_to_string(root.join("docs/behaviours.md")).expect("docs/behaviours.md");
+    let table =
+        fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     let mut named = 0;
     for name in table.split('`').skip(1).step_by(2).filter(|word| word.matches("::").count() > 1) {
         let mut parts: Vec<&str> = name.split("::").collect();
@@ -29,5 +38,5 @@ fn every_test_that_the_table_of_behaviours_names_exists() {
         assert!(source.contains(&function), "{name} is not there");
         named += 1;
     }
-    assert!(named > 38, "the table names {named} tests");
+    named
 }

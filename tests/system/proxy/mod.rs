@@ -1,6 +1,7 @@
 //! Mode `proxy`: connections end at pen, others lead to the backends. Real clients and servers; where a
 //! test needs one that misbehaves it plays it itself, with sockets in the namespaces of the lab.
 
+mod chaos;
 mod data;
 mod fail;
 mod operator;
