@@ -55,10 +55,10 @@ fn bound(address: SocketAddr, foreign: bool, shared: bool) -> io::Result<Socket>
         }
         SocketAddr::V4(_) => {}
     }
-    // Accepted sockets inherit these: no system call for each of them.
+    // Accepted sockets inherit these: no system call for each of them. Not TCP_USER_TIMEOUT: it would
+    // also end connections of clients that are there and only read nothing for a while.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
-    socket.set_tcp_user_timeout(Some(KEEPALIVE * 4))?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
