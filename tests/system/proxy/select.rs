@@ -380,10 +380,17 @@ fn five_are_served_ten_wait_in_their_order_and_five_are_refused() {
         assert_eq!(name_at(next.next().unwrap()).unwrap(), "b1");
     }
     for stream in next {
-        assert!(name_at(stream).is_err(), "its time was over");
+        let error = name_at(stream).expect_err("its time is over");
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{error}");
     }
     assert_eq!(scene.pend.counter("proxy-full").unwrap(), 5);
-    assert_eq!(scene.pend.counter("proxy-queue-timeout").unwrap(), 7);
+    let counters = scene.pend.penctl(["counters"]).unwrap().stdout;
+    assert_eq!(
+        scene.pend.counter("proxy-queue-timeout").unwrap(),
+        7,
+        "{counters}{}",
+        scene.pend.log()
+    );
 }
 
 #[test]
