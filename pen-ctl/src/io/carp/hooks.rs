@@ -183,7 +183,8 @@ mod tests {
     fn programs_of_one_group_run_in_order_and_never_beside_each_other() {
         let folder = folder("order");
         let log = folder.join("log");
-        let script = |name: &str| format!("echo {name} >>{0}; sleep 0.05; echo . >>{0}", log.display());
+        let script =
+            |name: &str| format!("echo {name} >>{0}; sleep 0.05; echo . >>{0}", log.display());
         let runs = ["a", "b", "c"].map(|name| shell("main", &script(name), LONG));
         assert_eq!(run_all(runs), []);
         assert_eq!(fs::read_to_string(&log).expect("a log"), "a\n.\nb\n.\nc\n.\n");
@@ -213,7 +214,8 @@ mod tests {
         };
         let mut failed = run_all([shell("a", "exit 3", LONG), absent]);
         failed.sort_by(|one, other| one.group.cmp(&other.group));
-        let texts: Vec<_> = failed.iter().map(|one| (one.group.as_str(), one.text.as_str())).collect();
+        let texts: Vec<_> =
+            failed.iter().map(|one| (one.group.as_str(), one.text.as_str())).collect();
         let expected = [
             ("a", "/bin/sh ended with exit status: 3"),
             ("b", "/nonexistent/up does not start: No such file or directory (os error 2)"),

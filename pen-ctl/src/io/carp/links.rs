@@ -41,8 +41,7 @@ pub(super) type Nics = BTreeMap<u32, Nic>;
 
 /// Reads what is there, and from now on tells each change. Ends when nobody listens.
 pub(super) async fn watch() -> io::Result<watch::Receiver<Nics>> {
-    let groups =
-        [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
     let (connection, listening, mut news) = rtnetlink::new_multicast_connection(&groups)?;
     tokio::spawn(connection);
     // Requests have a socket of their own: a burst of news must not push answers out of the buffer.
