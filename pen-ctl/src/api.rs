@@ -1,6 +1,7 @@
 //! What `penctl` and the daemon say to each other, in JSON over HTTP on a Unix socket. These types
 //! are a public interface: fields may be added, none is renamed or removed.
 
+pub mod carp;
 mod changes;
 mod decap;
 pub mod records;
@@ -10,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::carp::CarpGroup;
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};

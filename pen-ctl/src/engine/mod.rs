@@ -7,6 +7,7 @@
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
+pub mod carp;
 pub mod census;
 mod changes;
 mod desired;
