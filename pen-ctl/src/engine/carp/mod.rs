@@ -8,6 +8,7 @@
 //! why packets are refused.
 
 pub mod event;
+pub mod from_config;
 pub mod reject;
 pub mod settings;
 

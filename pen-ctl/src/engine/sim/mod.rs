@@ -52,12 +52,15 @@ pub(super) fn config(backends: u8) -> Config {
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
         acls: Vec::new(),
+        carp: Vec::new(),
+        sync: None,
         vips: vec![vip(VIP)],
         services: vec![Service {
             name: "web".into(),
             listen: Listen { address: VIP, ports: Ports::one(80) },
             protocol: Protocol::Tcp,
             mode: Mode::Dsr,
+            source: None,
             affinity: Affinity::Flow,
             memory: config::Memory::of(Protocol::Tcp),
             backends: (1..=backends)
@@ -85,7 +88,7 @@ pub(super) fn config(backends: u8) -> Config {
 /// A virtual address that answers everybody.
 pub(super) fn vip(address: IpAddr) -> Vip {
     let (echo, acl, syn_rate) = (false, None, None);
-    Vip { address, interface: "eth0".into(), echo, acl, syn_rate }
+    Vip { address, interface: "eth0".into(), carp: None, echo, acl, syn_rate }
 }
 
 pub(super) fn address(number: u8) -> IpAddr {
