@@ -20,6 +20,7 @@ mod sync;
 mod system;
 #[cfg(test)]
 mod tests;
+pub mod ucarp;
 mod vip;
 pub(crate) mod words;
 

@@ -36,10 +36,7 @@ pub(super) fn auth(
         AuthWord::Ucarp => Ok(CarpAuth::Ucarp { password: required(table, password?, report)? }),
         AuthWord::Bsd => Ok(CarpAuth::Bsd { password: required(table, password?, report)? }),
         AuthWord::Sha256 => {
-            let keys = match keys? {
-                Some(keys) => keys,
-                None => return Err(table.lacks("keys", EXAMPLE, report)),
-            };
+            let Some(keys) = keys? else { return Err(table.lacks("keys", EXAMPLE, report)) };
             let active = active_key(table, &keys, active?, report)?;
             let accept = accept?.unwrap_or(Accept::Enforce);
             let legacy_peers = legacy_peers?.unwrap_or_default();
@@ -119,7 +116,7 @@ fn limit(auth: &str) -> usize {
 
 /// The first line of a file, as ucarp's `-o` takes it: a carriage return before its end belongs to
 /// the password. The error is a length that cannot be.
-fn password(content: &[u8], auth: AuthWord) -> Result<Secret, usize> {
+pub(in crate::config) fn password(content: &[u8], auth: AuthWord) -> Result<Secret, usize> {
     let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
     match line.len() {
         length if length == 0 || length > limit(auth.name()) => Err(length),

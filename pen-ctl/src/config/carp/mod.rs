@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(super) use keys::key;
+pub(super) use keys::{key, password};
 pub(super) use read::{Groups, groups};
 pub(super) use together::{Member, check};
 

@@ -335,7 +335,8 @@ fn hooks(
     if !table.has("down") {
         useless = without_effect(table, &["down_at_exit"], "`down`", report);
         if !table.has("up") {
-            useless = useless.and(without_effect(table, &["xparam"], "`up` or `down`", report));
+            let xparam = without_effect(table, &["xparam"], "`up` or `down`", report);
+            useless = useless.and(xparam);
         }
     }
     if addresses? == AddressesBy::Hooks && !table.has("up") {

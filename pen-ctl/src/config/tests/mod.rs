@@ -35,18 +35,21 @@ use std::path::Path;
 use crate::config::{Config, ConfigError, Ports, SecretFile, Source, System, parse};
 
 /// A machine with two interfaces, three hosts in its DNS and a few secrets, good and bad.
-struct FakeSystem {
-    host_name: io::Result<&'static str>,
-    interfaces: &'static [&'static str],
-    local_ports: Option<Ports>,
+pub(super) struct FakeSystem {
+    pub(super) host_name: io::Result<&'static str>,
+    pub(super) interfaces: &'static [&'static str],
+    pub(super) local_ports: Option<Ports>,
+    /// Every path is a program.
+    pub(super) any_script: bool,
 }
 
 impl FakeSystem {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             host_name: Ok("edge1"),
             interfaces: &["lo", "eth0", "eth1"],
             local_ports: Some(Ports { first: 32768, last: 60999 }),
+            any_script: false,
         }
     }
 }
@@ -90,6 +93,7 @@ impl System for FakeSystem {
             "/etc/pen/sign.key" => Ok(file(0o600, "+0112233445566778899aabbccddeeff")),
             "/etc/pen/love" => Ok(file(0o600, "love\nand more\n")),
             "/etc/pen/nothing" => Ok(file(0o600, "\n")),
+            "/etc/pen/cr" => Ok(file(0o644, "love\r\n")),
             "/etc/pen/20-bytes" => Ok(file(0o600, "twenty bytes, no les")),
             "/etc/pen/21-bytes" => Ok(file(0o600, "twenty-one bytes, no ")),
             "/etc/pen/31-bytes" => Ok(file(0o600, "0123456789012345678901234567890\n")),
@@ -102,6 +106,7 @@ impl System for FakeSystem {
 
     fn runnable(&self, path: &Path) -> io::Result<()> {
         match path.to_str().unwrap() {
+            _ if self.any_script => Ok(()),
             "/etc/pen/up.sh" | "/etc/pen/down.sh" => Ok(()),
             "/etc/pen/text" => Err(io::Error::other("not executable")),
             _ => Err(io::ErrorKind::NotFound.into()),
