@@ -4,6 +4,7 @@
 mod aside;
 mod place;
 mod reload;
+pub mod ucarp;
 
 use std::path::PathBuf;
 use std::process;
