@@ -110,6 +110,43 @@ impl std::fmt::Display for CarpOrder {
     }
 }
 
+/// Role of a group, as the data plane has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarpRole {
+    /// Name of the group.
+    pub name: String,
+    /// `master`, `leaving` or `backup`.
+    pub role: String,
+}
+
+/// Orders something of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CarpWish {
+    /// Name of the group.
+    pub group: String,
+    /// The order.
+    pub order: CarpOrder,
+    /// Only say what is ordered now.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What was ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarpOrdered {
+    /// Name of the group.
+    pub group: String,
+    /// The order.
+    pub order: CarpOrder,
+    /// The one before, unless it was taken back.
+    pub was: Option<CarpOrder>,
+    /// State of the group when the order came.
+    pub state: CarpState,
+    /// Nothing was done.
+    pub dry_run: bool,
+}
+
 /// The other node that is master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarpMaster {

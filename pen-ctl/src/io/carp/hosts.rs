@@ -22,6 +22,7 @@ pub(super) struct Groups {
     v4: Socket,
     /// None on a machine without IPv6.
     v6: Option<Socket>,
+    wanted: BTreeSet<IpAddr>,
     joined: BTreeSet<IpAddr>,
 }
 
@@ -29,28 +30,28 @@ impl Groups {
     pub(super) fn new(ifindex: u32) -> io::Result<Self> {
         let v4 = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
         let v6 = Socket::new(Domain::IPV6, Type::DGRAM.cloexec(), Some(Protocol::UDP)).ok();
-        Ok(Self { ifindex, v4, v6, joined: BTreeSet::new() })
+        Ok(Self { ifindex, v4, v6, wanted: BTreeSet::new(), joined: BTreeSet::new() })
     }
 
-    /// Is a member of these groups and no others. Goes on after an error, and yields the first; what
-    /// failed is tried again by the next call.
-    pub(super) fn join_only(&mut self, wanted: &BTreeSet<IpAddr>) -> io::Result<()> {
-        let mut result = Ok(());
+    /// Is a member of these groups and no others.
+    pub(super) fn join_only(&mut self, wanted: &BTreeSet<IpAddr>) {
         for group in self.joined.difference(wanted) {
-            // With the interface's address the membership may have gone by itself.
+            // With the interface's last address the membership may have gone by itself.
             let _ = self.change(*group, false);
         }
         self.joined.retain(|group| wanted.contains(group));
-        for group in wanted {
-            if self.joined.contains(group) {
-                continue;
-            }
-            match self.change(*group, true) {
-                Ok(()) => drop(self.joined.insert(*group)),
-                Err(error) => result = result.and(Err(error)),
+        self.wanted.clone_from(wanted);
+        self.retry();
+    }
+
+    /// Joins what could not be joined before, as on an interface that was down.
+    pub(super) fn retry(&mut self) {
+        for group in &self.wanted {
+            // Frames of the group are heard in any case, unless a switch keeps them back.
+            if !self.joined.contains(group) && self.change(*group, true).is_ok() {
+                self.joined.insert(*group);
             }
         }
-        result
     }
 
     fn change(&self, group: IpAddr, join: bool) -> io::Result<()> {

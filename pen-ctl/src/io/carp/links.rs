@@ -30,8 +30,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Nic {
     pub(super) name: String,
     pub(super) mac: MacAddr,
-    /// Up, with a carrier.
+    /// It was set up.
     pub(super) up: bool,
+    pub(super) carrier: bool,
     /// Its usable addresses, in the kernel's order.
     pub(super) addresses: Vec<IpAddr>,
 }
@@ -106,10 +107,11 @@ fn nic(message: &LinkMessage) -> Option<Nic> {
             _ => {}
         }
     }
+    let flags = message.header.flags;
+    let up = flags.contains(LinkFlags::Up);
     // Running is what the operational state says, lower-up the carrier itself.
-    let needed = LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp;
-    let up = message.header.flags.contains(needed);
-    Some(Nic { name: name?, mac, up, addresses: Vec::new() })
+    let carrier = flags.contains(LinkFlags::Running | LinkFlags::LowerUp);
+    Some(Nic { name: name?, mac, up, carrier, addresses: Vec::new() })
 }
 
 /// The address, unless it is still to be seen whether another host has it.
@@ -139,7 +141,7 @@ mod tests {
             let nics = watch().await.expect("rtnetlink needs no privilege to read");
             let nics = nics.borrow();
             let (_, lo) = nics.iter().find(|(_, nic)| nic.name == "lo").expect("everybody has it");
-            assert!(lo.up);
+            assert!(lo.up && lo.carrier);
             assert_eq!(lo.addresses.first(), Some(&"127.0.0.1".parse().expect("literal")));
         });
     }
