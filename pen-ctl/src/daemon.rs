@@ -5,6 +5,7 @@ mod aside;
 mod carp;
 mod place;
 mod reload;
+pub mod ucarp;
 
 use std::path::PathBuf;
 use std::process;
