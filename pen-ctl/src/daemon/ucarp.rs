@@ -33,7 +33,7 @@ const GROUP: u32 = 1;
 #[expect(clippy::disallowed_methods, reason = "sequence numbers begin with the time of day")]
 pub async fn run(config: Config) -> anyhow::Result<()> {
     privileges::check_carp().map_err(|missing| anyhow!("{missing}"))?;
-    let mut signals = Signals::new()?;
+    let Signals { mut ends, show: mut shows, demote: mut demotes } = Signals::new()?;
     let [random, node] = random_secret()?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (events, mut news) = mpsc::channel(EVENTS);
@@ -56,13 +56,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 Some(event) => log(event),
                 None => return Err(anyhow!("the thread of CARP has ended")),
             },
-            _ = signals.show.recv() => {
+            _ = shows.recv() => {
                 if let Some(group) = show(&thread).await {
                     let state = group.state.to_string().to_uppercase();
                     tracing::info!("{state} on {} vhid {}", group.interface, group.vhid);
                 }
             }
-            _ = signals.demote.recv() => match show(&thread).await {
+            _ = demotes.recv() => match show(&thread).await {
                 Some(group) if group.state == CarpState::Master => {
                     tracing::info!("SIGUSR2: giving the address up");
                     order(&thread, &name, CarpOrder::Demote).await;
@@ -75,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 order(&thread, &name, CarpOrder::Release).await;
                 back = None;
             }
-            () = signals.ended() => break,
+            () = ends.recv() => break,
         }
     }
     thread.tell(Command::Stop);
@@ -138,7 +138,7 @@ fn log(event: Event) {
 }
 
 struct Signals {
-    ends: [Signal; 4],
+    ends: Ends,
     show: Signal,
     demote: Signal,
 }
@@ -146,19 +146,24 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
-            ends: [
+            ends: Ends([
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::quit())?,
                 signal(SignalKind::hangup())?,
-            ],
+            ]),
             show: signal(SignalKind::user_defined1())?,
             demote: signal(SignalKind::user_defined2())?,
         })
     }
+}
 
-    async fn ended(&mut self) {
-        let [terminate, interrupt, quit, hangup] = &mut self.ends;
+/// Those that end it.
+struct Ends([Signal; 4]);
+
+impl Ends {
+    async fn recv(&mut self) {
+        let Self([terminate, interrupt, quit, hangup]) = self;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
