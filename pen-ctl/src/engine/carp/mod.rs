@@ -175,7 +175,10 @@ impl Carp {
     /// When to call [`Carp::handle`] with [`Event::TimePassed`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Moment {
-        let deadlines = self.instances.values().map(|instance| instance.next_deadline(self.now));
+        let deadlines = self.instances.iter().map(|(group, instance)| {
+            let ready = instance.settings.sync_group.is_none() || self.is_ready(*group);
+            instance.next_deadline(self.now, ready)
+        });
         deadlines.min().unwrap_or(Moment::NEVER)
     }
 

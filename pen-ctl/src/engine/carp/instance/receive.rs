@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pen_common::moment::Moment;
 
+use super::report::PeerId;
 use super::{Context, Instance, State};
 use crate::engine::carp::event::Order;
 use crate::engine::carp::packet::Packet;
@@ -103,7 +104,14 @@ impl Instance {
             return;
         }
         let promoted = self.order == Some(Order::Promote);
-        let preempts = (self.settings.preempt || promoted) && self.preferred(heard) == Some(true);
+        let preferred = self.preferred(heard) == Some(true);
+        // One that gives way to a better one still says a last word, which is not to be heeded.
+        let id = PeerId::of(heard);
+        if !preferred {
+            self.better = Some((id, now + heard.announced.interval() * 2));
+        }
+        let beside = self.better.is_some_and(|(better, until)| better != id && now < until);
+        let preempts = (self.settings.preempt || promoted) && preferred && !beside;
         let delay = if promoted { Duration::ZERO } else { self.settings.preempt_delay };
         let State::Backup { down_at, take_at, preempt_at } = &mut self.state else { return };
         (*down_at, *take_at) = (now + down, Moment::NEVER);
@@ -144,7 +152,8 @@ impl Instance {
             self.announcer.again(context.now);
             return;
         }
-        let stays = match self.preferred(heard) {
+        let rank = self.preferred(heard);
+        let stays = match rank {
             Some(preferred) => preferred,
             None => match self.stays_with_equal(context, heard) {
                 Some(stays) => stays,
@@ -157,6 +166,11 @@ impl Instance {
         }
         self.master = Some((heard.source, heard.announced, context.now));
         self.yielded = true;
+        // As in UCarp, one last advertisement: the other learns that there were two, and tells the
+        // neighbours. A BSD would give way as well if the intervals are equal.
+        if rank.is_some() || !matches!(self.settings.auth, Auth::Bsd { .. }) {
+            self.farewell(context);
+        }
         self.give_way(context, false, &format!("{} is preferred", heard.source));
     }
 
@@ -180,9 +194,8 @@ impl Instance {
     fn resist(&mut self, context: &mut Context<'_>) {
         self.announcer.again(context.now);
         let interval = self.rank().interval();
-        let State::Master { advertise_at, .. } = &mut self.state else { return };
-        let last = advertise_at.0.saturating_sub(u64::try_from(interval.as_nanos()).unwrap_or(0));
-        let soonest = Moment(last) + interval / 4;
+        let State::Master { advertise_at, advertised_at, .. } = &mut self.state else { return };
+        let soonest = *advertised_at + interval / 4;
         *advertise_at = (*advertise_at).min(context.now.max(soonest));
     }
 

@@ -25,7 +25,10 @@ impl Instance {
     pub(super) fn advertise(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         let interval = self.rank().interval();
-        let State::Master { advertise_at, leaving, .. } = &mut self.state else { return };
+        let State::Master { advertise_at, advertised_at, leaving, .. } = &mut self.state else {
+            return;
+        };
+        *advertised_at = now;
         let leaving = match leaving {
             Some(leaving) => {
                 let short = leaving.bow_outs > 1;
@@ -54,6 +57,11 @@ impl Instance {
     /// Tells others that this node leaves. With an offer it stays if none is preferred.
     pub(super) fn bow_out(&mut self, context: &mut Context<'_>, offer: bool) {
         self.send_adverts(context, Some(Advert::BOW_OUT), offer);
+    }
+
+    /// The last one of a master that gives way.
+    pub(super) fn farewell(&mut self, context: &mut Context<'_>) {
+        self.send_adverts(context, None, false);
     }
 
     fn send_adverts(&mut self, context: &mut Context<'_>, wire: Option<(u8, u8)>, offer: bool) {
