@@ -170,6 +170,11 @@ fn private(file: &std::path::Path) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
+/// How often a measurement is repeated, for figures.
+fn rounds() -> Option<usize> {
+    std::env::var("PEN_ROUNDS").ok()?.parse().ok()
+}
+
 /// A program for a hook, in a file that can be run.
 fn program(nodes: &Scratch, name: &str, script: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
@@ -388,6 +393,22 @@ fn an_operator_moves_the_addresses_to_and_fro_without_a_loss() {
     let refused = nodes.pends[0].penctl(["carp", "promote", "mian"]).unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(refused.stderr, "penctl: there is no group `mian`; there are: main\n");
+    if let Some(rounds) = rounds() {
+        // For figures: PEN_ROUNDS=20.
+        for round in 0..rounds {
+            let node = (round + 1) % 2;
+            nodes.while_probing(|| {
+                nodes.order(node, &["carp", "promote", "main"]);
+                nodes.wait_for(node, "master");
+                nodes.order(node, &["carp", "release", "main"]);
+            });
+            nodes.while_probing(|| {
+                nodes.order(node, &["carp", "demote", "main"]);
+                nodes.wait_for(1 - node, "master");
+                nodes.order(node, &["carp", "release", "main"]);
+            });
+        }
+    }
 }
 
 #[test]

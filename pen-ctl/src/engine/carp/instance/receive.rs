@@ -149,7 +149,7 @@ impl Instance {
 
     fn heard_as_master(&mut self, context: &mut Context<'_>, heard: &Heard) {
         if heard.bow_out {
-            self.announcer.again(context.now);
+            self.announcer.answer(context.now);
             return;
         }
         let rank = self.preferred(heard);
