@@ -9,6 +9,7 @@ mod access;
 mod bench;
 mod bystanders;
 mod carp_own;
+mod carp_ucarp;
 mod config;
 mod control;
 mod crash;

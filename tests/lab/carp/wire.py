@@ -103,7 +103,6 @@ def describe(frame, password, vips):
         seen["to"] = str(ipaddress.ip_address(body[24:40]))
         seen["ttl"] = body[7]
         advert(body[40 : 40 + total], seen, password, vips)
-        # The checksum of IPv6 is that of CARP alone or with a pseudo header: either is in use.
         return seen
     if kind == ETH_IP6 and len(body) >= 64 and body[6] == 58 and body[40] in (135, 136):
         seen["kind"] = {135: "ns", 136: "na"}[body[40]]
