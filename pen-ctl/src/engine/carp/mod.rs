@@ -130,6 +130,10 @@ impl Carp {
     /// Takes the groups of the configuration, at the start and at each reload. A group that keeps
     /// its index, interface and vhid keeps its role.
     pub fn configure(&mut self, now: Moment, settings: Vec<Settings>) {
+        // What is handed over stays as it was.
+        if self.stopping {
+            return;
+        }
         (self.now, self.listening_changed) = (now, true);
         self.synced = settings.iter().any(|settings| settings.sync_group.is_some());
         let mut wanted: BTreeMap<u32, Settings> =

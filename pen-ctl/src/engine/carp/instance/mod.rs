@@ -456,7 +456,7 @@ impl Instance {
     /// The group is no longer configured, or is another one now: others may take over at once.
     pub(super) fn remove(&mut self, context: &mut Context<'_>) {
         if matches!(self.state, State::Master { .. }) {
-            self.bow_out(context, false);
+            self.say(context, send::Word::BowOut);
         }
         self.end(context, true);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pen_common::moment::Moment;
 
 use super::report::PeerId;
+use super::send::Word;
 use super::{Context, Instance, State};
 use crate::engine::carp::event::Order;
 use crate::engine::carp::packet::Packet;
@@ -173,7 +174,7 @@ impl Instance {
         // As in UCarp, one last advertisement: the other learns that there were two, and tells the
         // neighbours. A BSD would give way as well if the intervals are equal.
         if rank.is_some() || !matches!(self.settings.auth, Auth::Bsd { .. }) {
-            self.farewell(context);
+            self.say(context, Word::Farewell);
         }
         self.give_way(context, false, &format!("{} is preferred", heard.source));
     }
