@@ -170,6 +170,8 @@ pub(super) struct Instance {
     better: Option<(PeerId, Moment)>,
     /// What is added to the next down time, so that two nodes do not do the same again and again.
     jitter: Duration,
+    /// What is heard until then was sent before the other gave way as well.
+    jitter_until: Moment,
     verifier: Verifier,
     counter: Counter,
     announcer: Announcer,
@@ -199,6 +201,7 @@ impl Instance {
             master: None,
             better: None,
             jitter: Duration::ZERO,
+            jitter_until: Moment(0),
             counter: Counter::default(),
             announcer: Announcer::new(),
             drops: Drops::default(),
@@ -453,7 +456,7 @@ impl Instance {
     /// The group is no longer configured, or is another one now: others may take over at once.
     pub(super) fn remove(&mut self, context: &mut Context<'_>) {
         if matches!(self.state, State::Master { .. }) {
-            self.bow_out(context, false);
+            self.say(context, send::Word::BowOut);
         }
         self.end(context, true);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pen_common::moment::Moment;
 
 use super::report::PeerId;
+use super::send::Word;
 use super::{Context, Instance, State};
 use crate::engine::carp::event::Order;
 use crate::engine::carp::packet::Packet;
@@ -113,6 +114,10 @@ impl Instance {
         let beside = self.better.is_some_and(|(better, until)| better != id && now < until);
         let preempts = (self.settings.preempt || promoted) && preferred && !beside;
         let delay = if promoted { Duration::ZERO } else { self.settings.preempt_delay };
+        if now > self.jitter_until {
+            self.jitter = Duration::ZERO;
+        }
+        let down = down + self.jitter;
         let State::Backup { down_at, take_at, preempt_at } = &mut self.state else { return };
         (*down_at, *take_at) = (now + down, Moment::NEVER);
         if !preempts {
@@ -169,7 +174,7 @@ impl Instance {
         // As in UCarp, one last advertisement: the other learns that there were two, and tells the
         // neighbours. A BSD would give way as well if the intervals are equal.
         if rank.is_some() || !matches!(self.settings.auth, Auth::Bsd { .. }) {
-            self.farewell(context);
+            self.say(context, Word::Farewell);
         }
         self.give_way(context, false, &format!("{} is preferred", heard.source));
     }
@@ -180,6 +185,7 @@ impl Instance {
             // Both BSDs give way, and so will a node like this one.
             let part = u32::try_from(context.random.next() % 256).unwrap_or(0);
             self.jitter = self.settings.advbase * part / 1024;
+            self.jitter_until = context.now + self.rank().interval() / 2;
             return Some(false);
         }
         let sources = &self.wire.sources;

@@ -53,6 +53,10 @@ impl Instance {
 
     fn run_backup_timers(&mut self, context: &mut Context<'_>, ready: bool) {
         let now = context.now;
+        let State::Backup { down_at, take_at, preempt_at } = self.state else { return };
+        if now < down_at.min(take_at).min(preempt_at) {
+            return;
+        }
         let interval = match &self.master {
             Some((_, announced, _)) => announced.interval(),
             None => self.rank().interval(),

@@ -1,5 +1,7 @@
 //! How a group gets from one state to another, and what has to be done on the way.
 
+use std::time::Duration;
+
 use pen_common::moment::Moment;
 
 use super::{Cause, Context, FIRST_LISTENING, Fault, Instance, Leaving, State, TAKE_LIMIT, send};
@@ -69,7 +71,7 @@ impl Instance {
     }
 
     pub(super) fn enter_backup(&mut self, context: &mut Context<'_>) {
-        let mut wait = self.down() + std::mem::take(&mut self.jitter);
+        let mut wait = self.down() + self.jitter;
         if self.master.is_none() && matches!(self.settings.auth, Auth::Sha256(_)) {
             wait = wait.max(FIRST_LISTENING);
         }
@@ -101,7 +103,7 @@ impl Instance {
         };
         self.set_state(context, state);
         self.counts.transitions += 1;
-        self.master = None;
+        (self.master, self.jitter) = (None, Duration::ZERO);
         context.set_role(group, Role::Master, lease);
         self.announcer.start(now, self.settings.announce_refresh);
         self.run_announcements(context);

@@ -388,6 +388,15 @@ fn a_group_that_is_removed_or_becomes_another_is_given_up_with_a_bow_out() {
 }
 
 #[test]
+fn a_reload_during_the_end_changes_nothing() {
+    let mut sim = Sim::started(vec![ucarp(1)]);
+    sim.run_for(secs(5));
+    sim.tell(0, Event::Stop);
+    reload(&mut sim, vec![ucarp(1), Settings { group: 2, vhid: 43, ..ucarp(2) }]);
+    sim.run_until(secs(5), |sim| sim.nodes[0].stopped);
+}
+
+#[test]
 fn listening_follows_the_groups() {
     use crate::engine::carp::fixtures::link;
     use crate::engine::carp::{Carp, Start};

@@ -28,6 +28,8 @@ struct Node {
     /// Addresses of its interfaces, if not the usual ones.
     addresses: Option<Vec<IpAddr>>,
     alive: bool,
+    /// The end was ordered.
+    ending: bool,
     /// Stopped as by SIGSTOP: what arrives waits.
     paused: bool,
     waiting: VecDeque<Event>,
@@ -108,6 +110,7 @@ impl Sim {
                 settings,
                 addresses: None,
                 alive: false,
+                ending: false,
                 paused: false,
                 waiting: VecDeque::new(),
                 answers: Vec::new(),
@@ -144,7 +147,7 @@ impl Sim {
         };
         let now = self.now + node.clock;
         node.carp = Carp::new(start, now);
-        (node.alive, node.paused, node.stopped) = (true, false, false);
+        (node.alive, node.paused, node.stopped, node.ending) = (true, false, false, false);
         node.waiting.clear();
         node.answers.clear();
         let settings = node.settings.clone();
@@ -195,6 +198,7 @@ impl Sim {
             }
             return;
         }
+        node.ending |= event == Event::Stop;
         let now = self.now + node.clock;
         node.carp.handle(now, event);
         self.carry_out(index);

@@ -141,6 +141,18 @@ fn three_vips_of_both_families_are_advertised_and_announced_in_both() {
     sim.run_until(secs(4), |sim| sim.is_master(1, 1));
 }
 
+#[test]
+fn a_group_of_ipv6_alone_works_alone() {
+    for settings in [bsd(1), strong(1)] {
+        let vips = vec!["2001:db8::100".parse().unwrap()];
+        let settings = Settings { vips, ..settings };
+        let mut sim = pair(settings.clone(), skewed(settings, 50));
+        assert!(sim.adverts(0, Moment(0)).iter().all(|sent| sent.frame[12] == 0x86));
+        sim.crash(0);
+        sim.run_until(secs(4), |sim| sim.is_master(1, 1));
+    }
+}
+
 // --- handover ---
 
 /// Behaviour 6.
@@ -160,6 +172,8 @@ fn a_stop_hands_over_before_it_gives_up() {
         assert_eq!(sim.role(0, 1), Role::Backup);
         let bow_outs = sim.adverts(0, start);
         assert!(bow_outs.iter().all(|sent| sent.base_and_skew() == (255, 255)));
+        // Or switches would learn that the virtual address is still here.
+        assert!(bow_outs.iter().all(|sent| sent.frame[6..12] == [2, 0, 0, 0, 0, 1]));
         assert_eq!(sim.nodes[0].hooks.last().unwrap().2, Hook::Down);
     }
 }
