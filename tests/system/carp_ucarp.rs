@@ -1,100 +1,18 @@
 //! `pend carp` and Debian's ucarp share an address, in both roles: neither takes the other for anything
 //! but one of its kind. What is on the wire is judged without pen's code.
-//!
-//! In these networks `S` (10.77.0.1) runs `pend carp`, the successor, and `U` (10.77.0.5) ucarp; the
-//! client (10.77.0.2) watches, and asks.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
 use nix::sys::signal::Signal;
 use pen_tests::{
-    Host, Lab, Netns, Output,
-    carp::{Node, Program, Seen, Watch},
+    Netns, Output,
+    carp::{Node, Program, Seen},
     paths::{Scratch, program},
     process::run,
-    wait::{Stopwatch, pace},
     wait_until,
 };
 
-use crate::probe::Probes;
-
-const VIP: &str = "10.77.0.100";
-const S: &str = "10.77.0.1";
-const U: &str = "10.77.0.5";
-/// Long enough for a node to become master: three intervals, and ucarp looks late.
-const MASTER: Duration = Duration::from_secs(9);
-/// So much may be between what happens and what somebody wrote down, beside the limit.
-const CLOCK: f64 = 0.001;
-
-/// The network of a test. Dropped last, after the nodes in it.
-struct Net {
-    watch: Watch,
-    lab: Lab,
-}
-
-impl Net {
-    fn new() -> Self {
-        let lab = Lab::builder().backends(0).balancers(2).build().unwrap();
-        let watch = Watch::start(&lab.client().netns, "eth0", "love", &[VIP]).unwrap();
-        Self { watch, lab }
-    }
-
-    fn s(&self) -> &Host {
-        &self.lab.balancers[0]
-    }
-
-    fn u(&self) -> &Host {
-        &self.lab.balancers[1]
-    }
-
-    /// The successor, with more arguments.
-    fn start_s(&self, more: &[&str]) -> Node {
-        Node::start(Program::Pend, &self.s().netns, S, VIP, more).unwrap()
-    }
-
-    /// The real ucarp, with more arguments.
-    fn start_u(&self, more: &[&str]) -> Node {
-        Node::start(Program::Ucarp, &self.u().netns, U, VIP, more).unwrap()
-    }
-
-    /// Takes a port out of the bridge: nobody hears the host any more, but its carrier stays.
-    fn detach(&self, host: &Host) {
-        self.lab.switch.netns().ip(&format!("link set dev {} nomaster", host.name)).unwrap();
-    }
-
-    fn attach(&self, host: &Host) {
-        self.lab.switch.netns().ip(&format!("link set dev {} master br0", host.name)).unwrap();
-    }
-
-    fn adverts(&self, source: &str) -> Vec<Seen> {
-        self.watch.all(|seen| seen.is_advert_of(source))
-    }
-
-    fn wait_adverts(&self, source: &str, count: usize) -> Vec<Seen> {
-        wait_until(MASTER, &format!("{count} advertisements of {source}"), || {
-            let adverts = self.adverts(source);
-            (adverts.len() >= count).then_some(adverts)
-        })
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.watch.tail()))
-    }
-
-    fn probes(&self) -> Probes {
-        Probes::start(&self.lab.client().netns, VIP.parse().unwrap())
-    }
-}
-
-/// Looks again and again for a while.
-fn throughout(time: Duration, mut check: impl FnMut()) {
-    let begin = Stopwatch::start();
-    while begin.elapsed() < time {
-        check();
-        pace(Duration::from_millis(100));
-    }
-}
-
-fn assert_between(what: &str, found: f64, least: f64, most: f64) {
-    assert!((least - CLOCK..=most).contains(&found), "{what}: {found:.4}, not {least} to {most}");
-}
+use crate::carp_net::{MASTER, Net, S, U, VIP, assert_between, throughout};
 
 #[test]
 fn a_ucarp_takes_the_advertisements_of_a_master_and_stays_backup() {
