@@ -129,3 +129,41 @@ fn a_storm_of_worse_masters_is_not_answered_with_a_storm() {
     assert!(net.adverts(S).last().unwrap().at > ended - 1.1, "still master");
     assert_eq!(s.count("down"), 1, "only at the start");
 }
+
+#[test]
+fn a_signed_master_is_not_moved_by_its_own_advertisements_rewritten() {
+    let net = Net::new();
+    let signed = "auth = \"sha256\"\nkeys = [{ id = 1, file = \"KEY\" }]\nadvskew = 100";
+    let (pend, _files) = pend(net.s(), signed, &[VIP], "");
+    let first = net.wait_adverts(S, 3).remove(0).at;
+    // What a new master tells its neighbours has passed then.
+    pace(Duration::from_millis(2500));
+    let mut injector = Injector::start(&net.lab.client().netns, "eth0").unwrap();
+    let told = || net.watch.all(|seen| seen.announces(VIP)).len();
+    let before = told();
+    let mut sent = 0;
+
+    throughout(Duration::from_secs(3), || {
+        let fresh = net.adverts(S).pop().unwrap().hex;
+        for (advbase, advskew) in [(0, 1), (1, 0), (255, 255)] {
+            let wish = json!({
+                "hex": fresh, "src": "10.77.0.9", "advbase": advbase, "advskew": advskew,
+            });
+            injector.send(&wish).unwrap();
+            sent += 1;
+        }
+        injector.send(&json!({ "hex": fresh, "src": "10.77.0.9" })).unwrap();
+        sent += 1;
+    });
+
+    assert_eq!(told(), before, "no ARP");
+    let shown = pend.penctl_json(["carp"]).unwrap();
+    assert_eq!(shown[0]["state"], "master", "{shown}");
+    let found = drops(&pend);
+    assert_eq!(found["bad-tag"] + found["replayed"] + found["own-source"], sent, "{found:?}");
+    assert!(found["bad-tag"] >= sent / 2, "{found:?}");
+    for pair in net.adverts(S).iter().filter(|seen| seen.at > first).collect::<Vec<_>>().windows(2)
+    {
+        assert_between("interval", pair[1].at - pair[0].at, 1.38, 1.41);
+    }
+}

@@ -91,8 +91,8 @@ pub(crate) fn assert_between(what: &str, found: f64, least: f64, most: f64) {
     assert!((least - CLOCK..=most).contains(&found), "{what}: {found:.4}, not {least} to {most}");
 }
 
-/// A pend with a group of vhid 42 and password `love`: more keys of the group, its addresses, and more
-/// text.
+/// A pend with a group of vhid 42 and password `love`: more keys of the group, in which `KEY` is the file
+/// of a key, its addresses, and more text.
 pub(crate) fn pend(host: &Host, group: &str, vips: &[&str], more: &str) -> (Pend, Scratch) {
     let files = Scratch::new().unwrap();
     let password = files.file("password");
@@ -102,6 +102,11 @@ pub(crate) fn pend(host: &Host, group: &str, vips: &[&str], more: &str) -> (Pend
     let vip = |vip: &&str| {
         format!("[[vip]]\naddress = \"{vip}\"\ninterface = \"eth0\"\ncarp = \"main\"\n")
     };
+    // For those whose profile takes it.
+    let key = files.file("key");
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let group = group.replace("KEY", &key.display().to_string());
     let config = format!(
         "[control]\nsocket = \"{}\"\n[[interface]]\nname = \"eth0\"\n[[carp]]\nname = \"main\"\n\
          interface = \"eth0\"\nvhid = 42\npassword_file = \"{}\"\n{group}\n{}{more}\n",

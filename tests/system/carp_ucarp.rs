@@ -156,6 +156,33 @@ fn a_better_node_that_preempts_takes_over_from_a_ucarp() {
     assert_between("until ucarp gave up", down.at - first.at, 0.0, 1.1);
 }
 
+#[test]
+fn a_master_that_stood_still_finds_a_ucarp_in_its_place_and_gives_way() {
+    let net = Net::new();
+    let mut s = net.start_s(&[]);
+    s.wait_hook(MASTER, "up", 1).unwrap();
+    let u = net.start_u(&[]);
+    let before = net.adverts(S).len();
+    net.wait_adverts(S, before + 2);
+    let probes = net.probes();
+
+    s.signal(Signal::SIGSTOP).unwrap();
+    let up = u.wait_hook(MASTER, "up", 1).unwrap();
+    let stopped = net.adverts(S).pop().unwrap().at;
+    throughout(Duration::from_millis(2500), || {});
+    s.signal(Signal::SIGCONT).unwrap();
+
+    let down = s.wait_hook(Duration::from_secs(2), "down", 2).unwrap();
+    assert!(down.at > up.at, "{:?} {:?}", s.hooks(), u.hooks());
+    throughout(Duration::from_secs(2), || {});
+    assert_eq!((s.count("up"), u.count("up"), u.count("down")), (1, 1, 1), "one master");
+    let after = net.watch.all(|seen| seen.is_advert_of(S) && seen.at > stopped);
+    assert!(after.len() <= 2, "{after:?}");
+    assert!(after.iter().all(|advert| advert.advbase >= 1), "no shorter interval: {after:?}");
+    let seen = probes.stop();
+    assert!(seen.outage < Duration::from_secs(1), "{seen:?}");
+}
+
 /// Two masters of equal interval that hear each other again: the one that ucarp's rule picks stays.
 fn duel(s_address: &str, winner: &str) {
     // Here ucarp runs where the client is: it wants an address that the interface has.

@@ -172,7 +172,7 @@ def send(name):
     for line in sys.stdin:
         wish = json.loads(line)
         if "hex" in wish:
-            frame = bytes.fromhex(wish["hex"])
+            frame = rewritten(bytearray.fromhex(wish["hex"]), wish)
         elif "solicit" in wish:
             frame = solicitation(own, wish["src"], wish["solicit"])
         else:
@@ -184,6 +184,19 @@ def send(name):
             found.send(frame)
             time.sleep(wish.get("gap", 0))
         print(json.dumps({"kind": "sent", "at": time.time()}), flush=True)
+
+
+def rewritten(frame, wish):
+    """What a man in the middle can change without the password: checksums are set right again."""
+    if "src" in wish:
+        frame[26:30] = ipaddress.ip_address(wish["src"]).packed
+        frame[24:26] = b"\0\0"
+        frame[24:26] = struct.pack("!H", checksum(bytes(frame[14:34])))
+    if "advbase" in wish:
+        frame[39], frame[36] = wish["advbase"], wish["advskew"]
+        frame[40:42] = b"\0\0"
+        frame[40:42] = struct.pack("!H", checksum(bytes(frame[34:70])))
+    return bytes(frame)
 
 
 def solicitation(own, source, target):
