@@ -19,6 +19,7 @@ mod icmp;
 mod interfaces;
 mod jumbo;
 mod limits;
+mod listens;
 mod nat;
 mod nd;
 mod outer;

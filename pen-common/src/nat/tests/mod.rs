@@ -7,7 +7,8 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::abi::{AddrEntry, ClientKey, FlowKey, Group, Record, Slot};
+use crate::abi::{AddrEntry, Backend, ClientKey, FlowKey, Group, Record, Service, Slot};
+use crate::net::{Addr, TcpHeader, protocol};
 
 mod flows;
 mod ports;
@@ -77,7 +78,7 @@ impl Lookup for Maps {
     fn group(&self, _: u32) -> Option<Group> {
         unreachable!()
     }
-    fn slot(&self, _: u32, _: u32) -> Option<Slot> {
+    fn slot(&self, _: u32, _: u32, _: u32) -> Option<Slot> {
         unreachable!()
     }
     fn backend(&self, _: u32) -> Option<&Backend> {
