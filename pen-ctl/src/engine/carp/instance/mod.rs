@@ -90,6 +90,12 @@ pub(super) struct Leaving {
     until: Moment,
 }
 
+impl Leaving {
+    const fn is_final(self) -> bool {
+        self.cause.is_final()
+    }
+}
+
 /// Why a handover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -351,7 +357,7 @@ impl Instance {
                 self.state,
                 State::Master { leaving: Some(Leaving { cause: Cause::SyncFault, .. }), .. }
             ) {
-                self.stay(context);
+                self.stay(context, "its sync group is well again");
             }
         }
         self.obey_faults(context);
@@ -431,7 +437,7 @@ impl Instance {
             (Order::Release, State::Master { leaving: Some(leaving), .. })
                 if leaving.cause == Cause::Order =>
             {
-                self.stay(context);
+                self.stay(context, "the order was taken back");
             }
             (
                 Order::Promote | Order::Demote | Order::Release,

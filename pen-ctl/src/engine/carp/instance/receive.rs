@@ -97,7 +97,15 @@ impl Instance {
             self.heard_bow_out(now, heard);
             return;
         }
-        self.master = Some((heard.source, heard.announced, now));
+        let before = self.master.replace((heard.source, heard.announced, now));
+        // Two masters, of which both will give way: all backups have heard them last.
+        if matches!(self.settings.auth, Auth::Bsd { .. })
+            && before.is_some_and(|(source, announced, at)| {
+                source != heard.source && now.since(at) < announced.interval() / 2
+            })
+        {
+            self.step_aside(context);
+        }
         let down = self.down();
         // UCarp: "going to time out". With trailers the down time follows the master instead.
         if !matches!(self.settings.auth, Auth::Sha256(_)) && down < heard.announced.interval() {
@@ -183,9 +191,7 @@ impl Instance {
     fn stays_with_equal(&mut self, context: &mut Context<'_>, heard: &Heard) -> Option<bool> {
         if matches!(self.settings.auth, Auth::Bsd { .. }) {
             // Both BSDs give way, and so will a node like this one.
-            let part = u32::try_from(context.random.next() % 256).unwrap_or(0);
-            self.jitter = self.settings.advbase * part / 1024;
-            self.jitter_until = context.now + self.rank().interval() / 2;
+            self.step_aside(context);
             return Some(false);
         }
         let sources = &self.wire.sources;
@@ -194,6 +200,13 @@ impl Instance {
             return None;
         }
         Some(compare_addresses(self.settings.tie_break, *own, heard.source) == Ordering::Less)
+    }
+
+    /// Nodes that did the same at one moment are not to do it again at one moment.
+    fn step_aside(&mut self, context: &mut Context<'_>) {
+        let part = u32::try_from(context.random.next() % 256).unwrap_or(0);
+        self.jitter = self.settings.advbase * part / 512;
+        self.jitter_until = context.now + self.rank().interval() / 2;
     }
 
     /// A master that is less preferred is to know soon, and so are the neighbours.
@@ -208,6 +221,11 @@ impl Instance {
     /// The node that was waited for.
     fn heard_while_leaving(&mut self, context: &mut Context<'_>, heard: &Heard) {
         if heard.bow_out {
+            // Two masters that wait for each other: rank decides, if it is not the end of this one.
+            if matches!(self.state, State::Master { leaving: Some(leaving), .. } if !leaving.is_final())
+            {
+                self.stay(context, "another node leaves as well");
+            }
             return;
         }
         self.master = Some((heard.source, heard.announced, context.now));

@@ -96,7 +96,9 @@ impl Instance {
                     self.master = None;
                     self.give_way(context, true, "no other node took it");
                 }
-                Cause::Order | Cause::Demotion | Cause::Follow => self.stay(context),
+                Cause::Order | Cause::Demotion | Cause::Follow => {
+                    self.stay(context, "no other node took it")
+                }
             }
         }
         if matches!(self.state, State::Master { advertise_at, .. } if advertise_at <= context.now) {

@@ -146,14 +146,14 @@ impl Instance {
     }
 
     /// No one took the VIPs: they stay.
-    pub(super) fn stay(&mut self, context: &mut Context<'_>) {
+    pub(super) fn stay(&mut self, context: &mut Context<'_>, why: &str) {
         let State::Master { leaving, advertise_at, lease, .. } = &mut self.state else { return };
         *leaving = None;
         *advertise_at = context.now;
         let lease = *lease;
         context.set_role(self.settings.group, Role::Master, lease);
         self.announcer.again(context.now);
-        let text = format!("{} stays master: no other node took it", self.settings.name);
+        let text = format!("{} stays master: {why}", self.settings.name);
         self.tell(context, false, "carp-master", text);
     }
 

@@ -253,6 +253,22 @@ fn signed_nodes_that_are_no_better_off_leave_an_offer() {
     assert!(!sim.group(0, 1).leaving);
 }
 
+/// Each would wait for the other until the limit.
+#[test]
+fn two_masters_that_offer_the_vips_to_each_other_find_one() {
+    for settings in [ucarp(1), bsd(1), strong(1)] {
+        let mut sim = pair(settings.clone(), skewed(settings, 50));
+        sim.wire.isolate(0);
+        sim.run_for(secs(5));
+        assert_eq!(sim.masters(), [0, 1]);
+        sim.wire.heal();
+        demote(&mut sim, 0, 100);
+        demote(&mut sim, 1, 10);
+        sim.run_for(ms(100));
+        assert_eq!(sim.masters(), [1]);
+    }
+}
+
 #[test]
 fn a_demoted_master_without_others_stays() {
     let mut sim = Sim::started(vec![ucarp(1)]);

@@ -13,7 +13,7 @@ use super::{Node, Sim, ms, secs};
 use crate::engine::carp::event::{Event, Order};
 use crate::engine::carp::fixtures::{IFINDEX, bsd, strong, ucarp};
 use crate::engine::carp::random::Random;
-use crate::engine::carp::settings::{Settings, TieBreak};
+use crate::engine::carp::settings::{Auth, Settings, TieBreak};
 
 const SEEDS: u64 = 10_000;
 const PARTS: u64 = 4;
@@ -130,8 +130,10 @@ fn story(seed: u64, tells: bool) {
     let nodes = 2 + random.below(3);
     let all = settings(&mut random, nodes);
     let first = &all[0][0];
-    // advskew is capped at 240/256 s of what was measured by it, and a bsd waits up to a quarter more.
-    let down = first.advbase * first.deadratio + secs(1).min(first.advbase) + first.advbase / 4;
+    // advskew is capped at 240/256 s of what was measured by it, and a bsd waits up to a half more.
+    let down = first.advbase * first.deadratio + secs(1).min(first.advbase) + first.advbase / 2;
+    // Chance has to keep equal nodes of a bsd apart.
+    let first_is_bsd = matches!(first.auth, Auth::Bsd { .. });
     let most = ms(random.pick(&[1, 5, 20])).min(first.advbase / 10);
     let mut sim = Sim::new(seed, all);
     sim.wire.delay = (Duration::from_micros(50), most);
@@ -160,7 +162,7 @@ fn story(seed: u64, tells: bool) {
     }
     calm(&mut sim, &mut watch);
     let down = watch.down;
-    watch.run(&mut sim, down * 3);
+    watch.run(&mut sim, down * if first_is_bsd { 6 } else { 3 });
     assert_eq!(sim.masters().len(), 1, "at the end: {}", watch.story());
 }
 
