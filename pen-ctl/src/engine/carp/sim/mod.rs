@@ -49,6 +49,8 @@ struct Node {
 /// All of it.
 struct Sim {
     seed: u64,
+    /// Steps since time went on.
+    still: u32,
     now: Moment,
     nodes: Vec<Node>,
     wire: Wire,
@@ -101,7 +103,8 @@ impl Sim {
     /// Nodes 0, 1, ... with addresses 10.77.0.1, 10.77.0.2, ..., all with the same seed of the wire.
     fn new(seed: u64, nodes: Vec<Vec<Settings>>) -> Self {
         let wire = Wire::new(seed, nodes.len());
-        let mut sim = Self { seed, now: Moment(0), nodes: Vec::new(), wire, sent: Vec::new() };
+        let mut sim =
+            Self { seed, still: 0, now: Moment(0), nodes: Vec::new(), wire, sent: Vec::new() };
         for settings in nodes {
             let clock = ms(1_000_000 * (sim.nodes.len() as u64 + 1));
             sim.nodes.push(Node {
@@ -263,6 +266,9 @@ impl Sim {
             next = next.min(self.local_deadline(node));
             next = node.answers.iter().fold(next, |next, (at, _)| next.min(*at));
         }
+        // What is due and is not done would be due for ever.
+        self.still = if next > self.now { 0 } else { self.still + 1 };
+        assert!(self.still < 10_000, "time stands still: {:?}", self.roles());
         self.now = self.now.max(next);
         while let Some(Frame { to, ifindex, family, packet }) = self.wire.receive(self.now) {
             self.tell(to, Event::Received { ifindex, family, packet });
