@@ -14,8 +14,16 @@ use pen_tests::{
 
 use crate::carp_net::{MASTER, Net, S, U, VIP, assert_between, throughout};
 
+/// Two networks side by side, because both take their time.
 #[test]
-fn a_ucarp_takes_the_advertisements_of_a_master_and_stays_backup() {
+fn behind_the_other_both_stay_backup_for_half_a_minute() {
+    thread::scope(|scope| {
+        scope.spawn(a_ucarp_takes_the_advertisements_of_a_master);
+        scope.spawn(a_node_is_silent_beside_a_ucarp);
+    });
+}
+
+fn a_ucarp_takes_the_advertisements_of_a_master() {
     let net = Net::new();
     let s = net.start_s(&[]);
     s.wait_hook(MASTER, "up", 1).unwrap();
@@ -41,8 +49,7 @@ fn a_ucarp_takes_the_advertisements_of_a_master_and_stays_backup() {
     assert!(s.count("down") <= 1, "only at the start");
 }
 
-#[test]
-fn beside_a_ucarp_that_is_master_a_node_is_silent() {
+fn a_node_is_silent_beside_a_ucarp() {
     let net = Net::new();
     let u = net.start_u(&[]);
     u.wait_hook(MASTER, "up", 1).unwrap();
