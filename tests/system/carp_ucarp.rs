@@ -9,6 +9,7 @@ use pen_tests::{
     carp::{Node, Program, Seen},
     paths::{Scratch, program},
     process::run,
+    wait::Stopwatch,
     wait_until,
 };
 
@@ -188,6 +189,36 @@ fn a_master_that_stood_still_finds_a_ucarp_in_its_place_and_gives_way() {
     assert!(after.iter().all(|advert| advert.advbase >= 1), "no shorter interval: {after:?}");
     let seen = probes.stop();
     assert!(seen.outage < Duration::from_secs(1), "{seen:?}");
+}
+
+#[test]
+fn signals_mean_what_they_meant_to_ucarp() {
+    let net = Net::new();
+    let mut s = net.start_s(&["-D"]);
+    let says = |s: &Node, what: &str| {
+        wait_until(MASTER, what, || s.log().contains(what).then_some(())).unwrap();
+    };
+    says(&s, "takes part");
+    s.signal(Signal::SIGUSR1).unwrap();
+    says(&s, "BACKUP on eth0 vhid 42");
+    s.wait_hook(MASTER, "up", 1).unwrap();
+    s.signal(Signal::SIGUSR1).unwrap();
+    says(&s, "MASTER on eth0 vhid 42");
+    let u = net.start_u(&[]);
+    let before = net.adverts(S).len();
+    net.wait_adverts(S, before + 2);
+
+    s.signal(Signal::SIGUSR2).unwrap();
+    u.wait_hook(MASTER, "up", 1).unwrap();
+    s.wait_hook(MASTER, "down", 2).unwrap();
+    s.signal(Signal::SIGUSR2).unwrap();
+    says(&s, "not master");
+
+    s.signal(Signal::SIGHUP).unwrap();
+    let ended = Stopwatch::start();
+    assert!(s.wait(MASTER).unwrap().success(), "{}", s.log());
+    assert!(ended.elapsed() < Duration::from_secs(1), "a backup ends at once");
+    assert_eq!(u.count("down"), 1, "only at the start");
 }
 
 /// Two masters of equal interval that hear each other again: the one that ucarp's rule picks stays.
