@@ -5,6 +5,7 @@ mod changes;
 mod decap;
 pub mod records;
 mod simulation;
+mod sync;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,6 +15,7 @@ pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
+pub use self::sync::{Sync, SyncPeer};
 use crate::config::Protocol;
 
 /// What is asked of the daemon.

@@ -26,6 +26,7 @@ mod settling;
 mod sim;
 pub mod simulation;
 pub mod slots;
+pub mod sync;
 pub mod tables;
 mod takeover;
 mod warnings;
