@@ -150,11 +150,11 @@ impl AddrEntry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// [`Group::BACKUP`] or [`Group::MASTER`].
+    /// [`Group::BACKUP`], ...
     pub role: u32,
     /// Zero.
     pub _pad: u32,
-    /// Until when the role of master holds, as a [`crate::moment::Moment`]; a daemon that dies
+    /// Until when the role of master, or of one that leaves, holds, as a [`crate::moment::Moment`]; a daemon that dies
     /// stops renewing it, so that it never holds an address beside the next master.
     pub lease_ns: u64,
 }
@@ -165,6 +165,9 @@ impl Group {
     pub const BACKUP: u32 = 0;
     /// Ours.
     pub const MASTER: u32 = 1;
+    /// Ours until another node takes it: packets are forwarded, but nobody is told any more that the
+    /// address is here.
+    pub const LEAVING: u32 = 2;
     /// Group 0: addresses without CARP are always ours.
     pub const ALWAYS: Self = Self { role: Self::MASTER, _pad: 0, lease_ns: u64::MAX };
 }

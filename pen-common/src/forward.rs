@@ -121,16 +121,33 @@ impl Stage {
 /// With two backends left 1 packet in 2^8 is lost there, with more backends fewer.
 pub const PROBES: u32 = 8;
 
-/// Whether an address is ours now: known, and its CARP group is master with a valid lease.
+/// Whether an address is ours now: known, and its CARP group is master (or about to leave) with a
+/// valid lease.
 ///
 /// # Errors
 ///
 /// The reason to leave the packet alone.
 #[inline(always)]
 pub fn own(lookup: &impl Lookup, addr: &Addr) -> Result<AddrEntry, PassReason> {
+    held(lookup, addr, Group::LEAVING)
+}
+
+/// Whether neighbours are to be told that an address is here: it is ours, and stays.
+///
+/// # Errors
+///
+/// The reason to say nothing.
+#[inline(always)]
+pub fn told(lookup: &impl Lookup, addr: &Addr) -> Result<AddrEntry, PassReason> {
+    held(lookup, addr, Group::MASTER)
+}
+
+/// The address, if the role of its group is [`Group::MASTER`] or this one.
+#[inline(always)]
+fn held(lookup: &impl Lookup, addr: &Addr, role: u32) -> Result<AddrEntry, PassReason> {
     let Some(entry) = lookup.addr(addr) else { return Err(PassReason::PassNotOurs) };
     let Some(group) = lookup.group(entry.group) else { return Err(PassReason::PassNotMaster) };
-    if group.role != Group::MASTER {
+    if group.role != Group::MASTER && group.role != role {
         return Err(PassReason::PassNotMaster);
     }
     if group.lease_ns != Moment::NEVER.0 && lookup.now().0 >= group.lease_ns {

@@ -2,6 +2,7 @@
 //! `penctl`, and ends cleanly on a signal. The only place that knows both sides.
 
 mod aside;
+mod carp;
 mod place;
 mod reload;
 
@@ -18,12 +19,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
+use self::carp::Carp;
 use self::reload::{Outcome, Reader, Wish};
 use crate::api::{Counts, Left, Refusal, Reload, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
+use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call, Socket};
 use crate::io::dataplane::{AttachError, Dataplane, Lock};
 use crate::io::netlink::Netlink;
@@ -39,6 +42,12 @@ const CALLS: usize = 64;
 /// Answers that are under way at the end get this time.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// At the end a handover may take so long: longer than any of them waits for another node.
+const HANDOVER: Duration = Duration::from_secs(15);
+
+/// Where things are kept that have to outlive a restart, unless another place is named.
+pub const DEFAULT_STATE: &str = "/var/lib/pen";
+
 /// Where maps and links are pinned unless another place is named.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/pen";
 
@@ -51,6 +60,8 @@ pub struct Places {
     pub object: PathBuf,
     /// Folder below which maps and links are pinned, on a bpffs.
     pub pins: PathBuf,
+    /// Folder for what has to outlive a restart.
+    pub state: PathBuf,
     /// Take over from a daemon that runs.
     pub replace: bool,
 }
@@ -101,6 +112,8 @@ async fn serve(
             return Err(error);
         }
     };
+    let (groups, node) = (adopted.groups.clone(), config.node.name.clone());
+    let carp = Carp::new(groups, events.clone(), node, places.state.clone());
     let mut engine = Engine::new(config, adopted, secret, clock::now());
     if dataplane.has_other_version() {
         tracing::warn!(
@@ -121,11 +134,13 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
+        carp,
     };
     daemon.handle_all(known);
     daemon.handle(Event::Started);
     daemon.starting = false;
     if let Some(failure) = daemon.failure.take() {
+        daemon.carp.leave().await;
         // Nothing works without its interface; an adopted attachment goes on forwarding.
         if !daemon.dataplane.has_adopted() {
             daemon.leave().await;
@@ -133,6 +148,7 @@ async fn serve(
         daemon.dataplane.abandon();
         return Err(anyhow!(failure));
     }
+    daemon.carp.begin();
     let (calls, mut requests) = mpsc::channel(CALLS);
     let (ending, ended) = watch::channel(false);
     let mut server = tokio::spawn(server::serve(socket, calls, ended));
@@ -155,6 +171,7 @@ async fn serve(
             _ = signals.hangup.recv() => {
                 daemon.reader.begin(Wish { dry_run: false, answer: None });
             }
+            () = daemon.carp.ended() => break End::Fail("the thread of CARP ended"),
             _ = &mut news => break End::Fail("the connection to rtnetlink ended"),
             () = signals.end.recv() => break End::Detach,
         }
@@ -170,15 +187,18 @@ async fn serve(
     // data plane holds.
     match end {
         End::Detach => {
+            daemon.hand_over(&mut inbox, &mut signals.end).await;
             tracing::info!("detaching");
             daemon.leave().await;
             daemon.dataplane.detach();
         }
         End::Leave => {
             tracing::info!("leaving; the kernel goes on forwarding");
+            daemon.carp.leave().await;
             daemon.dataplane.leave();
         }
         End::Fail(reason) => {
+            daemon.carp.leave().await;
             daemon.dataplane.leave();
             return Err(anyhow!(reason));
         }
@@ -238,6 +258,7 @@ struct Daemon {
     leaving: JoinSet<()>,
     aside: Aside,
     reader: Reader,
+    carp: Carp,
 }
 
 impl Daemon {
@@ -255,6 +276,30 @@ impl Daemon {
         self.engine.stop();
         self.carry_out();
         while self.leaving.join_next().await.is_some() {}
+    }
+
+    /// Hands the virtual addresses of all groups over to other nodes, and goes on serving meanwhile.
+    /// A second signal ends the wait.
+    async fn hand_over(&mut self, inbox: &mut mpsc::Receiver<Event>, signals: &mut EndSignals) {
+        if !self.carp.runs() {
+            return;
+        }
+        tracing::info!("handing over");
+        self.carp.tell(Command::Stop);
+        let limit = clock::now() + HANDOVER;
+        loop {
+            tokio::select! {
+                biased;
+                // What it has to tell before its end.
+                Some(event) = inbox.recv() => self.handle(event),
+                () = self.carp.ended() => return,
+                () = signals.recv() => return,
+                () = clock::sleep_until(limit) => {
+                    tracing::warn!("the handover did not end within {HANDOVER:?}");
+                    return;
+                }
+            }
+        }
     }
 
     fn carry_out(&mut self) {
@@ -303,6 +348,17 @@ impl Daemon {
                         let _ = events.blocking_send(event);
                     });
                 }
+                Action::ConfigureCarp(groups) => {
+                    if let Err(error) = self.carp.configure(groups, &self.dataplane) {
+                        tracing::error!("CARP does not run: {error:#}");
+                    }
+                }
+                Action::CarpUsable { group, result } => {
+                    self.carp.tell(Command::Usable { group, result });
+                }
+                Action::DemoteCarp { group, reason, weight } => {
+                    self.carp.tell(Command::Demote { group, reason, weight });
+                }
                 Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
                 Action::Log { warning: true, text } => tracing::warn!("{text}"),
                 Action::Log { warning: false, text } => tracing::info!("{text}"),
@@ -334,6 +390,7 @@ impl Daemon {
 
     fn answer(&mut self, call: Call) {
         let result = match self.reply(&call.request) {
+            Ok(Answer::ByCarp(question)) => return self.carp.ask(question, call.reply),
             Ok(Answer::Later(work)) => return self.aside.run(call.reply, work),
             Ok(Answer::AfterReading(Reload { dry_run })) => {
                 return self.reader.begin(Wish { dry_run, answer: Some(call.reply) });
@@ -372,11 +429,16 @@ impl Daemon {
 
     fn reply(&mut self, request: &Request) -> Result<Answer, Refusal> {
         let now = clock::now();
+        if matches!(request, Request::Status | Request::Vips | Request::Explain(_)) {
+            // A lease may have run out unnoticed.
+            let groups = self.dataplane.groups(self.engine.group_indexes());
+            self.engine.note_groups(groups.map_err(|error| refusal(&error))?);
+        }
         let reply = match request {
             Request::Status => Reply::Status(self.engine.status(now, process::id())),
             Request::Services => Reply::Services(self.engine.services(now, &self.counts()?)),
             Request::Backends => Reply::Backends(self.engine.backends(now, &self.counts()?)),
-            Request::Vips => Reply::Vips(self.engine.vips()),
+            Request::Vips => Reply::Vips(self.engine.vips(now)),
             Request::Counters => Reply::Counters(engine::counters(&self.counts()?)),
             Request::Events { since } => Reply::Events(self.engine.events(*since)),
             Request::Flows(wanted) => {
@@ -406,6 +468,10 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Carp => return Ok(Answer::ByCarp(Question::Show)),
+            Request::CarpOrder(wish) => {
+                return Ok(Answer::ByCarp(Question::Order(wish.clone())));
+            }
             Request::Leave => {
                 Reply::Left(Left { pid: process::id(), interfaces: self.engine.attached() })
             }

@@ -95,7 +95,8 @@ fn action(counter: Counter) -> u32 {
         | Counter::PassNoService
         | Counter::PassNeighbour
         | Counter::ReturnStack => xdp_action::XDP_PASS,
-        Counter::DropNoBackend
+        Counter::DropNotMaster
+        | Counter::DropNoBackend
         | Counter::DropNoTable
         | Counter::DropRewrite
         | Counter::DropStubborn

@@ -10,7 +10,7 @@ use pen_common::forward;
 use pen_common::net::{
     Addr, Be16, EthHeader, Ipv6Header, MacAddr, NdLinkLayerOption, NdMessage, ethertype, protocol,
 };
-use pen_common::verdict::Counter;
+use pen_common::verdict::{Counter, PassReason};
 
 use crate::ip::{IP, IPV6_PAYLOAD};
 use crate::maps::Maps;
@@ -46,8 +46,9 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
         // As for destinations: a mapped address is nobody's on a wire.
         return Counter::PassNotOurs;
     }
-    let entry = match forward::own(&Maps, &target) {
+    let entry = match forward::told(&Maps, &target) {
         Ok(entry) => entry,
+        Err(PassReason::PassNotMaster) => return Counter::DropNotMaster,
         Err(reason) => return reason.counter(),
     };
     if packet::ingress(ctx) != entry.ifindex || !is_valid(ctx) {

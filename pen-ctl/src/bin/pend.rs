@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pen_ctl::config;
-use pen_ctl::daemon::{self, DEFAULT_PINS, Places};
+use pen_ctl::daemon::{self, DEFAULT_PINS, DEFAULT_STATE, Places};
 use tracing_subscriber::EnvFilter;
 
 /// Balances TCP and UDP in the kernel with XDP, and keeps the tables right.
@@ -43,6 +43,9 @@ struct Args {
     /// Folder on a bpffs in which maps and links are pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
     pins: PathBuf,
+    /// Folder for what has to outlive a restart
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    state: PathBuf,
     /// Take over from a pend that runs: it is asked to leave, and the kernel forwards meanwhile
     #[arg(long)]
     replace: bool,
@@ -82,7 +85,8 @@ fn main() -> ExitCode {
         }
     };
     let (config_file, replace) = (args.config, args.replace);
-    let places = Places { config: config_file, object, pins: args.pins, replace };
+    let (pins, state) = (args.pins, args.state);
+    let places = Places { config: config_file, object, pins, state, replace };
     let result = runtime.block_on(daemon::run(config, places));
     // A long list that somebody asked for must not hold the end up.
     runtime.shutdown_background();

@@ -26,13 +26,10 @@ const USE_KERNEL: &str = "use `mode = \"masquerade\"`, or another one that the k
 const USE_MAGLEV: &str = "use `scheduler = \"maglev\"`";
 const USE_TCP: &str = "use `type = \"tcp\"`";
 const NO_PATH: &str = "remove it; `type = \"tcp\"` only needs a port";
-const NO_CARP: &str = "remove it: this node always owns its VIPs";
 
 #[rustfmt::skip]
 const NOT_BUILT: &[NotBuilt] = &[
     row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
-    row("",        "carp",            "",            NO_CARP),
-    row("vip",     "carp",            "",            NO_CARP),
     row("service", "mode",            "proxy",       USE_KERNEL),
     row("service", "scheduler",       "roundrobin",  USE_MAGLEV),
     row("service", "scheduler",       "leastconn",   USE_MAGLEV),

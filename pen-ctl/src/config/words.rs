@@ -4,7 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::{Access, Affinity, Mode, Protocol, XdpMode};
+use crate::config::{
+    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Mode, Protocol, TieBreak,
+    TransportWord, XdpMode,
+};
 
 /// An enum that is spelled as a word.
 pub(crate) trait Word: Copy + 'static {
@@ -77,6 +80,12 @@ words! {
     Mode { Dsr = "dsr", Ipip = "ipip", Gue = "gue", Nat = "nat", Masquerade = "masquerade" }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }
+    AuthWord { Ucarp = "ucarp", Bsd = "bsd", Sha256 = "sha256" }
+    Accept { Enforce = "enforce", Permissive = "permissive", ReceiveOnly = "receive-only" }
+    TransportWord { Multicast = "multicast", Broadcast = "broadcast", Unicast = "unicast" }
+    CarpMac { Virtual = "virtual", Interface = "interface", Ucarp = "ucarp" }
+    TieBreak { UcarpLe = "ucarp-le", Numeric = "numeric" }
+    AddressesBy { Pen = "pen", Hooks = "hooks" }
 }
 
 #[cfg(test)]

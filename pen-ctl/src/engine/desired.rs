@@ -142,6 +142,7 @@ impl Engine {
         self.refresh_members(now);
         self.refresh_solicited();
         self.refresh_warnings(now);
+        self.refresh_groups();
         let desired = self.desired();
         let writes = tables::diff(&self.applied, &desired);
         if !writes.is_empty() {
@@ -246,14 +247,16 @@ impl Engine {
         let prefixes = Arc::clone(self.lists.prefixes());
         let mut desired = Tables { cfg: self.cfg(), prefixes, ..Tables::default() };
         desired.groups.insert(0, Group::ALWAYS);
+        // Written by the thread of CARP, not by us.
+        desired.groups.extend(self.applied.groups.iter().filter(|(index, _)| **index != 0));
         for vip in &self.config.vips {
             // Without its interface there is no Ethernet address to answer with.
             let Some(link) = self.network.link_by_name(&vip.interface) else { continue };
             let addr = Addr::from(vip.address);
             let entry = AddrEntry {
                 ifindex: link.ifindex,
-                group: 0,
-                mac: link.mac,
+                group: self.group_index(vip.carp.as_deref()),
+                mac: self.vip_mac(vip, link),
                 flags: if vip.echo { AddrEntry::ECHO } else { 0 },
                 acl: vip.acl.as_ref().map_or(0, |name| self.lists.number(name)),
                 syn_interval_ns: vip.syn_rate.map_or(0, |rate| SECOND_NS / rate),

@@ -120,6 +120,7 @@ impl Engine {
         }
         self.free_ids();
         self.number_addresses();
+        self.number_groups();
         self.lists = Lists::new(&self.config.acls, &self.config.vips);
         self.merge_interfaces(now);
         self.watch_backends(now);

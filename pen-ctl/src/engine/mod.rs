@@ -7,10 +7,12 @@
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
+pub mod carp;
 pub mod census;
 mod changes;
 mod desired;
 pub mod event;
+mod groups;
 pub mod health;
 pub mod ids;
 pub mod journal;
@@ -47,6 +49,7 @@ use crate::api::Admin;
 use crate::config::{self, CheckKind, Config, Sizes, XdpMode};
 use access::Lists;
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
+use groups::Groups;
 use health::{Health, Rules, State};
 use ids::Ids;
 use journal::Journal;
@@ -101,6 +104,7 @@ pub struct Engine {
     next_census: Moment,
     /// What the maps have room for.
     sizes: Option<Sizes>,
+    groups: Groups,
     /// What the operator was warned of.
     warned: BTreeSet<String>,
     actions: VecDeque<Action>,
@@ -205,11 +209,13 @@ impl Engine {
             attach_held: None,
             next_census: Moment(0),
             sizes: None,
+            groups: Groups::default(),
             warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
         };
         engine.adopt_ids();
+        engine.adopt_groups();
         engine.merge_config(now);
         engine.adopt_hops();
         engine
@@ -267,6 +273,17 @@ impl Engine {
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
+            Event::CarpRole { group, role } => self.note_role(group, role),
+            Event::CarpTold { warning: true, kind, subject, text } => {
+                self.warn(now, kind, &subject, text);
+            }
+            Event::CarpTold { warning: false, kind, subject, text } => {
+                self.tell(now, kind, &subject, text);
+            }
+            Event::CarpHindered(why) => {
+                self.groups.hindered = why;
+                self.dirty = true;
+            }
             Event::WriteFailed { error, actual } => {
                 self.applied = *actual;
                 self.retry_writes_at = now + WRITE_RETRY;
@@ -419,6 +436,8 @@ impl Engine {
 
     fn attach_done(&mut self, now: Moment, name: &str, result: Result<Attachment, String>) {
         let Some(interface) = self.interfaces.get_mut(name) else { return };
+        // Groups depend on it.
+        self.dirty |= !self.config.carp.is_empty();
         match result {
             Ok(attachment) => {
                 let how = if attachment.native { "native" } else { "generic" };

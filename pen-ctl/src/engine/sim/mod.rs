@@ -27,7 +27,7 @@ use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
-use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
 use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
@@ -52,12 +52,15 @@ pub(super) fn config(backends: u8) -> Config {
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
         acls: Vec::new(),
+        carp: Vec::new(),
+        sync: None,
         vips: vec![vip(VIP)],
         services: vec![Service {
             name: "web".into(),
             listen: Listen { address: VIP, ports: Ports::one(80) },
             protocol: Protocol::Tcp,
             mode: Mode::Dsr,
+            source: None,
             affinity: Affinity::Flow,
             memory: config::Memory::of(Protocol::Tcp),
             backends: (1..=backends)
@@ -85,7 +88,7 @@ pub(super) fn config(backends: u8) -> Config {
 /// A virtual address that answers everybody.
 pub(super) fn vip(address: IpAddr) -> Vip {
     let (echo, acl, syn_rate) = (false, None, None);
-    Vip { address, interface: "eth0".into(), echo, acl, syn_rate }
+    Vip { address, interface: "eth0".into(), carp: None, echo, acl, syn_rate }
 }
 
 pub(super) fn address(number: u8) -> IpAddr {
@@ -118,6 +121,10 @@ pub(super) struct Sim {
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) records: Memory,
+    /// What CARP was told.
+    pub(super) groups: Vec<event::Group>,
+    pub(super) usable: BTreeMap<u32, Result<(), String>>,
+    pub(super) demoted: BTreeMap<(u32, String), u16>,
 }
 
 /// The kernel's records.
@@ -183,6 +190,9 @@ impl Sim {
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
             records: Memory::default(),
+            groups: Vec::new(),
+            usable: BTreeMap::new(),
+            demoted: BTreeMap::new(),
         }
     }
 
@@ -251,6 +261,11 @@ impl Sim {
                         census.see_client(key, record);
                     }
                     self.engine.handle(self.now, Event::CensusTaken(census));
+                }
+                Action::ConfigureCarp(groups) => self.groups = groups,
+                Action::CarpUsable { group, result } => drop(self.usable.insert(group, result)),
+                Action::DemoteCarp { group, reason, weight } => {
+                    self.demoted.insert((group, reason), weight);
                 }
                 Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
                 Action::DetachOthers(keep) => self.kept = keep,

@@ -113,6 +113,10 @@ impl Maps {
         Ok(chunks.into_iter().flatten().take(service.slots as usize).collect())
     }
 
+    pub(super) fn group(&self, index: u32) -> Result<Group, MapError> {
+        self.carp.get(&index, 0)
+    }
+
     pub(super) fn write(&mut self, write: &Write) -> Result<(), MapError> {
         match write {
             Write::SetCfg(cfg) => self.cfg.set(0, cfg, 0),

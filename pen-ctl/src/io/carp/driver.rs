@@ -1,0 +1,454 @@
+//! The loop of the thread: what happens goes to `Carp`, what it wants is done at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use pen_common::abi;
+use pen_common::moment::Moment;
+use pen_common::net::MacAddr;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::addresses::{Added, Addresses, Change};
+use super::hooks::{Failed, Hooks, Run};
+use super::hosts::{Groups, Hush};
+use super::links::{self, Nics};
+use super::routed::Routed;
+use super::socket::PacketSocket;
+use super::{Beginning, Command, Question, RoleWriter, priority};
+use crate::api::carp::{CarpOrdered, CarpState, CarpWish};
+use crate::api::{Refusal, Reply};
+use crate::engine::carp::{Action, Carp, Event as CarpEvent, Family, Hook, Link, Role};
+use crate::engine::event::{Event, Group};
+use crate::io::clock;
+
+/// A program of the operator is killed after this time.
+const HOOK_LIMIT: Duration = Duration::from_secs(30);
+/// At the end those that run get this time; after it they go on by themselves.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// A deadline that is over already is looked at again after this time. It never should be, but this
+/// thread would keep all others from a processor.
+const BREATH: Duration = Duration::from_millis(1);
+/// Results that may wait for the loop.
+const QUEUE: usize = 256;
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// Ears and mouth on an interface.
+struct Wire {
+    socket: PacketSocket,
+    groups: Groups,
+}
+
+/// All that the thread owns.
+pub(super) struct Driver {
+    carp: Carp,
+    groups: BTreeMap<u32, Group>,
+    writer: RoleWriter,
+    /// Roles as they were written last.
+    roles: BTreeMap<u32, Role>,
+    /// Leases that an earlier daemon left.
+    adopted: BTreeMap<u32, abi::Group>,
+    wires: BTreeMap<u32, Wire>,
+    routed: Routed,
+    nics: Nics,
+    news_of_links: watch::Receiver<Nics>,
+    /// What the daemon said of each group.
+    usable: BTreeMap<u32, Result<(), String>>,
+    /// Groups that have taken their addresses, with those that were added to an interface.
+    taken: BTreeMap<u32, (u32, Vec<IpAddr>)>,
+    addresses: Addresses,
+    added: mpsc::Receiver<Added>,
+    hooks: Hooks,
+    failed: mpsc::Receiver<Failed>,
+    events: mpsc::Sender<Event>,
+    _hush: Option<Hush>,
+}
+
+impl Driver {
+    pub(super) async fn new(beginning: Beginning) -> io::Result<Self> {
+        let Beginning { start, writer, adopted, events } = beginning;
+        let (failures, failed) = mpsc::channel(QUEUE);
+        let (results, added) = mpsc::channel(QUEUE);
+        // Before this thread gets its priority: the other one is an ordinary one.
+        let hooks = Hooks::start(failures)?;
+        let mut hindered: Vec<String> = priority::raise().iter().map(ToString::to_string).collect();
+        let hush = Hush::new();
+        if let Err(error) = &hush {
+            hindered.push(format!("peers may be told that nobody listens to CARP here: {error}"));
+        }
+        let driver = Self {
+            carp: Carp::new(start, clock::now()),
+            groups: BTreeMap::new(),
+            writer,
+            roles: BTreeMap::new(),
+            adopted,
+            wires: BTreeMap::new(),
+            routed: Routed::default(),
+            nics: Nics::new(),
+            news_of_links: links::watch().await?,
+            usable: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            addresses: Addresses::connect(results)?,
+            added,
+            hooks,
+            failed,
+            events,
+            _hush: hush.ok(),
+        };
+        driver.send(Event::CarpHindered(hindered));
+        Ok(driver)
+    }
+
+    /// Runs until everything is handed over, or nobody gives commands any more.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut deadline = self.carp.next_deadline();
+        loop {
+            tokio::select! {
+                () = readable(&self.wires) => {}
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    // Roles, leases and addresses stay for the next daemon.
+                    None => return,
+                },
+                Ok(()) = self.news_of_links.changed() => self.follow_links(),
+                Some(Added { group, result }) = self.added.recv() => self.were_added(group, result),
+                Some(failed) = self.failed.recv() => {
+                    let text = format!("group {}: {}", failed.group, failed.text);
+                    self.tell(true, "carp-hook-failed", &failed.group, text);
+                }
+                () = clock::sleep_until(deadline) => {}
+            }
+            // What has arrived comes before what the time brings: a thread that was held up must not
+            // take a master for dead whose advertisements wait in the socket.
+            self.receive();
+            let now = clock::now();
+            if now >= self.carp.next_deadline() {
+                self.carp.handle(now, CarpEvent::TimePassed);
+            }
+            if self.carry_out() {
+                break;
+            }
+            deadline = self.carp.next_deadline().max(clock::now() + BREATH);
+        }
+        let Self { addresses, hooks, .. } = self;
+        addresses.finish().await;
+        hooks.finish(FAREWELL).await;
+    }
+
+    // --- what happens ---
+
+    fn receive(&mut self) {
+        for (ifindex, wire) in &self.wires {
+            wire.socket.receive(|frame| {
+                let family = match frame.get(12..ETHERNET) {
+                    Some([0x08, 0x00]) => Family::V4,
+                    Some([0x86, 0xdd]) => Family::V6,
+                    // The filter lets nothing else in.
+                    _ => return,
+                };
+                let (ifindex, packet) = (*ifindex, frame[ETHERNET..].to_vec());
+                self.carp.handle(clock::now(), CarpEvent::Received { ifindex, family, packet });
+            });
+        }
+    }
+
+    fn follow_links(&mut self) {
+        let nics = self.news_of_links.borrow_and_update().clone();
+        let now = clock::now();
+        for ifindex in self.nics.keys().filter(|ifindex| !nics.contains_key(*ifindex)) {
+            // Bound to nothing from now on.
+            self.wires.remove(ifindex);
+            self.carp.handle(now, CarpEvent::LinkGone { ifindex: *ifindex });
+        }
+        for (ifindex, nic) in &nics {
+            if self.nics.get(ifindex) != Some(nic) {
+                let link = Link {
+                    ifindex: *ifindex,
+                    name: nic.name.clone(),
+                    up: nic.up,
+                    carrier: nic.carrier,
+                    mac: nic.mac,
+                    addresses: nic.addresses.clone(),
+                };
+                self.carp.handle(now, CarpEvent::LinkChanged(link));
+            }
+        }
+        self.nics = nics;
+        for wire in self.wires.values_mut() {
+            wire.groups.retry();
+        }
+    }
+
+    fn were_added(&mut self, group: u32, result: Result<(), String>) {
+        // They may have been given back meanwhile.
+        if self.taken.contains_key(&group) {
+            self.carp.handle(clock::now(), CarpEvent::AddressesReady { group, result });
+        }
+    }
+
+    // --- what the daemon wants ---
+
+    fn obey(&mut self, command: Command) {
+        let now = clock::now();
+        match command {
+            Command::Configure(groups) => self.configure(groups),
+            Command::Usable { group, result } => {
+                let news = self.usable.get(&group) != Some(&result);
+                self.usable.insert(group, result.clone());
+                if news && self.taken.contains_key(&group) {
+                    self.carp.handle(now, CarpEvent::AddressesReady { group, result });
+                }
+            }
+            Command::Demote { group, reason, weight } => {
+                let group = Some(group);
+                self.carp.handle(now, CarpEvent::Demotion { group, reason, weight });
+            }
+            Command::Ask(question, answer) => self.answer(&question, answer),
+            Command::Stop => self.carp.handle(now, CarpEvent::Stop),
+        }
+    }
+
+    fn configure(&mut self, groups: Vec<Group>) {
+        let settings = groups.iter().map(|group| group.settings.clone()).collect();
+        self.groups = groups.into_iter().map(|group| (group.settings.group, group)).collect();
+        let now = clock::now();
+        self.carp.configure(now, settings);
+        for (group, found) in std::mem::take(&mut self.adopted) {
+            let until = Moment(found.lease_ns);
+            if !self.groups.contains_key(&group) {
+                self.write(group, Role::Backup, Moment(0));
+            } else if found.role == abi::Group::MASTER && until > now {
+                self.carp.handle(now, CarpEvent::LeaseFound { group, until });
+            }
+        }
+        if self.nics.is_empty() {
+            self.follow_links();
+        }
+    }
+
+    fn answer(&mut self, question: &Question, answer: oneshot::Sender<Result<Reply, Refusal>>) {
+        let reply = match question {
+            Question::Show => Ok(Reply::Carp(self.carp.snapshot(clock::now()))),
+            Question::Order(wish) => self.order(wish).map(Reply::CarpOrdered),
+        };
+        // A peer that went away does not want its answer.
+        let _ = answer.send(reply);
+    }
+
+    fn order(&mut self, wish: &CarpWish) -> Result<CarpOrdered, Refusal> {
+        let found = self.groups.values().find(|group| group.settings.name == wish.group);
+        let Some(group) = found.map(|group| group.settings.group) else {
+            let names: Vec<_> =
+                self.groups.values().map(|group| group.settings.name.as_str()).collect();
+            return Err(Refusal {
+                error: format!("there is no group `{}`", wish.group),
+                cure: format!("there are: {}", names.join(", ")),
+            });
+        };
+        let now = clock::now();
+        let was = self.carp.snapshot(now).into_iter().find(|one| one.group == group);
+        if !wish.dry_run {
+            self.carp.handle(now, CarpEvent::Order { group, order: wish.order });
+        }
+        Ok(CarpOrdered {
+            group: wish.group.clone(),
+            order: wish.order,
+            was: was.as_ref().and_then(|was| was.order),
+            state: was.map_or(CarpState::Init, |was| was.state),
+            dry_run: wish.dry_run,
+        })
+    }
+
+    // --- what is to be done ---
+
+    /// True if nothing follows any more.
+    fn carry_out(&mut self) -> bool {
+        while let Some(action) = self.carp.poll_action() {
+            match action {
+                Action::Send { group, ifindex, frame, next_hop } => {
+                    if let Err(error) = self.transmit(ifindex, &frame, next_hop) {
+                        let error = error.to_string();
+                        self.carp.handle(clock::now(), CarpEvent::SendFailed { group, error });
+                    }
+                }
+                Action::SetRole { group, role, lease } => self.write(group, role, lease),
+                Action::TakeAddresses { group } => self.take(group),
+                Action::DropAddresses { group } => self.give_back(group),
+                Action::Listen { ifindex, groups, macs } => {
+                    if let Err(error) = self.listen(ifindex, &groups, &macs) {
+                        let name = self.nics.get(&ifindex).map_or("?", |nic| nic.name.as_str());
+                        let text = format!("{name} may not hear all of CARP: {error}");
+                        let subject = name.to_owned();
+                        self.tell(true, "carp-deaf", &subject, text);
+                    }
+                }
+                Action::Unlisten { ifindex } => drop(self.wires.remove(&ifindex)),
+                Action::RunHook { group, hook } => self.run_hook(group, hook),
+                Action::Tell { warning, kind, subject, text } => {
+                    self.tell(warning, kind, &subject, text);
+                }
+                Action::Stopped => return true,
+            }
+        }
+        false
+    }
+
+    fn transmit(&mut self, ifindex: u32, frame: &[u8], to: Option<IpAddr>) -> io::Result<()> {
+        match to {
+            None => match self.wires.get(&ifindex) {
+                Some(wire) => wire.socket.send(frame),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            },
+            Some(to) => {
+                let name = self.nics.get(&ifindex).map_or("", |nic| nic.name.as_str());
+                self.routed.send((ifindex, name), to, frame.get(ETHERNET..).unwrap_or_default())
+            }
+        }
+    }
+
+    fn write(&mut self, group: u32, role: Role, lease: Moment) {
+        let word = match role {
+            Role::Backup => abi::Group::BACKUP,
+            Role::Master => abi::Group::MASTER,
+            Role::Leaving => abi::Group::LEAVING,
+        };
+        let entry = abi::Group { role: word, _pad: 0, lease_ns: lease.0 };
+        if let Err(error) = (self.writer)(group, entry) {
+            let text = format!("the role of group {group} cannot be written: {error}");
+            self.tell(true, "carp-role-failed", "maps", text);
+        }
+        if self.roles.insert(group, role) != Some(role) {
+            self.send(Event::CarpRole { group, role });
+        }
+    }
+
+    fn take(&mut self, group: u32) {
+        let Some(found) = self.groups.get(&group) else { return };
+        let unknown = || Err("the data plane is not ready".to_owned());
+        let usable = self.usable.get(&group).cloned().unwrap_or_else(unknown);
+        let nic = self.nics.iter().find(|(_, nic)| nic.name == found.settings.interface);
+        let (result, ifindex) = match (usable, nic) {
+            (Ok(()), Some((ifindex, _))) => (Ok(()), *ifindex),
+            (Ok(()), None) => (Err(format!("there is no {}", found.settings.interface)), 0),
+            (error, nic) => (error, nic.map_or(0, |(ifindex, _)| *ifindex)),
+        };
+        let addresses = found.local.clone();
+        self.taken.insert(group, (ifindex, addresses.clone()));
+        if result.is_err() || addresses.is_empty() {
+            self.carp.handle(clock::now(), CarpEvent::AddressesReady { group, result });
+        } else if !self.addresses.change(Change { group, ifindex, add: true, addresses }) {
+            let result = Err("too many changes of addresses wait".to_owned());
+            self.carp.handle(clock::now(), CarpEvent::AddressesReady { group, result });
+        }
+    }
+
+    fn give_back(&mut self, group: u32) {
+        // What an earlier daemon has added is this group's as well.
+        let taken = self.taken.remove(&group).or_else(|| {
+            let found = self.groups.get(&group)?;
+            let mut nics = self.nics.iter();
+            let (ifindex, _) = nics.find(|(_, nic)| nic.name == found.settings.interface)?;
+            Some((*ifindex, found.local.clone()))
+        });
+        if let Some((ifindex, addresses)) = taken
+            && !addresses.is_empty()
+            && !self.addresses.change(Change { group, ifindex, add: false, addresses })
+        {
+            let text = format!("addresses of group {group} stay: too many changes wait");
+            self.tell(true, "carp-address-failed", "addresses", text);
+        }
+    }
+
+    fn listen(
+        &mut self,
+        ifindex: u32,
+        groups: &BTreeSet<IpAddr>,
+        macs: &BTreeSet<MacAddr>,
+    ) -> io::Result<()> {
+        if !self.wires.contains_key(&ifindex) {
+            let wire = Wire { socket: PacketSocket::open(ifindex)?, groups: Groups::new(ifindex)? };
+            self.wires.insert(ifindex, wire);
+        }
+        let Some(wire) = self.wires.get_mut(&ifindex) else { return Ok(()) };
+        let heard = wire.socket.listen_to(groups.iter().map(group_mac), macs.iter().copied());
+        wire.groups.join_only(groups);
+        heard
+    }
+
+    fn run_hook(&mut self, group: u32, hook: Hook) {
+        let Some(found) = self.groups.get(&group) else { return };
+        let hooks = &found.hooks;
+        let program = match hook {
+            Hook::Up => &hooks.up,
+            Hook::Down => &hooks.down,
+        };
+        let Some(program) = program else { return };
+        let settings = &found.settings;
+        for vip in &settings.vips {
+            // As ucarp calls them: interface, address, and the parameter if there is one.
+            let mut words = vec![program.display().to_string(), settings.interface.clone()];
+            words.push(vip.to_string());
+            words.extend(hooks.xparam.clone());
+            let run = Run { group: settings.name.clone(), words, limit: HOOK_LIMIT };
+            if !self.hooks.run(run) {
+                let text = format!("{} is not run: too many programs wait", program.display());
+                self.tell(true, "carp-hook-failed", &settings.name, text);
+            }
+        }
+    }
+
+    // --- telling ---
+
+    fn tell(&self, warning: bool, kind: &'static str, subject: &str, text: String) {
+        self.send(Event::CarpTold { warning, kind, subject: subject.to_owned(), text });
+    }
+
+    /// A daemon that does not follow misses something; advertisements do not wait for it.
+    fn send(&self, event: Event) {
+        let _ = self.events.try_send(event);
+    }
+}
+
+/// Waits until there may be something to read on one of them.
+async fn readable(wires: &BTreeMap<u32, Wire>) {
+    poll_fn(|context| {
+        let mut any = false;
+        // All of them, so that each wakes the task.
+        for wire in wires.values() {
+            any |= wire.socket.poll_readable(context).is_ready();
+        }
+        if any { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// The Ethernet address of a multicast group (RFC 1112 section 6.4, RFC 2464 section 7).
+fn group_mac(group: &IpAddr) -> MacAddr {
+    match group {
+        IpAddr::V4(group) => {
+            let [_, a, b, c] = group.octets();
+            MacAddr([0x01, 0x00, 0x5e, a & 0x7f, b, c])
+        }
+        IpAddr::V6(group) => {
+            let [.., a, b, c, d] = group.octets();
+            MacAddr([0x33, 0x33, a, b, c, d])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_the_ethernet_addresses_that_the_standards_say() {
+        let mac = |group: &str| group_mac(&group.parse().expect("literal")).to_string();
+        assert_eq!(mac("224.0.0.18"), "01:00:5e:00:00:12");
+        assert_eq!(mac("239.255.3.4"), "01:00:5e:7f:03:04");
+        assert_eq!(mac("ff02::12"), "33:33:00:00:00:12");
+    }
+}
