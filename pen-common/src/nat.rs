@@ -14,12 +14,18 @@
 //! Entries are never removed for their age; a void one ([`LINGER_NS`]) counts as none, and whoever
 //! needs its place takes it.
 
-use crate::abi::{Backend, Cfg, Service, ServiceKey, Translation, Tuple};
+mod job;
+mod quote;
+
+pub use self::job::Job;
+use self::job::marks;
+pub use self::quote::{quoted_answer, quoted_request, report};
+use crate::abi::{Cfg, ServiceKey, Translation, Tuple};
 use crate::affinity::STAMP_NS;
 use crate::forward::{Lookup, Stage};
 use crate::hash;
 use crate::moment::Moment;
-use crate::net::{Addr, Be16, TcpHeader, protocol};
+use crate::net::Be16;
 use crate::verdict::DropReason;
 
 /// The entry of a TCP flow that was never answered, or that both ends have closed, is void when it
@@ -46,36 +52,6 @@ pub trait Translations: Lookup {
     fn touch(&self, ends: &Tuple, flags: u32, now: Moment);
 }
 
-/// A packet that is translated, and room to work it out: all in one place that is not the stack,
-/// because the kernel's has 512 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Job {
-    /// The ends of the packet as it came.
-    pub came: Tuple,
-    /// The ends with which it goes on.
-    pub ends: Tuple,
-    /// Flags of its TCP header; 0 for UDP.
-    pub tcp_flags: u8,
-    /// Of a request: [`Service::NAT`] or [`Service::MASQUERADE`].
-    pub mode: u8,
-    /// Of a request: the backend's port, 0 if it has none of its own.
-    pub port: Be16,
-    /// Of a request: id of the service.
-    pub service: u32,
-    /// Of a request: id of the backend.
-    pub id: u32,
-    /// Of a request: address of the backend.
-    pub addr: Addr,
-    /// Of a request: our address on the way to it.
-    pub source: Addr,
-    /// The entry that was found.
-    pub found: Translation,
-    now: Moment,
-    key: Tuple,
-    made: Translation,
-}
-
 /// What became of a flow's claim to its return entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Claim {
@@ -85,175 +61,6 @@ enum Claim {
     Taken,
     /// There is no entry, and none could be made.
     Unrecorded,
-}
-
-// === impl Tuple ===
-
-impl Tuple {
-    /// Ends with the padding zeroed.
-    #[must_use]
-    #[inline(always)]
-    pub const fn new(
-        source: Addr,
-        source_port: Be16,
-        destination: Addr,
-        port: Be16,
-        protocol: u8,
-    ) -> Self {
-        Self { source, destination, source_port, port, protocol, _pad: [0; 3] }
-    }
-
-    /// Ends of a packet in the other direction.
-    #[must_use]
-    #[inline(always)]
-    pub const fn reversed(&self) -> Self {
-        Self::new(self.destination, self.port, self.source, self.source_port, self.protocol)
-    }
-
-    /// What these ends become.
-    #[must_use]
-    #[inline(always)]
-    pub const fn translated(&self, entry: &Translation) -> Self {
-        let Translation { source, source_port, destination, port, .. } = *entry;
-        Self::new(source, source_port, destination, port, self.protocol)
-    }
-}
-
-// === impl Translation ===
-
-impl Translation {
-    /// Whether both make the same of a packet.
-    #[must_use]
-    #[inline(always)]
-    fn has_ends_of(&self, other: &Self) -> bool {
-        self.source == other.source
-            && self.destination == other.destination
-            && self.source_port == other.source_port
-            && self.port == other.port
-    }
-
-    /// Whether both ends have closed the flow, or one has reset it.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_closed(&self) -> bool {
-        const BOTH: u32 = Translation::CLIENT_FIN | Translation::BACKEND_FIN;
-        self.flags & Self::RESET != 0 || self.flags & BOTH == BOTH
-    }
-
-    /// How long it lives without being used, in nanoseconds, in a service of this `flow_ttl_ns`.
-    #[must_use]
-    #[inline(always)]
-    pub const fn lifetime(&self, protocol: u8, flow_ttl_ns: u64) -> u64 {
-        let lingers = self.is_closed() || self.flags & Self::ANSWERED == 0;
-        if protocol == protocol::TCP && lingers && flow_ttl_ns > LINGER_NS {
-            LINGER_NS
-        } else {
-            flow_ttl_ns
-        }
-    }
-
-    #[inline(always)]
-    const fn idle_ns(&self, now: Moment) -> u64 {
-        now.0.saturating_sub(self.last_seen_ns)
-    }
-}
-
-// === impl Job ===
-
-impl Job {
-    /// Makes it a request for which this backend has been chosen; how it came is filled in apart.
-    #[inline(always)]
-    pub const fn set_backend(&mut self, mode: u8, service: u32, id: u32, backend: &Backend) {
-        (self.mode, self.service, self.id) = (mode, service, id);
-        (self.addr, self.source, self.port) = (backend.addr, backend.source, backend.port);
-    }
-
-    #[inline(always)]
-    const fn stage(&self) -> Stage {
-        if self.came.protocol == protocol::TCP {
-            Stage::of_tcp(self.tcp_flags)
-        } else {
-            Stage::Datagram
-        }
-    }
-
-    /// A packet that changes a flow's flags; all others only need it to be alive.
-    #[inline(always)]
-    const fn is_signal(&self) -> bool {
-        self.tcp_flags & (TcpHeader::SYN | TcpHeader::FIN | TcpHeader::RST) != 0
-    }
-
-    #[inline(always)]
-    const fn masquerades(&self) -> bool {
-        self.mode == Service::MASQUERADE
-    }
-
-    /// Sets the key to that of the answer to what goes on. Field by field, as in all of these: a
-    /// whole one would be copied by way of the stack.
-    #[inline(always)]
-    const fn set_key(&mut self) {
-        let Self { key, ends, .. } = self;
-        key.source = ends.destination;
-        key.destination = ends.source;
-        key.source_port = ends.port;
-        key.port = ends.source_port;
-        key.protocol = ends.protocol;
-        key._pad = [0; 3];
-    }
-
-    /// Sets the return entry: answers become answers to this request.
-    #[inline(always)]
-    const fn make_return(&mut self) {
-        let Self { made, came, .. } = self;
-        made.source = came.destination;
-        made.destination = came.source;
-        made.source_port = came.port;
-        made.port = came.source_port;
-        made.flags = marks(self.tcp_flags, Translation::RETURN, Translation::CLIENT_FIN);
-        self.sign();
-    }
-
-    /// Sets the request entry: more requests go on as this one.
-    #[inline(always)]
-    const fn make_request(&mut self) {
-        let Self { made, ends, .. } = self;
-        made.source = ends.source;
-        made.destination = ends.destination;
-        made.source_port = ends.source_port;
-        made.port = ends.port;
-        made.flags = 0;
-        self.sign();
-    }
-
-    #[inline(always)]
-    const fn sign(&mut self) {
-        self.made.service = self.service;
-        self.made.backend = self.id;
-        self.made.last_seen_ns = self.now.0;
-    }
-
-    /// Sets the ends with which a request that came like this goes to the backend, the source port
-    /// still open if it masquerades.
-    #[inline(always)]
-    fn send(&mut self, came: &Tuple) {
-        self.ends.source = if self.masquerades() { self.source } else { came.source };
-        self.ends.destination = self.addr;
-        self.ends.source_port = came.source_port;
-        // A service on any port may have backends without a port of their own.
-        self.ends.port = if self.port == Be16::new(0) { came.port } else { self.port };
-        self.ends.protocol = came.protocol;
-        self.ends._pad = [0; 3];
-    }
-
-    /// Whether the request entry that was found leads to this backend, from this address of ours.
-    #[inline(always)]
-    fn is_known(&self) -> bool {
-        let Self { found, ends, .. } = self;
-        found.flags & Translation::RETURN == 0
-            && found.source == ends.source
-            && found.destination == ends.destination
-            && found.port == ends.port
-    }
 }
 
 /// Works out the [`Job::ends`] with which a request goes on to its backend. Its answers find their
@@ -269,8 +76,7 @@ impl Job {
 #[inline(always)]
 pub fn outbound<T: Translations>(maps: &T, job: &mut Job) -> Result<(), DropReason> {
     job.now = maps.now();
-    let came = job.came;
-    job.send(&came);
+    job.send(false);
     let family = job.came.source.is_v4();
     if job.ends.source.is_v4() != family || job.ends.destination.is_v4() != family {
         return Err(DropReason::DropRewrite);
@@ -308,8 +114,7 @@ pub fn outbound<T: Translations>(maps: &T, job: &mut Job) -> Result<(), DropReas
 /// it has no ports. The first one has done the rest.
 #[inline(always)]
 pub fn follow(job: &mut Job) {
-    let came = job.came;
-    job.send(&came);
+    job.send(false);
 }
 
 /// Sees to it that answers to what goes on become answers to the request.
@@ -437,36 +242,6 @@ pub fn inbound<T: Translations>(maps: &T, job: &mut Job) -> bool {
     true
 }
 
-/// Works out how the client sent the request ([`Job::came`]) that an error from the backends' side
-/// quotes: [`Job::ends`]; false if it was not ours.
-#[inline(always)]
-pub fn quoted_request<T: Translations>(maps: &T, job: &mut Job) -> bool {
-    job.now = maps.now();
-    job.key = job.came.reversed();
-    if !is_live(maps, job) {
-        return false;
-    }
-    job.ends = job.key.translated(&job.found).reversed();
-    true
-}
-
-/// Works out how the backend sent the answer ([`Job::came`]) that an error from the clients' side
-/// quotes: [`Job::ends`]; false if it was not this backend's.
-#[inline(always)]
-pub fn quoted_answer<T: Translations>(maps: &T, job: &mut Job) -> bool {
-    job.key = job.came.reversed();
-    let request = job.key;
-    job.send(&request);
-    if job.masquerades() {
-        if !maps.translation(&job.key, &mut job.found) || !job.is_known() {
-            return false;
-        }
-        job.ends.source_port = job.found.source_port;
-    }
-    job.ends = job.ends.reversed();
-    true
-}
-
 /// Finds the return entry of the job's key; false if there is none that holds.
 #[inline(always)]
 fn is_live<T: Translations>(maps: &T, job: &mut Job) -> bool {
@@ -494,19 +269,6 @@ fn flow_ttl_ns<T: Translations>(maps: &T, entry: &Translation, protocol: u8) -> 
     }
     key.port = Be16::new(0);
     maps.service(&key).map_or(0, |service| service.flow_ttl_ns)
-}
-
-/// The flags that a packet adds: `always`, `fin` if its sender has nothing more to send.
-#[inline(always)]
-const fn marks(tcp_flags: u8, always: u32, fin: u32) -> u32 {
-    let mut marks = always;
-    if tcp_flags & TcpHeader::FIN != 0 {
-        marks |= fin;
-    }
-    if tcp_flags & TcpHeader::RST != 0 {
-        marks |= Translation::RESET;
-    }
-    marks
 }
 
 #[cfg(test)]

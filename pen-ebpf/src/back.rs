@@ -10,15 +10,14 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS, xdp_action, xdp_md,
 };
 use pen_common::forward::Lookup as _;
-use pen_common::nat::{self, Job};
+use pen_common::nat;
 use pen_common::net::{MacAddr, Stations};
 use pen_common::verdict::Counter;
 
 use crate::head::{self, Head};
 use crate::maps::{self, Desk, Maps, TX};
 use crate::packet::{self, Frame};
-use crate::route::Route;
-use crate::{frag, ip};
+use crate::{frag, icmp, ip, related};
 
 /// First bytes of the Ethernet addresses of CARP groups.
 const CARP: [u8; 5] = [0, 0, 0x5e, 0, 1];
@@ -35,31 +34,56 @@ pub(crate) fn answer_if_any(ctx: *mut xdp_md) -> Counter {
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "nothing else in the object has this name")]
 pub extern "C" fn pen_back(ctx: *mut xdp_md) -> Counter {
-    let Some(Desk { head, job, route }) = maps::desk() else { return Counter::PassNotOurs };
-    if !head::read(ctx, head, job) {
+    let Some(desk) = maps::desk() else { return Counter::PassNotOurs };
+    let Desk { head, quote, .. } = desk;
+    let is_ours = if head::read(ctx, head) {
+        is_answer(head)
+    } else {
+        related::read(ctx, head, quote) && is_error(head, quote)
+    };
+    if !is_ours {
         return Counter::PassNotOurs;
     }
-    if head.part == Head::LATER {
-        match frag::ports(&head.fragments(job)) {
-            Some((source_port, port)) => {
-                (job.came.source_port, job.came.port) = (source_port, port)
-            }
-            None => return Counter::PassNotOurs,
-        }
+    match send(ctx, desk) {
+        Counter::TooBigReply => icmp::too_big(ctx, desk.head.l2, desk.route.length),
+        Counter::TtlReply => icmp::time_exceeded(ctx, desk.head.l2),
+        counter => counter,
     }
-    if !nat::inbound(&Maps, job) {
-        return Counter::PassNotOurs;
-    }
-    if head.part == Head::FIRST {
-        frag::record(&head.fragments(job), job.came.source_port, job.came.port);
-    }
-    send(ctx, head, job, route)
 }
 
-/// Sends an answer on with its new ends.
+/// Whether this is an answer of a backend, and with which ends it goes on.
+#[inline(always)]
+fn is_answer(head: &mut Head) -> bool {
+    if head.part == Head::LATER {
+        let Some((source_port, port)) = frag::ports(&head.fragments()) else { return false };
+        (head.job.came.source_port, head.job.came.port) = (source_port, port);
+    }
+    if !nat::inbound(&Maps, &mut head.job) {
+        return false;
+    }
+    if head.part == Head::FIRST {
+        frag::record(&head.fragments(), head.job.came.source_port, head.job.came.port);
+    }
+    true
+}
+
+/// Whether this is an error about a request that went to a backend, and with which ends it goes on.
+#[inline(always)]
+fn is_error(head: &mut Head, quote: &mut Head) -> bool {
+    let is_ours = head.job.came.destination == quote.job.came.source
+        && nat::quoted_request(&Maps, &mut quote.job);
+    if is_ours {
+        nat::report(&mut head.job, &quote.job);
+    }
+    is_ours
+}
+
+/// Sends the packet on the desk on with its new ends; what it may be answered with is left to do.
 #[inline(never)]
-fn send(ctx: *mut xdp_md, head: &Head, job: &Job, route: &mut Route) -> Counter {
-    let Some(backend) = Maps.backend(job.found.backend) else { return Counter::PassNotOurs };
+fn send(ctx: *mut xdp_md, desk: &mut Desk) -> Counter {
+    let Some(backend) = Maps.backend(desk.head.job.found.backend) else {
+        return Counter::PassNotOurs;
+    };
     let Some(stations) = Frame::of(ctx).at::<Stations>(0) else { return Counter::PassNotOurs };
     // As for requests: a frame that a switch flooded is somebody else's. What station is ours is
     // known on the network of the backend.
@@ -69,37 +93,50 @@ fn send(ctx: *mut xdp_md, head: &Head, job: &Job, route: &mut Route) -> Counter 
     if group || at_home && station != backend.source_mac && !is_carp(station) {
         return Counter::PassNotOurs;
     }
-    let counter = way_out(ctx, head, job, route);
+    let to_us = desk.head.job.came.destination == backend.source;
+    let counter = way_out(ctx, desk, to_us);
     let is_done = match counter {
         // The kernel takes only what is addressed to the interface itself, and counts the hop.
         Counter::ReturnStack => {
             let own = if at_home { backend.source_mac } else { station };
-            head::translate(ctx, head, job, head.ttl) && address(ctx, own, source)
+            translate(ctx, desk, desk.head.ttl) && address(ctx, own, source)
         }
         Counter::ReturnTransmit | Counter::ReturnRedirect => {
-            head::translate(ctx, head, job, head.ttl - 1)
-                && address(ctx, route.destination_mac, route.source_mac)
+            translate(ctx, desk, desk.head.ttl - 1)
+                && address(ctx, desk.route.destination_mac, desk.route.source_mac)
         }
         other => return other,
     };
     if is_done { counter } else { Counter::DropRewrite }
 }
 
-/// Where an answer leaves, as the kernel routes it under its new ends.
+#[inline(always)]
+fn translate(ctx: *mut xdp_md, desk: &Desk, ttl: u8) -> bool {
+    let Desk { head, quote, .. } = desk;
+    if related::is_error(head) {
+        related::translate(ctx, head, quote, ttl)
+    } else {
+        head::translate(ctx, head, ttl)
+    }
+}
+
+/// Where the packet leaves, as the kernel routes it under its new ends. Of what cannot go on, the
+/// backend is told; by the kernel, except where the packet is addressed to us (`masquerade`), which it
+/// would take for its own.
 #[inline(never)]
-fn way_out(ctx: *mut xdp_md, head: &Head, job: &Job, route: &mut Route) -> Counter {
+fn way_out(ctx: *mut xdp_md, desk: &mut Desk, to_us: bool) -> Counter {
+    let Desk { head, route, .. } = desk;
     let ingress = packet::ingress(ctx);
-    route.ask(&job.ends, head.length, ingress);
+    route.ask(&head.job.ends, head.length, ingress);
     let found = maps::find_route(ctx, route);
     if found == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) && head.dont_fragment {
-        // The kernel tells the backend.
-        return Counter::PassNotOurs;
+        return if to_us { Counter::TooBigReply } else { Counter::PassNotOurs };
     }
     if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         return Counter::ReturnStack;
     }
     if head.ttl <= 1 {
-        return Counter::DropTtl;
+        return if to_us { Counter::TtlReply } else { Counter::PassNotOurs };
     }
     if route.ifindex == ingress {
         return Counter::ReturnTransmit;

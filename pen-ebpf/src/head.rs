@@ -7,12 +7,12 @@
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_md;
-use pen_common::abi::FragKey;
+use pen_common::abi::{FragKey, Tuple};
 use pen_common::csum::Change;
 use pen_common::nat::Job;
 use pen_common::net::{
-    Addr, AlignedIpv6Header, Be16, EthHeader, FragmentHeader, Ipv4Header, Ipv4Tail, Ipv6Header,
-    TcpHeader, UdpHeader, VlanTag, ethertype, protocol,
+    Addr, AlignedIpv6Header, Be16, FragmentHeader, Ipv4Header, Ipv4Tail, Ipv6Header, TcpHeader,
+    UdpHeader, protocol,
 };
 
 use crate::packet::{self, Frame};
@@ -23,12 +23,15 @@ const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const MORE_FRAGMENTS_V6: u16 = 1;
 
-/// A packet's headers, besides its ends, which are the job's.
+/// A packet's headers, and the job of translating it, which has its ends.
 pub(crate) struct Head {
+    pub(crate) job: Job,
     /// Where the IP header stands.
     pub(crate) l2: usize,
     /// Where the transport header stands; 0 in all fragments but the first, and if it is plain.
-    transport: usize,
+    pub(crate) transport: usize,
+    /// Where the packet ends, or what an error quotes of it.
+    pub(crate) end: usize,
     /// Identification, if it is a fragment.
     id: u32,
     /// [`Head::WHOLE`], ...
@@ -36,6 +39,7 @@ pub(crate) struct Head {
     /// Length of the IP packet.
     pub(crate) length: u16,
     ip_checksum: Be16,
+    /// The transport header's.
     checksum: Be16,
     /// The IPv6 header up to its hop limit.
     ipv6_start: [u8; 7],
@@ -62,15 +66,16 @@ impl Head {
 
     /// What its fragments have in common.
     #[inline(always)]
-    pub(crate) fn fragments(&self, job: &Job) -> FragKey {
-        frag::key(job.came.source, job.came.destination, job.came.protocol, self.id)
+    pub(crate) fn fragments(&self) -> FragKey {
+        let Tuple { source, destination, protocol, .. } = self.job.came;
+        frag::key(source, destination, protocol, self.id)
     }
 
     #[inline(always)]
-    pub(crate) fn set_ipv4(&mut self, job: &mut Job, ip: &Ipv4Header) {
-        job.came.source = Addr::v4(ip.source);
-        job.came.destination = Addr::v4(ip.destination);
-        job.came.protocol = ip.protocol;
+    pub(crate) fn set_ipv4(&mut self, ip: &Ipv4Header) {
+        self.job.came.source = Addr::v4(ip.source);
+        self.job.came.destination = Addr::v4(ip.destination);
+        self.job.came.protocol = ip.protocol;
         self.ttl = ip.ttl;
         self.length = ip.total_length.value();
         self.ip_checksum = ip.checksum;
@@ -79,126 +84,128 @@ impl Head {
 
     /// `None` if it is no IPv6 header, or has mapped addresses, which would be taken for IPv4.
     #[inline(always)]
-    pub(crate) fn set_ipv6(&mut self, job: &mut Job, ip: &Ipv6Header) -> Option<()> {
-        job.came.source = Addr::v6(ip.source);
-        job.came.destination = Addr::v6(ip.destination);
-        job.came.protocol = ip.next_header;
+    pub(crate) fn set_ipv6(&mut self, ip: &Ipv6Header) -> Option<()> {
+        self.job.came.source = Addr::v6(ip.source);
+        self.job.came.destination = Addr::v6(ip.destination);
+        self.job.came.protocol = ip.next_header;
         self.ttl = ip.hop_limit;
         self.length = pen_common::tunnel::IPV6_HEADER.checked_add(ip.payload_length.value())?;
         self.dont_fragment = true;
         let ([a, b, c, d], [e, f]) = (ip.version_class_flow, ip.payload_length.0);
         self.ipv6_start = [a, b, c, d, e, f, ip.next_header];
-        let mapped = job.came.source.is_v4() || job.came.destination.is_v4();
+        let mapped = self.job.came.source.is_v4() || self.job.came.destination.is_v4();
         if ip.is_version_6() && !mapped { Some(()) } else { None }
     }
 
     #[inline(always)]
-    pub(crate) fn set_tcp(&mut self, job: &mut Job, tcp: &TcpHeader) {
-        job.came.source_port = tcp.source;
-        job.came.port = tcp.destination;
-        job.tcp_flags = tcp.flags;
+    pub(crate) fn set_tcp(&mut self, tcp: &TcpHeader) {
+        self.job.came.source_port = tcp.source;
+        self.job.came.port = tcp.destination;
+        self.job.tcp_flags = tcp.flags;
         self.checksum = tcp.checksum;
     }
 
     #[inline(always)]
-    pub(crate) fn set_udp(&mut self, job: &mut Job, udp: &UdpHeader) {
-        job.came.source_port = udp.source;
-        job.came.port = udp.destination;
-        job.tcp_flags = 0;
+    pub(crate) fn set_udp(&mut self, udp: &UdpHeader) {
+        self.job.came.source_port = udp.source;
+        self.job.came.port = udp.destination;
+        self.job.tcp_flags = 0;
         self.checksum = udp.checksum;
     }
 
     /// The checksum of the IPv4 header after the change of addresses, and with this time to live.
     #[inline(always)]
-    pub(crate) fn ip_checksum(&self, job: &Job, change: Change, ttl: u8) -> Be16 {
-        let word = |ttl| Be16([ttl, job.came.protocol]);
+    pub(crate) fn ip_checksum(&self, change: Change, ttl: u8) -> Be16 {
+        let word = |ttl| Be16([ttl, self.job.came.protocol]);
         change.word(word(self.ttl), word(ttl)).apply(self.ip_checksum)
     }
 
     /// The checksum of TCP or UDP after the change of addresses and ports.
     #[inline(always)]
-    pub(crate) fn transport_checksum(&self, job: &Job, change: Change) -> Be16 {
-        let Job { came, ends, .. } = job;
+    pub(crate) fn transport_checksum(&self, change: Change) -> Be16 {
+        self.changed(self.checksum, change)
+    }
+
+    /// The same of a checksum that was read apart.
+    #[inline(always)]
+    pub(crate) fn changed(&self, checksum: Be16, change: Change) -> Be16 {
+        let Job { came, ends, .. } = &self.job;
         let change = change.word(came.source_port, ends.source_port).word(came.port, ends.port);
         if came.protocol == protocol::TCP {
-            change.apply(self.checksum)
+            change.apply(checksum)
         } else {
-            change.apply_to_udp(self.checksum)
+            change.apply_to_udp(checksum)
         }
     }
 }
 
 /// The change of addresses.
 #[inline(always)]
-pub(crate) fn change(job: &Job) -> Change {
-    let Job { came, ends, .. } = job;
+pub(crate) fn change(head: &Head) -> Change {
+    let Job { came, ends, .. } = &head.job;
     Change::default().addr(&came.source, &ends.source).addr(&came.destination, &ends.destination)
 }
 
 /// Reads the headers of the frame's IP packet; false if it is not all there, or is neither TCP nor
 /// UDP.
 #[inline(always)]
-pub(crate) fn read(ctx: *mut xdp_md, head: &mut Head, job: &mut Job) -> bool {
-    plain::read(ctx, head, job) || read_any(ctx, head, job)
+pub(crate) fn read(ctx: *mut xdp_md, head: &mut Head) -> bool {
+    plain::read(ctx, head) || read_at(ctx, ip::offset(ctx), head, PORTS)
 }
 
-/// Where the IP header stands. Read again, because the verifier would follow each of the numbers
-/// that it can be through all that happens in between.
-#[inline(always)]
-fn ip_header(frame: &Frame<'_>) -> Option<usize> {
-    let mut ethertype = frame.at::<EthHeader>(0)?.ethertype;
-    let mut l2 = ip::IP;
-    for _ in 0..ip::MAX_TAGS {
-        if !ethertype::is_tag(ethertype) {
-            break;
-        }
-        ethertype = frame.at::<VlanTag>(l2)?.ethertype;
-        l2 += size_of::<VlanTag>();
-    }
-    Some(l2)
-}
+/// What is asked of a packet besides its IP header: a TCP or UDP header, all of it there.
+const PORTS: u32 = 0;
+/// An ICMP message, all of it there.
+pub(crate) const MESSAGE: u32 = 1;
+/// The start of a TCP or UDP header; the packet may be cut off at [`Head::end`].
+pub(crate) const QUOTE: u32 = 2;
 
-/// Not a `Result`: functions that are not inlined can return a number only.
+/// Reads the headers of the IP packet at `l2`; false if they are not what is asked. Not a `Result`:
+/// functions that are not inlined can return a number only.
 #[inline(never)]
-pub(crate) fn read_any(ctx: *mut xdp_md, head: &mut Head, job: &mut Job) -> bool {
-    let Some(l2) = ip_header(&Frame::of(ctx)) else { return false };
+pub(crate) fn read_at(ctx: *mut xdp_md, l2: usize, head: &mut Head, asked: u32) -> bool {
     head.l2 = l2;
     head.is_plain = false;
     head.part = Head::WHOLE;
     head.transport = 0;
-    // Those of a later fragment.
-    (job.came.source_port, job.came.port, job.tcp_flags) = (Be16([0; 2]), Be16([0; 2]), 0);
+    // Those of a later fragment, and of a message.
+    (head.job.came.source_port, head.job.came.port) = (Be16([0; 2]), Be16([0; 2]));
+    head.job.tcp_flags = 0;
     if packet::load_into(ctx, l2, &mut head.ipv4).is_none() {
         return false;
     }
-    let payload = if head.ipv4.header_length().is_some() {
-        read_ipv4(head, job)
-    } else {
-        read_ipv6(ctx, head, job)
-    };
-    let Some((offset, length)) = payload else { return false };
-    let whole = (l2 + head.length as usize) as u64 <= Frame::of(ctx).length();
-    whole && (head.part == Head::LATER || read_transport(ctx, offset, length, head, job).is_some())
+    let payload =
+        if head.ipv4.header_length().is_some() { read_ipv4(head) } else { read_ipv6(ctx, head) };
+    let Some(offset) = payload else { return false };
+    let end = l2 + head.length as usize;
+    if asked != QUOTE {
+        head.end = end;
+        if end < offset || end as u64 > Frame::of(ctx).length() {
+            return false;
+        }
+    } else if end < head.end {
+        head.end = end;
+    }
+    (asked == PORTS && head.part == Head::LATER) || read_payload(ctx, offset, head, asked).is_some()
 }
 
-/// Where the payload stands, and its length.
+/// Where the payload stands.
 #[inline(always)]
-fn read_ipv4(head: &mut Head, job: &mut Job) -> Option<(usize, usize)> {
+fn read_ipv4(head: &mut Head) -> Option<usize> {
     let ip = head.ipv4;
     let header = ip.header_length()?;
     let fragment = ip.fragment.value();
-    head.set_ipv4(job, &ip);
+    head.set_ipv4(&ip);
     head.id = u32::from(ip.identification.value());
     head.part = part(fragment & 0x1fff != 0, fragment & MORE_FRAGMENTS != 0);
-    Some((head.l2 + header, (head.length as usize).checked_sub(header)?))
+    Some(head.l2 + header)
 }
 
 #[inline(always)]
-fn read_ipv6(ctx: *mut xdp_md, head: &mut Head, job: &mut Job) -> Option<(usize, usize)> {
+fn read_ipv6(ctx: *mut xdp_md, head: &mut Head) -> Option<usize> {
     packet::load_into(ctx, head.l2, &mut head.ipv6)?;
     let ip = head.ipv6;
-    head.set_ipv6(job, &ip)?;
-    let end = head.l2 + head.length as usize;
+    head.set_ipv6(&ip)?;
     let payload = head.l2 + size_of::<Ipv6Header>();
     let (mut offset, mut next) = extension::skip(ctx, payload, ip.next_header).ok()?;
     if next == protocol::FRAGMENT {
@@ -209,8 +216,8 @@ fn read_ipv6(ctx: *mut xdp_md, head: &mut Head, job: &mut Job) -> Option<(usize,
         offset += size_of::<FragmentHeader>();
         next = head.fragment.next_header;
     }
-    job.came.protocol = next;
-    Some((offset, end.checked_sub(offset)?))
+    head.job.came.protocol = next;
+    Some(offset)
 }
 
 #[inline(always)]
@@ -225,53 +232,55 @@ const fn part(has_offset: bool, has_more: bool) -> u32 {
 }
 
 #[inline(always)]
-fn read_transport(
-    ctx: *mut xdp_md,
-    offset: usize,
-    length: usize,
-    head: &mut Head,
-    job: &mut Job,
-) -> Option<()> {
-    match job.came.protocol {
-        protocol::TCP if length >= size_of::<TcpHeader>() => {
+fn read_payload(ctx: *mut xdp_md, offset: usize, head: &mut Head, asked: u32) -> Option<()> {
+    let length = head.end.checked_sub(offset)?;
+    let is_v4 = head.job.came.source.is_v4();
+    match (head.job.came.protocol, asked) {
+        (protocol::TCP, PORTS) if length >= size_of::<TcpHeader>() => {
             packet::load_into(ctx, offset, &mut head.tcp)?;
             let tcp = head.tcp;
-            head.set_tcp(job, &tcp);
+            head.set_tcp(&tcp);
         }
-        protocol::UDP if length >= size_of::<UdpHeader>() => {
+        (protocol::UDP, PORTS) if length >= size_of::<UdpHeader>() => {
             packet::load_into(ctx, offset, &mut head.udp)?;
             let udp = head.udp;
-            head.set_udp(job, &udp);
+            head.set_udp(&udp);
         }
+        // Where a checksum of TCP would stand, behind what is quoted at least, is seen later.
+        (protocol::TCP | protocol::UDP, QUOTE)
+            if length >= size_of::<UdpHeader>() && head.part != Head::LATER =>
+        {
+            packet::load_into(ctx, offset, &mut head.udp)?;
+            let udp = head.udp;
+            head.set_udp(&udp);
+        }
+        (protocol::ICMP, MESSAGE) if is_v4 && head.part == Head::WHOLE => {}
+        (protocol::ICMPV6, MESSAGE) if !is_v4 && head.part == Head::WHOLE => {}
         _ => return None,
     }
     head.transport = offset;
     Some(())
 }
 
-/// Gives the packet the job's ends, and this many hops to live; brings its checksums up to date.
+/// Gives the packet its job's ends, and this many hops to live; brings its checksums up to date.
 /// False if it is not there any more.
 #[inline(always)]
-pub(crate) fn translate(ctx: *mut xdp_md, head: &Head, job: &Job, ttl: u8) -> bool {
-    if head.is_plain { plain::translate(ctx, head, job, ttl) } else { write(ctx, head, job, ttl) }
+pub(crate) fn translate(ctx: *mut xdp_md, head: &Head, ttl: u8) -> bool {
+    if head.is_plain {
+        return plain::translate(ctx, head, ttl);
+    }
+    write_addrs(ctx, head, ttl) && (head.transport == 0 || write_transport(ctx, head))
 }
 
+/// The IP header alone.
 #[inline(never)]
-fn write(ctx: *mut xdp_md, head: &Head, job: &Job, ttl: u8) -> bool {
-    let change = change(job);
-    write_addrs(ctx, head, job, change, ttl)
-        .and_then(|()| write_transport(ctx, head, job, change))
-        .is_some()
-}
-
-#[inline(always)]
-fn write_addrs(ctx: *mut xdp_md, head: &Head, job: &Job, change: Change, ttl: u8) -> Option<()> {
-    let (source, destination) = (job.ends.source, job.ends.destination);
-    if source.is_v4() {
+pub(crate) fn write_addrs(ctx: *mut xdp_md, head: &Head, ttl: u8) -> bool {
+    let (source, destination) = (head.job.ends.source, head.job.ends.destination);
+    let written = if source.is_v4() {
         let tail = Ipv4Tail {
             ttl,
-            protocol: job.came.protocol,
-            checksum: head.ip_checksum(job, change, ttl),
+            protocol: head.job.came.protocol,
+            checksum: head.ip_checksum(change(head), ttl),
             source: source.v4_bytes(),
             destination: destination.v4_bytes(),
         };
@@ -280,20 +289,29 @@ fn write_addrs(ctx: *mut xdp_md, head: &Head, job: &Job, change: Change, ttl: u8
         let start = head.ipv6_start;
         let header = AlignedIpv6Header { start, hop_limit: ttl, source, destination };
         packet::store(ctx, head.l2, &header)
-    }
+    };
+    written.is_some()
 }
 
+/// Where the checksum of the transport header stands.
 #[inline(always)]
-fn write_transport(ctx: *mut xdp_md, head: &Head, job: &Job, change: Change) -> Option<()> {
-    if head.transport == 0 {
-        return Some(());
-    }
-    let ([a, b], [c, d]) = (job.ends.source_port.0, job.ends.port.0);
-    packet::store(ctx, head.transport, &[a, b, c, d])?;
-    let offset = if job.came.protocol == protocol::TCP {
+pub(crate) const fn checksum_at(head: &Head) -> usize {
+    let offset = if head.job.came.protocol == protocol::TCP {
         offset_of!(TcpHeader, checksum)
     } else {
         offset_of!(UdpHeader, checksum)
     };
-    packet::store(ctx, head.transport + offset, &head.transport_checksum(job, change))
+    head.transport + offset
+}
+
+#[inline(always)]
+pub(crate) fn write_ports(ctx: *mut xdp_md, head: &Head) -> Option<()> {
+    let ([a, b], [c, d]) = (head.job.ends.source_port.0, head.job.ends.port.0);
+    packet::store(ctx, head.transport, &[a, b, c, d])
+}
+
+#[inline(never)]
+fn write_transport(ctx: *mut xdp_md, head: &Head) -> bool {
+    let checksum = head.transport_checksum(change(head));
+    write_ports(ctx, head).and_then(|()| packet::store(ctx, checksum_at(head), &checksum)).is_some()
 }

@@ -23,6 +23,7 @@ mod nat;
 mod nd;
 mod packet;
 mod plain;
+mod related;
 mod rewrite;
 mod route;
 mod unusual;

@@ -20,7 +20,7 @@ use pen_common::{
     forward::Lookup,
     hash, limit,
     moment::Moment,
-    nat::{Job, Translations},
+    nat::Translations,
     net::Addr,
     verdict::{Counter, MAX_COUNTERS},
 };
@@ -83,7 +83,8 @@ static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
 #[repr(C)]
 pub(crate) struct Desk {
     pub(crate) head: Head,
-    pub(crate) job: Job,
+    /// The packet that it quotes.
+    pub(crate) quote: Head,
     pub(crate) route: Route,
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Route {
     source_port: Be16,
     port: Be16,
     /// In: length of the packet. Out: longest one that the route takes.
-    length: u16,
+    pub(crate) length: u16,
     /// In: where the packet came in. Out: where it goes out.
     pub(crate) ifindex: u32,
     class_and_flow: u32,

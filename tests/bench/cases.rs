@@ -31,9 +31,6 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 /// Key of the flow hash.
 pub(crate) const SECRET: Secret = [0x0123_4567_89ab_cdef, 42];
 
-/// Name of the case that is the zero of all times.
-pub(crate) const EMPTY: &str = Lane::Empty.name();
-
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 

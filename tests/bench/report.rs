@@ -33,6 +33,8 @@ pub(crate) struct Goal {
     pub(crate) met: bool,
 }
 
+/// Spread of the rate from which on figures are not to be trusted.
+const ROUGH: f64 = 0.05;
 /// Least part of the rate of a bare swap of addresses, and most growth of the time in the program
 /// from one flow to a million.
 const RATE: f64 = 0.70;
@@ -144,6 +146,14 @@ impl Report {
         text += "\nnet ns: in the program, per frame, without what `empty` takes\n\
                  Mpps:   through generator, wire and program, by the time of the one CPU\n\
                  ratio:  of the rate of `macswap`; for what is passed, of the rate of `pass`\n";
+        let spread = self.figures.iter().map(|figure| figure.spread).fold(0.0, f64::max);
+        if spread > ROUGH {
+            let percent = 100.0 * spread;
+            push(
+                &mut text,
+                &format!("\nThe machine is busy: rates differ by {percent:.0} % between rounds."),
+            );
+        }
         let goals = self.goals();
         if !goals.is_empty() {
             text += "\nGoals:\n";
@@ -282,6 +292,14 @@ pub(crate) mod tests {
         let report = Report { figures: Vec::new(), control: None, ..sample() };
         assert!(report.goals().is_empty());
         assert!(!report.text().contains("Goals"));
+    }
+
+    #[test]
+    fn a_busy_machine_is_told_of() {
+        let mut report = sample();
+        assert!(!report.text().contains("busy"));
+        report.figures[3].spread = 0.2;
+        assert!(report.text().contains("differ by 20 % between rounds"));
     }
 
     #[test]

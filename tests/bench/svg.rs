@@ -19,24 +19,29 @@ const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 const DASHES: [&str; 3] = ["", "7 4", "2 3"];
 
-/// Draws all cases but the empty one, which is the zero of the scale.
+/// Below this nothing is told apart from nothing, in nanoseconds.
+const FLOOR: f64 = 2.0;
+
+/// Draws all cases but those that do nothing. The scale is logarithmic: a packet that passes and a
+/// translated one are a hundred times apart.
 pub(crate) fn draw(report: &Report) -> String {
-    let cases: Vec<&str> =
-        report.cases().into_iter().filter(|case| *case != crate::cases::EMPTY).collect();
-    let largest = report.figures.iter().map(|figure| figure.net).fold(0.0, f64::max);
-    let step = step(largest);
-    let top = (largest / step).ceil().max(1.0) * step;
-    let y = |net: f64| BOTTOM - net.max(0.0) / top * (BOTTOM - TOP);
+    let does_something = |case: &&str| {
+        report.figures.iter().any(|figure| figure.case == *case && figure.net > FLOOR)
+    };
+    let cases: Vec<&str> = report.cases().into_iter().filter(does_something).collect();
+    let largest = report.figures.iter().map(|figure| figure.net).fold(FLOOR, f64::max);
+    let ticks = ticks(largest);
+    let top = ticks.last().copied().unwrap_or(largest);
+    let part = |net: f64| (net.max(FLOOR) / FLOOR).ln() / (top / FLOOR).ln();
+    let y = |net: f64| BOTTOM - part(net) * (BOTTOM - TOP);
 
     let mut svg = Svg::new();
     svg.text(LEFT, 28.0, "start", 17, "Time in the XDP program per packet, by number of flows");
     let subtitle = format!("{}, Linux {}, net of an empty program", report.cpu, report.kernel);
     svg.text(LEFT, 46.0, "start", 12, &subtitle);
-    let mut tick = 0.0;
-    while tick <= top {
+    for tick in ticks {
         svg.line((LEFT, y(tick)), (RIGHT, y(tick)), "#ddd");
         svg.text(LEFT - 8.0, y(tick) + 4.0, "end", 12, &format!("{tick}"));
-        tick += step;
     }
     svg.text(16.0, TOP - 14.0, "start", 12, "ns");
     let places: Vec<f64> = places(report.plan.flows.len());
@@ -73,12 +78,22 @@ fn index_of(index: usize) -> f64 {
     index as f64
 }
 
-/// Distance of the lines of a scale: 1, 2 or 5 times a power of ten, for four to ten lines.
-fn step(largest: f64) -> f64 {
-    let raw = (largest / 5.0).max(1.0);
-    let power = 10_f64.powf(raw.log10().floor());
-    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= raw);
-    factor.unwrap_or(10.0) * power
+/// Lines of the scale, from the floor up to the first that is not below `largest`: 2, 5, 10, 20 ...
+fn ticks(largest: f64) -> Vec<f64> {
+    let mut ticks = Vec::new();
+    let mut power = 1.0;
+    loop {
+        for factor in [1.0, 2.0, 5.0] {
+            let tick = factor * power;
+            if tick >= FLOOR {
+                ticks.push(tick);
+            }
+            if tick >= largest && ticks.len() > 1 {
+                return ticks;
+            }
+        }
+        power *= 10.0;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -184,8 +199,9 @@ mod tests {
         let svg = draw(&sample());
         let elements = elements(&svg).expect("well-formed");
         assert_eq!(elements.first().map(String::as_str), Some("svg"));
-        // In the plot and in the legend.
+        // In the plot and in the legend; `empty` is nothing.
         assert_eq!(elements.iter().filter(|name| *name == "polyline").count(), 2 * 3);
+        assert!(!svg.contains(">empty<"));
         for text in [">dsr tcp ack<", ">1M<", ">flows<", "CPU &amp; &lt;more&gt;"] {
             assert!(svg.contains(text), "{text}");
         }
@@ -193,9 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_has_round_steps() {
-        for (largest, expected) in [(0.0, 1.0), (7.0, 2.0), (150.0, 50.0), (480.0, 100.0)] {
-            assert!((step(largest) - expected).abs() < 1e-9, "{largest}: {}", step(largest));
-        }
+    fn the_scale_has_round_steps_up_to_the_largest() {
+        assert_eq!(ticks(0.0), [2.0, 5.0]);
+        assert_eq!(ticks(150.0), [2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0]);
     }
 }

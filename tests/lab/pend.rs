@@ -286,7 +286,8 @@ impl Pend {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");
-        anyhow!("{error:#}\npend said:\n{last}")
+        let counters = self.penctl(["counters"]).map(|output| output.stdout).unwrap_or_default();
+        anyhow!("{error:#}\npend said:\n{last}\n{counters}")
     }
 
     /// Its control socket.

@@ -4,7 +4,12 @@
 use std::fs;
 
 use pen_tests::{
-    Decap, Demo, Lab, Netns, Protocol, client::http, link, process::Output, server::HTTP_PORT,
+    Decap, Demo, Lab, Netns, Protocol,
+    client::http,
+    link,
+    paths::{self, Scratch},
+    process::Output,
+    server::HTTP_PORT,
 };
 
 use crate::stage::{WEB, balance, over_all, vips, while_asking};
@@ -203,13 +208,15 @@ fn a_driver_without_native_xdp_is_said_and_made_do_with() {
 #[test]
 fn an_object_that_is_none_is_refused() {
     let (_netns, decap) = host();
-    let object = decap.pins().with_file_name("none");
-    let object = std::env::temp_dir().join(object.file_name().unwrap());
-    for (text, expected) in [("", "the kernel refused"), ("\x7fELF", "the kernel refused")] {
-        fs::write(&object, text).unwrap();
-        let path = object.to_str().unwrap();
-        let said = refused(&decap, &[&ATTACH[..], &VIPS, &["--object", path]].concat());
-        assert!(said.starts_with(expected), "{said}");
+    let scratch = Scratch::new().unwrap();
+    let object = scratch.file("decap.bpf.o");
+    let words = [&ATTACH[..], &VIPS, &["--object", object.to_str().unwrap()]].concat();
+    for content in [&b""[..], b"\x7fELF", b"anything else"] {
+        fs::write(&object, content).unwrap();
+        assert!(refused(&decap, &words).starts_with("the kernel refused"));
     }
-    fs::remove_file(&object).unwrap();
+    // One of pen's, but another one.
+    fs::copy(paths::program("pass.bpf.o").unwrap(), &object).unwrap();
+    assert_eq!(refused(&decap, &words), "the object of the XDP program has not all maps");
+    assert!(!decap.pins().exists(), "a refusal leaves nothing behind");
 }

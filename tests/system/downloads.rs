@@ -14,6 +14,7 @@ use std::{
 
 use pen_tests::{
     ConfigText, Decap, Lab, Netns, Nginx, Pend, Protocol, ServiceText, VIP4, VIP6,
+    link::xdp_mode,
     paths::Scratch,
     process::{run, run_ok},
     wait::pace,
@@ -96,8 +97,14 @@ fn unrest(pend: &Pend, configs: &[String], over: &AtomicBool) -> usize {
     steps
 }
 
-/// All downloads arrive intact; `prepare` does what the mode asks of the lab.
-fn downloads_survive(mode: &str, builder: pen_tests::lab::Builder, prepare: impl FnOnce(&Lab)) {
+/// All downloads arrive intact, with XDP in the driver or in the stack; `prepare` does what the
+/// mode asks of the lab.
+fn downloads_survive(
+    mode: &str,
+    xdp: &str,
+    builder: pen_tests::lab::Builder,
+    prepare: impl FnOnce(&Lab),
+) {
     let lab = builder.backends(4).build().unwrap();
     prepare(&lab);
     let payload = Payload::new();
@@ -108,10 +115,14 @@ fn downloads_survive(mode: &str, builder: pen_tests::lab::Builder, prepare: impl
             service.backends.truncate(backends);
             ServiceText { mode: mode.to_owned(), ..service }
         };
-        vips().service(service("web", WEB)).service(service("web6", WEB6))
+        let mut config = vips();
+        xdp.clone_into(&mut config.interfaces[0].1);
+        config.service(service("web", WEB)).service(service("web6", WEB6))
     };
     let mut pend = Pend::start(&lab.balancer().netns, &config(3)).unwrap();
     pend.wait_ready(2 * 3).unwrap();
+    let shown = if xdp == "generic" { "xdpgeneric" } else { "xdp" };
+    assert_eq!(xdp_mode(&lab.balancer().netns, "eth0").unwrap().as_deref(), Some(shown));
     let configs = [4, 3].map(|backends| config(backends).render(Some(pend.socket())));
 
     let over = AtomicBool::new(false);
@@ -135,17 +146,10 @@ fn downloads_survive(mode: &str, builder: pen_tests::lab::Builder, prepare: impl
     drop(fs::remove_file(payload.scratch.file("payload")));
 }
 
-#[test]
-fn downloads_over_dsr_survive_all_changes_of_the_table() {
-    downloads_survive("dsr", Lab::builder().vips(&[VIP4, VIP6]), |_| {});
-}
-
 /// The balancer is the backends' router to the client, and they hold no virtual address.
 fn route_back(lab: &Lab) {
     let (client, balancer) = (lab.client(), lab.balancer());
-    for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-        balancer.netns.sysctl(key, "1").unwrap();
-    }
+    forward(lab);
     for backend in &lab.backends {
         let ip = |command: &str| backend.netns.ip(command).unwrap();
         ip(&format!("route add {}/32 via {}", client.v4, balancer.v4));
@@ -153,24 +157,28 @@ fn route_back(lab: &Lab) {
     }
 }
 
-#[test]
-fn downloads_over_nat_survive_all_changes_of_the_table() {
-    downloads_survive("nat", Lab::builder().vips(&[]), route_back);
+fn forward(lab: &Lab) {
+    for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        lab.balancer().netns.sysctl(key, "1").unwrap();
+    }
 }
 
-#[test]
-fn downloads_over_masquerade_survive_all_changes_of_the_table() {
-    downloads_survive("masquerade", Lab::builder().vips(&[]), |lab| {
-        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            lab.balancer().netns.sysctl(key, "1").unwrap();
-        }
-    });
+fn over_dsr(xdp: &str) {
+    downloads_survive("dsr", xdp, Lab::builder().vips(&[VIP4, VIP6]), |_| {});
+}
+
+fn over_nat(xdp: &str) {
+    downloads_survive("nat", xdp, Lab::builder().vips(&[]), route_back);
+}
+
+fn over_masquerade(xdp: &str) {
+    downloads_survive("masquerade", xdp, Lab::builder().vips(&[]), forward);
 }
 
 /// Each backend takes the tunnels apart, whose outer addresses are the balancer's and its own.
-fn downloads_through_tunnels(mode: &str) {
+fn through_tunnels(mode: &str, xdp: &str) {
     let mut ends = Vec::new();
-    downloads_survive(mode, Lab::builder().vips(&[VIP4, VIP6]), |lab| {
+    downloads_survive(mode, xdp, Lab::builder().vips(&[VIP4, VIP6]), |lab| {
         for backend in &lab.backends {
             ends.push(Decap::on(backend, &crate::tunnel::VIPS).unwrap());
         }
@@ -178,11 +186,51 @@ fn downloads_through_tunnels(mode: &str) {
 }
 
 #[test]
+fn downloads_over_dsr_survive_all_changes_of_the_table() {
+    over_dsr("native");
+}
+
+#[test]
+fn downloads_over_nat_survive_all_changes_of_the_table() {
+    over_nat("native");
+}
+
+#[test]
+fn downloads_over_masquerade_survive_all_changes_of_the_table() {
+    over_masquerade("native");
+}
+
+#[test]
 fn downloads_over_ipip_survive_all_changes_of_the_table() {
-    downloads_through_tunnels("ipip");
+    through_tunnels("ipip", "native");
 }
 
 #[test]
 fn downloads_over_gue_survive_all_changes_of_the_table() {
-    downloads_through_tunnels("gue");
+    through_tunnels("gue", "native");
+}
+
+#[test]
+fn in_generic_mode_downloads_over_dsr_survive_as_well() {
+    over_dsr("generic");
+}
+
+#[test]
+fn in_generic_mode_downloads_over_nat_survive_as_well() {
+    over_nat("generic");
+}
+
+#[test]
+fn in_generic_mode_downloads_over_masquerade_survive_as_well() {
+    over_masquerade("generic");
+}
+
+#[test]
+fn in_generic_mode_downloads_over_ipip_survive_as_well() {
+    through_tunnels("ipip", "generic");
+}
+
+#[test]
+fn in_generic_mode_downloads_over_gue_survive_as_well() {
+    through_tunnels("gue", "generic");
 }

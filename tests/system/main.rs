@@ -23,6 +23,7 @@ mod jumbo;
 mod lab;
 mod links;
 mod listings;
+mod nat;
 mod neighbours;
 mod numbers;
 mod operator;

@@ -121,7 +121,13 @@ fn a_site_is_set_up_with_the_commands_and_the_configuration_of_the_readme() {
     site.write_configuration();
     let mut pend = site.start(&runs.next().expect("--config"));
     site.wait_served(&mut pend);
-    let (ends, asks): (Vec<_>, Vec<_>) = commands("penctl ").into_iter().partition(|command| {
+    let of_servers = "penctl decap ";
+    for command in commands(of_servers) {
+        let output = site.on_server(&command);
+        assert!(output.status.success(), "{command}: {}", output.stderr);
+    }
+    let commands = commands("penctl ").into_iter().filter(|line| !line.starts_with(of_servers));
+    let (ends, asks): (Vec<_>, Vec<_>) = commands.partition(|command| {
         ["penctl leave", "penctl detach"].iter().any(|end| command.starts_with(end))
     });
     site.says(&asks);
@@ -187,10 +193,20 @@ impl Site {
 
     /// A shell on the balancer, in the repository, with the built programs on the path.
     fn command(&self, line: &str) -> Command {
+        self.command_in("--net", line)
+    }
+
+    /// The same on a server.
+    fn on_server(&self, line: &str) -> Output {
+        let net = format!("--net=/run/netns/{}", self.backends[0].netns.name());
+        run(&mut self.command_in(&net, line), SOON).expect(line)
+    }
+
+    fn command_in(&self, net: &str, line: &str) -> Command {
         let programs = program_dir().expect("programs");
         let mut command = Command::new("nsenter");
         let pid = self.view.pid().to_string();
-        command.args(["--target", &pid, "--net", "--mount", "--", "sh", "-c"]);
+        command.args(["--target", &pid, net, "--mount", "--", "sh", "-c"]);
         command.arg(format!(
             "cd '{}' && PATH='{}':\"$PATH\" && exec {line}",
             root().display(),
@@ -239,10 +255,12 @@ impl Site {
         run(&mut curl, SOON).is_ok_and(|output| ["b1\n", "b2\n"].contains(&&*output.stdout))
     }
 
+    /// The service is served, and `penctl` answered: the kernel alone serves, too.
     fn wait_served(&self, pend: &mut Process) {
         let served = wait_until(PATIENCE, "an answer through the balancer", || {
             assert!(pend.is_running(), "{}", pend.log());
-            self.is_served().then_some(())
+            let answers = || self.shell("penctl status", SOON).status.success();
+            (self.is_served() && answers()).then_some(())
         });
         served.unwrap_or_else(|error| panic!("{error}: {}", pend.log()));
     }

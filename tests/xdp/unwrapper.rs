@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{HashMap, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use pen_common::abi::Count;
@@ -36,18 +36,10 @@ impl Unwrapper {
     pub(crate) fn with(addresses: &[IpAddr], vips: &[IpAddr]) -> Self {
         let object = paths::program("decap.bpf.o").expect("the object is built");
         let mut ebpf = EbpfLoader::new().load_file(object).expect("the kernel takes the maps");
-        let program: &mut Xdp = ebpf
-            .program_mut("decap")
-            .expect("the object is built as the tests are")
-            .try_into()
-            .expect("the object is built as the tests are");
-        program.load().expect("the kernel takes the program");
+        program(&mut ebpf).load().expect("the kernel takes the program");
         for (name, list) in [(map::ADDRS, addresses), (map::VIPS, vips)] {
-            let mut map: HashMap<&mut MapData, Addr, u32> = ebpf
-                .map_mut(name)
-                .expect("the object is built as the tests are")
-                .try_into()
-                .expect("the object is built as the tests are");
+            let map = ebpf.map_mut(name).expect("the object has it");
+            let mut map: HashMap<_, Addr, u32> = map.try_into().expect("a hash");
             for address in list {
                 map.insert(Addr::from(*address), 1, 0).expect("there is room");
             }
@@ -68,7 +60,7 @@ impl Unwrapper {
             .filter(|(_, packets, _)| *packets != 0)
             .collect();
         self.counted = now;
-        let length = u64::try_from(frame.len()).expect("the object is built as the tests are");
+        let length = u64::try_from(frame.len()).expect("64 bits");
         let [(end, 1, bytes)] = risen[..] else { panic!("{frame:02x?} ends in {risen:?}") };
         assert_eq!(bytes, length, "counted as it came");
         assert_eq!(action, action_of(end), "{end:?}: {frame:02x?}");
@@ -80,17 +72,11 @@ impl Unwrapper {
 
     /// Runs a frame without a look at the counters.
     pub(crate) fn send(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
-        let program: &mut Xdp = self
-            .ebpf
-            .program_mut("decap")
-            .expect("the object is built as the tests are")
-            .try_into()
-            .expect("the object is built as the tests are");
         let mut out = vec![0; BUFFER];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
-        let result = program.test_run(options).expect("the kernel runs the frame");
+        let result = program(&mut self.ebpf).test_run(options).expect("the kernel runs the frame");
         out.truncate(usize::try_from(result.data_size_out).expect("fits the buffer"));
         (Action::of(result.return_value), out)
     }
@@ -101,12 +87,8 @@ impl Unwrapper {
     }
 
     fn counts(&self) -> Vec<Count> {
-        let map: PerCpuArray<&MapData, Count> = self
-            .ebpf
-            .map(map::COUNTERS)
-            .expect("the object is built as the tests are")
-            .try_into()
-            .expect("the object is built as the tests are");
+        let map = self.ebpf.map(map::COUNTERS).expect("the object has it");
+        let map: PerCpuArray<_, Count> = map.try_into().expect("an array");
         let sum = |end: &End| {
             let values = map.get(&(*end as u32), 0).expect("counters can be read");
             values.iter().fold(Count::default(), |sum, count| Count {
@@ -123,4 +105,8 @@ fn action_of(end: End) -> Action {
         End::Ipip | End::Gue | End::PassOther | End::PassAddress | End::PassVariant => Action::Pass,
         End::RefusedVip | End::Malformed | End::Congestion => Action::Drop,
     }
+}
+
+fn program(ebpf: &mut Ebpf) -> &mut Xdp {
+    ebpf.program_mut("decap").expect("the object has it").try_into().expect("for XDP")
 }

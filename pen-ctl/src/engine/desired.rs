@@ -17,7 +17,7 @@ use super::scheduler::{self, Member};
 use super::tables::{self, Tables};
 use super::{Backend, Engine, Service, settling};
 use crate::api::Admin;
-use crate::config::{Affinity, CheckKind, Mode};
+use crate::config::{Affinity, CheckKind, Mode, XdpMode};
 
 /// New records that a CPU may make in a second: the tables then hold those of the last minute at
 /// least, whoever floods them.
@@ -280,7 +280,18 @@ impl Engine {
                 desired.backends.insert(backend.id, backend_entry(service, backend, &standing));
             }
         }
+        if desired.cfg.flags & Cfg::NAT != 0 {
+            // Answers leave where the clients are, which no backend's way tells.
+            desired.egress.extend(self.with_xdp());
+        }
         desired
+    }
+
+    /// Interfaces that XDP is to be attached to: without it, most drivers send nothing that is
+    /// redirected to them.
+    fn with_xdp(&self) -> impl Iterator<Item = u32> {
+        let wanted = self.config.interfaces.iter().filter(|found| found.xdp != XdpMode::Off);
+        wanted.filter_map(|found| Some(self.network.link_by_name(&found.name)?.ifindex))
     }
 }
 

@@ -248,7 +248,7 @@ impl Listing {
     fn flow_of_translation(&self, key: &Tuple, to: &Translation) -> api::Flow {
         let service = self.services.get(&to.service);
         let (backend, _) = self.backend(to.backend);
-        let why = self.why_ended(to);
+        let why = self.why_ended(key.protocol, to);
         api::Flow {
             kind: "nat".to_owned(),
             service: service.map(|service| service.name.clone()),
@@ -264,7 +264,7 @@ impl Listing {
     }
 
     /// Why a translation no longer counts. It has no generation: what died may have lived again.
-    fn why_ended(&self, to: &Translation) -> Option<String> {
+    fn why_ended(&self, protocol: u8, to: &Translation) -> Option<String> {
         let Some(service) = self.services.get(&to.service) else {
             return Some("the service is gone".to_owned());
         };
@@ -276,9 +276,9 @@ impl Listing {
             Some(_) if to.flags & Translation::RESET != 0 => "reset",
             Some(_) if to.flags & closed == closed => "closed by both ends",
             Some(_) => {
-                let ttl = service.entry.flow_ttl_ns;
+                let lifetime = to.lifetime(protocol, service.entry.flow_ttl_ns);
                 let age = self.now.0.saturating_sub(to.last_seen_ns);
-                return (age >= ttl).then(|| expired(ttl));
+                return (age >= lifetime).then(|| expired(lifetime));
             }
         };
         Some(why.to_owned())

@@ -1,6 +1,7 @@
 //! `penctl decap`.
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::table::{Paint, Style, Table, cell, plain};
 use crate::api::Decap;
@@ -8,16 +9,12 @@ use crate::api::Decap;
 /// Interfaces, their lists and counters.
 #[must_use]
 pub fn decap(interfaces: &[Decap], style: Style) -> String {
-    let mut text = String::new();
     let mut table = Table::new(&["INTERFACE", "XDP", "ADDRESSES", "VIPS"]);
     for decap in interfaces {
         let paint = match decap.xdp.as_str() {
             "native" => Paint::Good,
             "generic" => Paint::Odd,
             _ => Paint::Bad,
-        };
-        let list = |addresses: &std::collections::BTreeSet<std::net::IpAddr>| {
-            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         };
         table.row([
             plain(&decap.interface),
@@ -26,7 +23,7 @@ pub fn decap(interfaces: &[Decap], style: Style) -> String {
             plain(list(&decap.vips)),
         ]);
     }
-    let _ = writeln!(text, "{}", table.render(style));
+    let text = table.render(style) + "\n";
     let mut table = Table::new(&["INTERFACE", "COUNTER", "PACKETS", "BYTES"]);
     for decap in interfaces {
         for counter in &decap.counters {
@@ -39,4 +36,8 @@ pub fn decap(interfaces: &[Decap], style: Style) -> String {
         }
     }
     text + &table.render(style)
+}
+
+fn list(addresses: &BTreeSet<IpAddr>) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

@@ -2,9 +2,8 @@
 //! the virtual address. Turned round it is the flow that leads to that backend, whoever sent the
 //! error.
 //!
-//! The error goes on as it is. Where backends know nothing of the virtual address (`nat`,
-//! `masquerade`), whoever carries the decision out has to rewrite the quote as well; the stage of the
-//! flow, [`Stage::Quoted`], tells.
+//! The error goes on as it is, except where backends know nothing of the virtual address (`nat`,
+//! `masquerade`): there [`crate::related`] translates the quote as well.
 
 use core::mem::offset_of;
 

@@ -25,7 +25,7 @@ const CLIENT_PORT: u16 = 40000;
 pub(crate) struct Family {
     pub(crate) vip: IpAddr,
     pub(crate) client: IpAddr,
-    router: IpAddr,
+    pub(crate) router: IpAddr,
     pub(crate) protocol: u8,
     /// Type of an echo request, and of its reply.
     echo: [u8; 2],

@@ -1,5 +1,6 @@
 //! The way back: what changes, where it goes, and what is left alone.
 
+use pen_common::abi::Service;
 use pen_common::net::{MacAddr, protocol};
 use pen_common::verdict::Counter;
 use pen_ctl::engine::tables::Write;
@@ -7,6 +8,10 @@ use pen_ctl::engine::tables::Write;
 use super::{ACK, FRONT_MAC, MODES, Site, flagged, with_site, with_tables};
 use crate::frame::{
     BROADCAST, IP, IPV4_PAYLOAD, IPV6_PAYLOAD, Packet, checksum, patch, tagged, usual_packets,
+};
+use crate::icmp::{
+    Family, V4, V6,
+    replies::{assert_expired, assert_told},
 };
 use crate::parse::Parsed;
 use crate::world::{CLIENT_MAC, CLIENT4, NIC, VIP4};
@@ -157,17 +162,41 @@ fn an_answer_without_a_checksum_stays_without() {
     }
 }
 
+/// The family of an error that tells the backend that sent `answer`, in our own name.
+fn telling(answer: &Parsed) -> Family {
+    let mut family = if answer.source.is_ipv4() { V4 } else { V6 };
+    (family.vip, family.client) = (answer.destination, answer.source);
+    family
+}
+
+/// What comes to us is ours to refuse; the rest the kernel routes, and refuses, by itself.
 #[test]
 fn an_answer_on_its_last_hop_goes_no_further() {
     for mode in MODES {
         with_site(mode, |site| {
             for (what, _, answer) in conversations(site) {
-                let at = if Parsed::of(&answer).source.is_ipv4() { IP + 8 } else { IP + 7 };
-                let counter = site.answer(&patch(&answer, at, &[1])).counter;
-                assert_eq!(counter, Counter::DropTtl, "{what}");
+                let parsed = Parsed::of(&answer);
+                let at = if parsed.source.is_ipv4() { IP + 8 } else { IP + 7 };
+                let last = with_sum(&patch(&answer, at, &[1]));
+                let outcome = site.answer(&last);
+                if mode == Service::NAT {
+                    assert_eq!(outcome.counter, Counter::PassNotOurs, "{what}");
+                } else {
+                    assert_eq!(outcome.counter, Counter::TtlReply, "{what}");
+                    assert_expired(&telling(&parsed), IP, &last, &outcome.frame);
+                }
             }
         });
     }
+}
+
+/// The frame with the checksum of its IPv4 header right, if it has one.
+fn with_sum(frame: &[u8]) -> Vec<u8> {
+    if frame[IP] >> 4 == 6 {
+        return frame.to_vec();
+    }
+    let frame = patch(frame, IP + 10, &[0, 0]);
+    patch(&frame, IP + 10, &checksum(&frame[IP..IPV4_PAYLOAD]))
 }
 
 #[test]
@@ -280,7 +309,7 @@ fn an_answer_that_is_cut_short_anywhere_passes() {
 }
 
 #[test]
-fn an_answer_too_big_for_the_clients_network_is_the_kernels_to_refuse_or_to_split() {
+fn an_answer_too_big_for_the_clients_network_is_refused_or_split() {
     for mode in MODES {
         with_site(mode, |site| {
             site.netns.ip("link set dev front mtu 1280").expect("ip does it");
@@ -288,11 +317,15 @@ fn an_answer_too_big_for_the_clients_network_is_the_kernels_to_refuse_or_to_spli
                 let sent = site.request(&packet.frame());
                 let big = site.answer_to(&sent).data(&[7; 1300]).frame();
                 let outcome = site.answer(&big);
-                assert_eq!(outcome.counter, Counter::PassNotOurs, "{what}");
+                if mode == Service::NAT {
+                    // The kernel routes it, and refuses it by itself.
+                    assert_eq!(outcome.counter, Counter::PassNotOurs, "{what}");
+                } else {
+                    assert_eq!(outcome.counter, Counter::TooBigReply, "{what}");
+                    assert_told(&telling(&Parsed::of(&big)), IP, &big, &outcome.frame, 1280);
+                }
                 if packet.destination.is_ipv4() {
-                    let may = patch(&patch(&big, IP + 6, &[0]), IP + 10, &[0, 0]);
-                    let sum = checksum(&may[IP..IPV4_PAYLOAD]);
-                    let may = patch(&may, IP + 10, &sum);
+                    let may = with_sum(&patch(&big, IP + 6, &[0]));
                     assert_eq!(site.answer(&may).counter, Counter::ReturnStack, "{what}");
                 }
             }
@@ -320,7 +353,7 @@ fn a_service_beside_them_in_another_mode_is_not_disturbed() {
         |tables| {
             for (key, service) in &mut tables.services {
                 if key.protocol == protocol::TCP {
-                    service.mode = pen_common::abi::Service::NAT;
+                    service.mode = Service::NAT;
                 }
             }
         },

@@ -3,6 +3,7 @@
 //! and the backends', because the way back is the kernel's routing.
 
 mod answer;
+mod error;
 mod flow;
 mod fuzz;
 mod masquerade;

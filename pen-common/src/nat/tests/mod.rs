@@ -7,7 +7,8 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::abi::{AddrEntry, ClientKey, FlowKey, Group, Record, Slot};
+use crate::abi::{AddrEntry, Backend, ClientKey, FlowKey, Group, Record, Service, Slot};
+use crate::net::{Addr, TcpHeader, protocol};
 
 mod flows;
 mod ports;

@@ -18,8 +18,8 @@ A backend needs, besides, the virtual address on its loopback interface, as for 
   ip addr add 192.0.2.10/32 dev lo
 and must accept packets whose answer leaves by another interface, if it does:
   sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.eth0.rp_filter=2
-Only pen should be able to send tunnels to it: packets come out of them before any firewall of the
-backend sees them.
+Only pen should be able to send tunnels to it: the backend's firewall sees only what comes out.
+After a reboot it has to be attached again.
 
 Example:
   penctl decap attach --interface eth0 --vip 192.0.2.10 --vip 2001:db8::10";

@@ -225,14 +225,19 @@ fn each_reason_why_a_translation_no_longer_counts_is_told() {
     let closed = Translation::CLIENT_FIN | Translation::BACKEND_FIN;
     for (translation, why) in [
         (to(&sim, 2, Translation::CLIENT_FIN, 1), None),
+        (to(&sim, 2, Translation::ANSWERED, 3599), None),
+        (to(&sim, 2, Translation::ANSWERED, 3600), Some("expired: not used for 1h")),
+        // Never answered.
+        (to(&sim, 2, 0, 29), None),
+        (to(&sim, 2, 0, 30), Some("expired: not used for 30s")),
         (to(&sim, 2, closed, 1), Some("closed by both ends")),
         (to(&sim, 2, Translation::RESET, 1), Some("reset")),
-        (to(&sim, 2, 0, 3600), Some("expired: not used for 1h")),
         (to(&sim, 1, 0, 1), Some("the backend is down")),
         (Translation { backend: 99, ..to(&sim, 2, 0, 1) }, Some("the backend is gone")),
         (Translation { service: 9, ..to(&sim, 2, 0, 1) }, Some("the service is gone")),
     ] {
-        let flows = sim.flows_like(&all(), &[], &[(Tuple::default(), translation)]).flows;
+        let key = Tuple { protocol: protocol::TCP, ..Tuple::default() };
+        let flows = sim.flows_like(&all(), &[], &[(key, translation)]).flows;
         assert_eq!(flows[0].why.as_deref(), why);
         assert_eq!(flows[0].live, why.is_none());
     }

@@ -32,6 +32,26 @@ fn the_maps_say_how_packets_reach_the_backends() {
     }
 }
 
+/// The clients may be on another interface than the backends, and answers have to leave there.
+#[test]
+fn answers_may_leave_on_every_interface_with_xdp_and_on_no_other() {
+    for (mode, egress) in [(Mode::Dsr, [3].as_slice()), (Mode::Nat, &[3, 4]), (Mode::Gue, &[3])] {
+        let mut wanted = of_mode(mode);
+        for (name, xdp) in
+            [("eth1", XdpMode::Auto), ("eth2", XdpMode::Off), ("eth3", XdpMode::Auto)]
+        {
+            wanted.interfaces.push(Interface { name: name.into(), xdp });
+        }
+        let mut sim = Sim::start(wanted);
+        // There is no eth3.
+        for (ifindex, name) in [(4, "eth1"), (5, "eth2"), (6, "eth9")] {
+            sim.event(Event::LinkChanged(Link { ifindex, name: name.into(), ..link(true) }));
+        }
+        sim.run_for(secs(1));
+        assert_eq!(sim.maps.egress, egress.iter().copied().collect(), "{mode}");
+    }
+}
+
 #[test]
 fn a_backend_behind_a_router_gets_its_frames_through_the_router() {
     let router = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 253));
