@@ -98,7 +98,7 @@ pub const CHUNK: u32 = 64;
 pub struct Cfg {
     /// Key of the flow hash.
     pub secret: [u64; 2],
-    /// [`Cfg::NAT`] or 0.
+    /// Sum of [`Cfg::NAT`] and [`Cfg::SYNC`].
     pub flags: u32,
     /// New records of flows and clients that each CPU may make in a second.
     pub records_per_second: u32,
@@ -115,6 +115,8 @@ impl Cfg {
     /// Some service translates addresses: frames to other addresses may be answers on their way
     /// back.
     pub const NAT: u32 = 1;
+    /// Peers are told of new records: they go to `EVENTS`.
+    pub const SYNC: u32 = 2;
 }
 
 /// What an address of ours is.

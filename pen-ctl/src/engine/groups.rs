@@ -162,6 +162,9 @@ impl Engine {
         if down {
             reasons.push(("a service has no usable backend".to_owned(), demotion.no_backend));
         }
+        if !self.is_complete() {
+            reasons.push(("peers have not told everything".to_owned(), demotion.sync_incomplete));
+        }
         for (name, weight) in &demotion.interfaces {
             if !self.network.link_by_name(name).is_some_and(|link| link.up) {
                 reasons.push((format!("interface {name} is down"), *weight));

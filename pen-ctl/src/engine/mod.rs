@@ -24,6 +24,7 @@ mod reload;
 mod report;
 pub mod scheduler;
 mod settling;
+mod share;
 #[cfg(test)]
 mod sim;
 pub mod simulation;
@@ -38,6 +39,7 @@ pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi::{self, ServiceKey};
@@ -55,6 +57,7 @@ use ids::Ids;
 use journal::Journal;
 use network::{Hop, Network};
 use scheduler::Member;
+use share::Sharing;
 use slots::Table;
 use tables::Tables;
 
@@ -105,6 +108,7 @@ pub struct Engine {
     /// What the maps have room for.
     sizes: Option<Sizes>,
     groups: Groups,
+    sharing: Sharing,
     /// What the operator was warned of.
     warned: BTreeSet<String>,
     actions: VecDeque<Action>,
@@ -120,6 +124,8 @@ struct Service {
     /// The members that the table was last computed for; `None` if it has to be computed anew.
     members: Option<Vec<Member>>,
     table: Table,
+    /// While another node holds its address: the slots as they are there.
+    inherited: Option<Arc<[abi::Slot]>>,
     /// It has no flows yet: its table is made when the first checks of all backends have ended, so
     /// that not all flows begin at the backend that answers first.
     fresh: bool,
@@ -138,6 +144,8 @@ struct Backend {
     generation: u32,
     /// Tells records of it from those before its last death; what the map calls its generation.
     incarnation: u32,
+    /// The same at the holder of the service's address, and who that is.
+    life_there: Option<(String, u32)>,
     /// The state word of the map.
     state: u32,
     /// The configuration no longer has it; it stays for the flows that it has.
@@ -210,6 +218,7 @@ impl Engine {
             next_census: Moment(0),
             sizes: None,
             groups: Groups::default(),
+            sharing: Sharing::default(),
             warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
@@ -273,7 +282,14 @@ impl Engine {
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
-            Event::CarpRole { group, role } => self.note_role(group, role),
+            Event::CarpRole { group, role } => {
+                self.note_role(group, role);
+                // What is shared with peers depends on it.
+                self.dirty |= self.config.sync.is_some();
+            }
+            Event::PeerState(adopted) => self.adopt_state(now, &adopted),
+            Event::SyncComplete(complete) => self.note_complete(complete),
+            Event::SyncReport(report) => self.note_sync(report),
             Event::CarpTold { warning: true, kind, subject, text } => {
                 self.warn(now, kind, &subject, text);
             }
