@@ -39,9 +39,13 @@ pub mod map {
     pub const RATE: &str = "RATE";
     /// Per-CPU array of [`super::Window`] by [`super::Valve`].
     pub const VALVES: &str = "VALVES";
+    /// Ring buffer of new records: see [`crate::event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU array of one number: records for which `EVENTS` had no room.
+    pub const MISSED: &str = "MISSED";
 
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 19] = [
         CFG,
         ADDRS,
         SERVICES,
@@ -59,6 +63,8 @@ pub mod map {
         ACL,
         RATE,
         VALVES,
+        EVENTS,
+        MISSED,
     ];
 }
 

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// How this node and its peers keep each other informed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sync {
+    /// Why it does not listen, if so.
+    #[serde(default)]
+    pub error: Option<String>,
     /// This node knows what the others know.
     pub complete: bool,
     /// The others.

@@ -12,3 +12,4 @@ pub mod health;
 pub mod netlink;
 pub mod privileges;
 pub mod process;
+pub mod sync;

@@ -17,6 +17,7 @@ impl Node {
     #[must_use]
     pub fn report(&self, now: Moment) -> api::Sync {
         api::Sync {
+            error: None,
             complete: self.complete == Some(true),
             peers: self.peers.iter().map(|peer| self.report_peer(peer, now)).collect(),
             refused: self.refused,
