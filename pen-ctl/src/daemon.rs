@@ -6,6 +6,7 @@ mod carp;
 mod place;
 mod reload;
 mod sync;
+pub mod ucarp;
 
 use std::path::PathBuf;
 use std::process;

@@ -8,6 +8,7 @@
 mod access;
 mod bench;
 mod bystanders;
+mod carp_own;
 mod config;
 mod control;
 mod crash;
@@ -29,6 +30,7 @@ mod numbers;
 mod operator;
 mod output;
 mod ports;
+mod probe;
 mod reach;
 mod readme;
 mod reload;

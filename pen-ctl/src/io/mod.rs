@@ -13,3 +13,4 @@ pub mod netlink;
 pub mod privileges;
 pub mod process;
 pub mod sync;
+pub mod syslog;

@@ -41,6 +41,20 @@ pub fn check() -> Result<(), Missing> {
     }
 }
 
+/// Checks a process that only takes part in CARP.
+///
+/// # Errors
+///
+/// The first thing that is missing.
+pub fn check_carp() -> Result<(), Missing> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match effective(&status) {
+        // It loads no program.
+        Some(set) => require(set | 1 << CAP_BPF),
+        None => Ok(()),
+    }
+}
+
 /// Whether this process may keep all its memory from being swapped out. Who tries it without, and
 /// succeeds because it is still small, gets no more memory later.
 #[must_use]

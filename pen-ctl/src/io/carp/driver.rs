@@ -52,6 +52,8 @@ pub(super) struct Driver {
     roles: BTreeMap<u32, Role>,
     /// Leases that an earlier daemon left.
     adopted: BTreeMap<u32, abi::Group>,
+    /// Groups of these that are to go on from there.
+    adopting: BTreeSet<u32>,
     wires: BTreeMap<u32, Wire>,
     routed: Routed,
     nics: Nics,
@@ -86,6 +88,7 @@ impl Driver {
             writer,
             roles: BTreeMap::new(),
             adopted,
+            adopting: BTreeSet::new(),
             wires: BTreeMap::new(),
             routed: Routed::default(),
             nics: Nics::new(),
@@ -132,6 +135,7 @@ impl Driver {
             if self.carry_out() {
                 break;
             }
+            self.end_adoption();
             deadline = self.carp.next_deadline().max(clock::now() + BREATH);
         }
         let Self { addresses, hooks, .. } = self;
@@ -217,16 +221,28 @@ impl Driver {
         self.groups = groups.into_iter().map(|group| (group.settings.group, group)).collect();
         let now = clock::now();
         self.carp.configure(now, settings);
+        if self.nics.is_empty() {
+            self.follow_links();
+        }
         for (group, found) in std::mem::take(&mut self.adopted) {
             let until = Moment(found.lease_ns);
             if !self.groups.contains_key(&group) {
                 self.write(group, Role::Backup, Moment(0));
             } else if found.role == abi::Group::MASTER && until > now {
+                self.adopting.insert(group);
                 self.carp.handle(now, CarpEvent::LeaseFound { group, until });
             }
         }
-        if self.nics.is_empty() {
-            self.follow_links();
+    }
+
+    /// Groups that turned out not to go on from the lease that was found.
+    fn end_adoption(&mut self) {
+        let taken = &self.taken;
+        let given_up: Vec<u32> =
+            self.adopting.iter().filter(|group| !taken.contains_key(group)).copied().collect();
+        for group in given_up {
+            self.adopting.remove(&group);
+            self.write(group, Role::Backup, Moment(0));
         }
     }
 
@@ -251,6 +267,10 @@ impl Driver {
         };
         let now = clock::now();
         let was = self.carp.snapshot(now).into_iter().find(|one| one.group == group);
+        self.carp.may(group, wish.order).map_err(|why| Refusal {
+            error: format!("group `{}` cannot {}: {why}", wish.group, wish.order),
+            cure: "see `penctl carp show`".to_owned(),
+        })?;
         if !wish.dry_run {
             self.carp.handle(now, CarpEvent::Order { group, order: wish.order });
         }
@@ -317,6 +337,13 @@ impl Driver {
             Role::Leaving => abi::Group::LEAVING,
         };
         let entry = abi::Group { role: word, _pad: 0, lease_ns: lease.0 };
+        if self.adopting.contains(&group) {
+            // The role of the daemon before this one holds until it is clear what becomes of it.
+            if role == Role::Backup {
+                return;
+            }
+            self.adopting.remove(&group);
+        }
         if let Err(error) = (self.writer)(group, entry) {
             let text = format!("the role of group {group} cannot be written: {error}");
             self.tell(true, "carp-role-failed", "maps", text);

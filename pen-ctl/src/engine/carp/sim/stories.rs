@@ -1,0 +1,1 @@
+//! Named behaviours of one group on a few nodes.
