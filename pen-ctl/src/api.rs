@@ -52,6 +52,8 @@ pub enum Request {
     SetWeight(SetWeight),
     /// `GET /v1/carp`: a list of [`CarpGroup`].
     Carp,
+    /// `GET /v1/sync`: [`Sync`].
+    Sync,
     /// `POST /v1/carp`: [`CarpOrdered`].
     CarpOrder(CarpWish),
     /// `POST /v1/leave`: [`Left`]. The daemon ends, and leaves the kernel forwarding.
@@ -134,6 +136,9 @@ pub struct Status {
     /// The groups whose virtual addresses other nodes may have instead.
     #[serde(default)]
     pub carp: Vec<CarpRole>,
+    /// The nodes that are told of connections.
+    #[serde(default)]
+    pub peers: Vec<SyncPeer>,
 }
 
 /// An interface.
@@ -396,6 +401,8 @@ pub enum Reply {
     Change(Change),
     /// To [`Request::Carp`].
     Carp(Vec<CarpGroup>),
+    /// To [`Request::Sync`].
+    Sync(Sync),
     /// To [`Request::CarpOrder`].
     CarpOrdered(CarpOrdered),
     /// To [`Request::Leave`].

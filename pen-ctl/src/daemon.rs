@@ -481,6 +481,10 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Sync => Reply::Sync(self.engine.sync().ok_or_else(|| Refusal {
+                error: "this node has no peers".to_owned(),
+                cure: "the configuration has no [sync]".to_owned(),
+            })?),
             Request::Carp => return Ok(Answer::ByCarp(Question::Show)),
             Request::CarpOrder(wish) => {
                 return Ok(Answer::ByCarp(Question::Order(wish.clone())));
