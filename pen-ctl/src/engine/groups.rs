@@ -121,7 +121,9 @@ impl Engine {
         }
         let with_xdp = self.has_xdp(&group.interface);
         let is_forwarded = |address: &IpAddr| {
-            self.config.services.iter().any(|service| service.listen.address == *address)
+            self.config.services.iter().any(|service| {
+                service.listen.address == *address || service.source == Some(*address)
+            })
         };
         carp::from_config::vips(&self.config, &group.name)
             .filter(|address| !with_xdp || !is_forwarded(address))
