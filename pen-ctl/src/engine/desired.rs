@@ -16,7 +16,7 @@ use super::network::{Hop, Network, NoHop};
 use super::scheduler::{self, Member};
 use super::sync::view::Role;
 use super::tables::{self, Tables};
-use super::{Backend, Engine, Service, settling};
+use super::{ASK, Backend, Engine, Service, settling};
 use crate::api::Admin;
 use crate::config::{Affinity, CheckKind, Mode, XdpMode};
 
@@ -132,6 +132,27 @@ fn awaits_news(service: &Service, network: &Network) -> bool {
     awaits_checks(service) || wanted.any(unknown)
 }
 
+/// Whether a service whose backends were all lost goes on waiting: who was cut off from everything has
+/// a peer that was not, and hears of it soon; then for all backends that have flows there, for they
+/// do not come back at the same moment.
+fn asks(service: &mut Service, hears_peers: bool, now: Moment) -> bool {
+    let has_come = match &service.inherited {
+        Some(slots) => {
+            let alive = settling::alive(&service.backends);
+            let is_alive = |id: u16| id == 0 || alive.contains(&id);
+            slots.iter().all(|slot| is_alive(slot.base()) && is_alive(slot.current()))
+        }
+        None => hears_peers,
+    };
+    if !service.lost || has_come {
+        service.lost = false;
+        service.ask_until = Moment::NEVER;
+        return false;
+    }
+    service.ask_until = service.ask_until.min(now + ASK);
+    true
+}
+
 /// Whether the table of a service that has no flows yet is not to be made already.
 pub(super) fn waits(service: &Service, network: &Network) -> bool {
     service.fresh && service.start_by != Moment::NEVER && awaits_news(service, network)
@@ -158,17 +179,24 @@ impl Engine {
         let mut emergencies = Vec::new();
         let roles: Vec<Role> =
             self.services.iter().map(|service| self.sharing_role(service)).collect();
+        let hears_peers = self.hears_peers();
         for (service, role) in self.services.iter_mut().zip(roles) {
             let before: Vec<u32> = service.backends.iter().map(|backend| backend.state).collect();
             let deaths = note_states(service, &self.network, &mut self.last_generation);
             if role != Role::Backup {
                 // From here on it goes its own way.
-                service.inherited = None;
+                if service.inherited.take().is_some() {
+                    service.table.go_on(now);
+                }
             }
             let alive_again = service.inherited.is_some()
                 && service.backends.iter().map(|backend| backend.state).ne(before);
             let waits = waits(service, &self.network);
-            let members = if waits { Vec::new() } else { members(service, &self.network, None) };
+            let mut members =
+                if waits { Vec::new() } else { members(service, &self.network, None) };
+            if role != Role::Alone && !members.is_empty() && asks(service, hears_peers, now) {
+                members.clear();
+            }
             let ids: BTreeSet<u32> = members.iter().map(|member| u32::from(member.id)).collect();
             for index in 0..service.backends.len() {
                 let is_emergency = service.is_emergency(&service.backends[index]);
@@ -190,6 +218,7 @@ impl Engine {
                     outages.push((service.config.name.clone(), down));
                 }
                 service.down = Some(down);
+                service.lost = down;
             }
             let slots = service.config.memory.slots;
             let resized = service.table.slots().len() != slots as usize;

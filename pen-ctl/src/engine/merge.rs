@@ -194,6 +194,8 @@ impl Engine {
             members: None,
             table,
             inherited: None,
+            lost: false,
+            ask_until: Moment::NEVER,
             fresh,
             start_by: if fresh { now + START_WINDOW } else { Moment::NEVER },
             down: None,

@@ -67,6 +67,8 @@ const SPREAD: Duration = Duration::from_millis(10);
 const ATTACH_RETRY: Duration = Duration::from_secs(5);
 /// Records that could not be read are counted again after this time.
 const CENSUS_RETRY: Duration = Duration::from_secs(60);
+/// A service whose backends were all lost and are back waits so long for what peers know of it.
+const ASK: Duration = Duration::from_secs(1);
 /// A service starts at the latest after this time, with the backends that are usable by then.
 const START_WINDOW: Duration = Duration::from_secs(1);
 /// Maps that could not be written are tried again after this time.
@@ -126,6 +128,10 @@ struct Service {
     table: Table,
     /// While another node holds its address: the slots as they are there.
     inherited: Option<Arc<[abi::Slot]>>,
+    /// All its backends were lost, and with them its table; peers may have a better one.
+    lost: bool,
+    /// When it goes on without having been told a better one.
+    ask_until: Moment,
     /// It has no flows yet: its table is made when the first checks of all backends have ended, so
     /// that not all flows begin at the backend that answers first.
     fresh: bool,

@@ -36,6 +36,10 @@ impl Engine {
                     self.dirty = true;
                 }
             }
+            if now >= service.ask_until {
+                (service.lost, service.ask_until) = (false, Moment::NEVER);
+                self.dirty = true;
+            }
             let before = service.backends.len();
             let table = &service.table;
             service.backends.retain(|backend| {
@@ -65,7 +69,7 @@ impl Engine {
             if service.inherited.is_none() && !self.census_under_way {
                 next = next.min(service.table.census_at().max(self.next_census));
             }
-            next = next.min(service.start_by);
+            next = next.min(service.start_by).min(service.ask_until);
             for backend in service.backends.iter().filter(|backend| is_draining(backend)) {
                 next = next.min(backend.draining_since + settle);
             }

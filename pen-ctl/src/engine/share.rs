@@ -29,7 +29,9 @@ pub(super) struct Sharing {
 }
 
 impl Engine {
-    /// Who holds the address of a service, as far as peers are concerned.
+    /// Who holds the address of a service, as far as peers are concerned: not a node that reaches none of
+    /// its backends. Cut off from the network it may take itself for the master, but it is the other
+    /// one that has the flows, and is to be asked when both hear each other again.
     pub(super) fn sharing_role(&self, service: &Service) -> Role {
         if self.config.sync.is_none() {
             return Role::Alone;
@@ -37,6 +39,9 @@ impl Engine {
         let address = service.config.listen.address;
         let vip = self.config.vips.iter().find(|vip| vip.address == address);
         let Some(group) = vip.and_then(|vip| vip.carp.as_deref()) else { return Role::Alone };
+        if service.down == Some(true) {
+            return Role::Backup;
+        }
         let index = self.group_index(Some(group));
         match self.applied.groups.get(&index).map_or(abi::Group::BACKUP, |found| found.role) {
             abi::Group::BACKUP => Role::Backup,
@@ -147,6 +152,11 @@ impl Engine {
 
     pub(super) fn note_sync(&mut self, report: api::Sync) {
         self.sharing.report = report;
+    }
+
+    /// Whether some peer has told everything and is there, as far as was last heard.
+    pub(super) fn hears_peers(&self) -> bool {
+        self.sharing.complete && self.sharing.report.peers.iter().any(|peer| peer.state == "up")
     }
 
     /// Whether this node knows what its peers know, or has none.

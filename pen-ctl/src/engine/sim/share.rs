@@ -260,6 +260,46 @@ fn the_other_node_settles_nothing_by_itself() {
 }
 
 #[test]
+fn a_node_that_was_cut_off_from_everything_asks_the_other_one_first() {
+    let mut pair = Pair::start(&config(3));
+    let before: Vec<_> =
+        (0..400).map(|port| pair.packet(0, port, Stage::Open).expect("forwarded")).collect();
+    pair.sims[0].set_weight("b1", 3).expect("it is there");
+    pair.run_for(secs(1));
+    // The first one hears nobody, and still is master; the other one becomes it as well.
+    for number in 1..=3 {
+        pair.sims[0].dead.insert(address(number));
+    }
+    pair.sims[1].event(Event::CarpRole { group: 1, role: Role::Master });
+    pair.sims[1].maps.groups.insert(1, abi::Group::ALWAYS);
+    for sim in &mut pair.sims {
+        sim.run_for(secs(10));
+    }
+    assert_eq!(pair.packet(0, 1, Stage::Established), None, "it has no backend");
+    for (port, backend) in (0..).zip(&before) {
+        assert_eq!(pair.packet(1, port, Stage::Established), Some(*backend), "flow {port}");
+    }
+    // They hear each other again, before the first one has found its backends.
+    pair.sims[0].dead.clear();
+    // The backends are back at once, and yet nothing goes to the wrong one.
+    for _ in 0..40 {
+        pair.sims[0].run_for(Duration::from_millis(50));
+        pair.sims[1].run_for(Duration::from_millis(50));
+        for (port, backend) in (0..).zip(&before).take(50) {
+            let found = pair.packet(0, port, Stage::Established);
+            assert!(found.is_none() || found == Some(*backend), "flow {port}");
+        }
+        pair.exchange();
+    }
+    pair.run_for(secs(5));
+    pair.set_roles([Role::Master, Role::Backup]);
+    pair.run_for(secs(1));
+    for (port, backend) in (0..).zip(&before) {
+        assert_eq!(pair.packet(0, port, Stage::Established), Some(*backend), "flow {port}");
+    }
+}
+
+#[test]
 fn what_the_operator_wishes_is_wished_of_both() {
     let mut pair = Pair::start(&config(3));
     pair.sims[0].set_admin("b2", Admin::Drain).expect("it is there");

@@ -23,6 +23,8 @@ const ENOUGH: usize = 4096;
 pub(super) const SILENCE: Duration = Duration::from_secs(3);
 /// Between two greetings.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The same while nobody answers: who comes back shall know everything soon.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two datagrams of the stream, on average: 11 MB a second.
 const SPACING: Duration = Duration::from_micros(125);
 /// So many may go at once.
@@ -292,7 +294,7 @@ impl Peer {
             }
         }
         if self.hello_at <= now {
-            self.hello_at = now + PAUSE;
+            self.hello_at = now + if self.alive { PAUSE } else { SHORT_PAUSE };
             return Some((self.header(Kind::Hello), greet(greeting)));
         }
         if self.owes_ack {
