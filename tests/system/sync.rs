@@ -471,7 +471,7 @@ fn a_difference_between_the_nodes_is_named_and_the_operators_wishes_are_shared()
         status.contains(difference).then_some(())
     })
     .unwrap();
-    site.order(0, &["drain", &format!("web4/{}", site.lab.backends[1].v4)]);
+    site.order(0, &["drain", &format!("web4/{}:{HTTP_PORT}", site.lab.backends[1].v4)]);
     wait_until(SOON, "the wish is one of both nodes", || {
         let backends = site.json(1, &["backends"]);
         let drained = backends.as_array()?.iter().filter(|row| row["admin"] == "drain").count();

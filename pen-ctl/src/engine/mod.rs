@@ -67,8 +67,9 @@ const SPREAD: Duration = Duration::from_millis(10);
 const ATTACH_RETRY: Duration = Duration::from_secs(5);
 /// Records that could not be read are counted again after this time.
 const CENSUS_RETRY: Duration = Duration::from_secs(60);
-/// A service whose backends were all lost and are back waits so long for what peers know of it.
-const ASK: Duration = Duration::from_secs(1);
+/// A service whose backends were all lost and are back waits so long for what peers know of it: the
+/// kernel asks for a neighbour that did not answer once a second.
+const ASK: Duration = Duration::from_secs(2);
 /// A service starts at the latest after this time, with the backends that are usable by then.
 const START_WINDOW: Duration = Duration::from_secs(1);
 /// Maps that could not be written are tried again after this time.
