@@ -177,6 +177,7 @@ impl Engine {
     fn refresh_members(&mut self, now: Moment) {
         let mut outages = Vec::new();
         let mut emergencies = Vec::new();
+        self.note_held();
         let roles: Vec<Role> =
             self.services.iter().map(|service| self.sharing_role(service)).collect();
         let hears_peers = self.hears_peers();

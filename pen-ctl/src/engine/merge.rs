@@ -194,6 +194,7 @@ impl Engine {
             members: None,
             table,
             inherited: None,
+            held: false,
             lost: false,
             ask_until: Moment::NEVER,
             fresh,

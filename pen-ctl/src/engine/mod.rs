@@ -129,6 +129,8 @@ struct Service {
     table: Table,
     /// While another node holds its address: the slots as they are there.
     inherited: Option<Arc<[abi::Slot]>>,
+    /// This node had its address and its flows, and nobody else has said so since.
+    held: bool,
     /// All its backends were lost, and with them its table; peers may have a better one.
     lost: bool,
     /// When it goes on without having been told a better one.

@@ -29,23 +29,40 @@ pub(super) struct Sharing {
 }
 
 impl Engine {
-    /// Who holds the address of a service, as far as peers are concerned: not a node that reaches none of
+    /// Who holds the flows of a service, as far as peers are concerned: not a node that reaches none of
     /// its backends. Cut off from the network it may take itself for the master, but it is the other
-    /// one that has the flows, and is to be asked when both hear each other again.
+    /// one that has the flows, and is to be asked when both hear each other again. Whoever had them
+    /// goes on to tell until somebody else says that it has them.
     pub(super) fn sharing_role(&self, service: &Service) -> Role {
+        match self.carp_role(service) {
+            Role::Alone => Role::Alone,
+            _ if service.down == Some(true) => Role::Backup,
+            Role::Backup if !service.held => Role::Backup,
+            Role::Backup | Role::Master => Role::Master,
+        }
+    }
+
+    /// Who has the address of a service.
+    fn carp_role(&self, service: &Service) -> Role {
         if self.config.sync.is_none() {
             return Role::Alone;
         }
         let address = service.config.listen.address;
         let vip = self.config.vips.iter().find(|vip| vip.address == address);
         let Some(group) = vip.and_then(|vip| vip.carp.as_deref()) else { return Role::Alone };
-        if service.down == Some(true) {
-            return Role::Backup;
-        }
         let index = self.group_index(Some(group));
         match self.applied.groups.get(&index).map_or(abi::Group::BACKUP, |found| found.role) {
             abi::Group::BACKUP => Role::Backup,
             _ => Role::Master,
+        }
+    }
+
+    /// Notes which services this node has the flows of.
+    pub(super) fn note_held(&mut self) {
+        for at in 0..self.services.len() {
+            let masters = self.carp_role(&self.services[at]) == Role::Master;
+            let service = &mut self.services[at];
+            service.held = (service.held || masters) && service.down != Some(true);
         }
     }
 
@@ -117,7 +134,8 @@ impl Engine {
         let Some(at) = self.services.iter().position(|found| found.key == adopted.service) else {
             return;
         };
-        if self.sharing_role(&self.services[at]) != Role::Backup {
+        let (carp, down) = (self.carp_role(&self.services[at]), self.services[at].down);
+        if carp == Role::Alone || carp == Role::Master && down != Some(true) {
             return;
         }
         let mut news = Vec::new();
@@ -135,6 +153,7 @@ impl Engine {
                 backend.incarnation = self.last_generation;
             }
         }
+        service.held = false;
         service.inherited = inherited(service, adopted, self.secret);
         service.members = None;
         self.dirty = true;

@@ -279,7 +279,8 @@ fn a_node_that_was_cut_off_from_everything_asks_the_other_one_first() {
     for (port, backend) in (0..).zip(&before) {
         assert_eq!(pair.packet(1, port, Stage::Established), Some(*backend), "flow {port}");
     }
-    // They hear each other again, before the first one has found its backends.
+    // They hear each other again, and the first one is preferred before anything was said.
+    pair.sims[1].event(Event::CarpRole { group: 1, role: Role::Backup });
     pair.sims[0].dead.clear();
     // The backends are back at once, and yet nothing goes to the wrong one.
     for _ in 0..40 {

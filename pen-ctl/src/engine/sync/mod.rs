@@ -317,9 +317,10 @@ impl Node {
         claims.max().map(|(_, at)| at)
     }
 
-    /// Tells the engine how a service stands at the holder of its address, if that is not us.
+    /// Tells the engine how a service stands at the holder of its address. Whether we are that, it
+    /// knows better.
     fn adopt(&mut self, key: ServiceKey) {
-        if self.view.service(&key).is_none_or(|service| service.role != Role::Backup) {
+        if self.view.service(&key).is_none_or(|service| service.role == Role::Alone) {
             return;
         }
         let Some(peer) = self.holder(&key).and_then(|at| self.peers.get(at)) else { return };

@@ -7,9 +7,9 @@ use pen_common::abi::ServiceKey;
 use pen_common::moment::Moment;
 use pen_common::net::protocol;
 
+use super::Node;
 use super::item::{Fact, Outline, Part};
 use super::peer::Peer;
-use super::{Node, Role};
 use crate::api;
 
 impl Node {
@@ -78,10 +78,6 @@ impl Node {
             ];
             for (_, what) in parts.iter().filter(|(same, _)| !same) {
                 differs.push(format!("service {name}: {what}"));
-            }
-            // Until the address has moved, for some milliseconds, that is as it should be.
-            if their.mastered && service.role == Role::Master {
-                differs.push(format!("service {name}: both hold its address"));
             }
         }
         differs.extend(theirs.keys().map(|key| {

@@ -256,7 +256,7 @@ fn a_difference_of_configurations_is_named() {
 }
 
 #[test]
-fn two_holders_say_so_and_keep_their_own() {
+fn two_holders_keep_their_own() {
     let mut world = World::new(10, 2);
     world.run(Duration::from_secs(1));
     enter(&mut world, 0, 1);
@@ -265,8 +265,6 @@ fn two_holders_say_so_and_keep_their_own() {
     }
     world.share(1);
     world.run(Duration::from_secs(1));
-    let report = world.machines[0].node.report(world.time(0));
-    assert!(report.peers[0].differs[0].ends_with("both hold its address"), "{report:?}");
     // What the other one has and we do not is better than nothing.
     assert_eq!(world.machines[1].flows.len(), 1);
     let Entry::Flow(key, record) = flow(&world, 1, 1) else { panic!("a flow") };

@@ -273,7 +273,7 @@ impl World {
                 let translations = translations.map(|(key, to)| Entry::Translation(*key, *to));
                 found.scan = Some(flows.chain(clients).chain(translations).collect());
             }
-            Output::Adopt(adopted) => {
+            Output::Adopt(adopted) if found.service(adopted.service).role == Role::Backup => {
                 let mut died = false;
                 for (place, standing) in &adopted.backends {
                     let before = found.lives.insert((adopted.service, *place), standing.life);
@@ -287,6 +287,8 @@ impl World {
                     self.share(machine);
                 }
             }
+            // Its engine knows better.
+            Output::Adopt(_) => {}
         }
     }
 }
