@@ -627,3 +627,66 @@ fn a_node_whose_other_interface_is_down_hands_over_to_one_that_is_whole() {
     let shown = nodes.order(master, &["carp"]);
     assert!(shown.contains("interface eth1 is down (200)"), "{shown}");
 }
+
+#[test]
+fn many_groups_on_one_node_are_no_burden() {
+    const GROUPS: u8 = 64;
+    let lab = Lab::builder().backends(0).build().unwrap();
+    let files = Scratch::new().unwrap();
+    let key = files.file("carp.key");
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    private(&key);
+    let mut pend = Pend::prepare(&lab.balancer().netns).unwrap();
+    let mut config = format!(
+        "[[interface]]\nname = \"eth0\"\n\n[control]\nsocket = \"{}\"\n\n",
+        pend.socket().display()
+    );
+    for number in 1..=GROUPS {
+        config.push_str(&format!(
+            "[[carp]]\nname = \"g{number}\"\ninterface = \"eth0\"\nvhid = {number}\n\
+             advbase = \"{QUICK}\"\nauth = \"sha256\"\n\
+             keys = [{{ id = 1, file = \"{}\" }}]\nactive_key = 1\n\n\
+             [[vip]]\naddress = \"10.77.1.{number}\"\ninterface = \"eth0\"\n\
+             carp = \"g{number}\"\n\n",
+            key.display()
+        ));
+    }
+    pend.write_config(&config).unwrap();
+    pend.launch().unwrap();
+    pend.wait_ready(0).unwrap();
+    let masters = || {
+        let groups = pend.penctl_json(["carp"]).unwrap();
+        let all = groups.as_array().unwrap().clone();
+        all.iter().filter(|group| group["state"] == "master").count()
+    };
+    wait_until(SOON, "all groups have their master", || {
+        (masters() == usize::from(GROUPS)).then_some(())
+    })
+    .map_err(|error| pend.with_log(&error))
+    .unwrap();
+    let sent = || -> u64 {
+        let groups = pend.penctl_json(["carp"]).unwrap();
+        groups.as_array().unwrap().iter().map(|group| group["sent"].as_u64().unwrap()).sum()
+    };
+    let (busy, watch, before) = (thread_time(&pend), Stopwatch::start(), sent());
+    pace(3 * REST);
+    let (busy, elapsed) = (thread_time(&pend) - busy, watch.elapsed());
+    let rate = (sent() - before) as f64 / elapsed.as_secs_f64();
+    let share = 100.0 * busy.as_secs_f64() / elapsed.as_secs_f64();
+    println!("{GROUPS} groups: {rate:.0} advertisements a second, {share:.1} % of a processor");
+    assert!(rate > 300.0, "{rate} advertisements a second");
+    assert!(share < 50.0, "{share} % of a processor, without optimisation");
+    assert_eq!(masters(), usize::from(GROUPS));
+}
+
+/// How long the thread of CARP has had a processor (proc_pid_schedstat, in nanoseconds).
+fn thread_time(pend: &Pend) -> Duration {
+    let tasks = format!("/proc/{}/task", pend.pid().unwrap());
+    let tasks = fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path());
+    let is_carp = |task: &std::path::PathBuf| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == "carp")
+    };
+    let task = tasks.into_iter().find(is_carp).expect("the thread of CARP");
+    let times = fs::read_to_string(task.join("schedstat")).unwrap();
+    Duration::from_nanos(times.split(' ').next().unwrap().parse().unwrap())
+}

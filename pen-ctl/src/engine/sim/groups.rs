@@ -194,6 +194,12 @@ fn a_reload_tells_carp_what_is_new_and_nothing_that_is_not() {
     sim.event(Event::TimePassed);
     sim.reload(shared());
     assert!(sim.groups.is_empty(), "nothing is new");
+    let auth = CarpAuth::Bsd { password: Secret(b"hate".to_vec()) };
+    let other = Config { carp: vec![Carp { auth, preempt: true, ..group("main") }], ..shared() };
+    let lines = sim.reload(other);
+    let expected = ["~ carp main: preempt false -> true", "~ carp main: secret one -> another one"];
+    assert_eq!(lines, expected);
+    sim.reload(shared());
     let hooks = Hooks { up: Some(PathBuf::from("/bin/true")), ..Hooks::default() };
     let other = Config { carp: vec![Carp { hooks, advskew: 9, ..group("main") }], ..shared() };
     sim.reload(other);
