@@ -46,9 +46,13 @@ pub mod map {
     pub const RATE: &str = "RATE";
     /// Per-CPU array of [`super::Window`] by [`super::Valve`].
     pub const VALVES: &str = "VALVES";
+    /// Ring buffer of new records: see [`crate::event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU array of one number: records for which `EVENTS` had no room.
+    pub const MISSED: &str = "MISSED";
 
     /// All of them.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 21] = [
         CFG,
         ADDRS,
         SERVICES,
@@ -68,6 +72,8 @@ pub mod map {
         ACL,
         RATE,
         VALVES,
+        EVENTS,
+        MISSED,
     ];
 }
 
@@ -116,7 +122,7 @@ pub const MAX_FAST_LISTENS: u32 = 1 << LISTEN_BITS;
 pub struct Cfg {
     /// Key of the flow hash.
     pub secret: [u64; 2],
-    /// [`Cfg::NAT`] or 0.
+    /// Sum of [`Cfg::NAT`] and [`Cfg::SYNC`].
     pub flags: u32,
     /// New records of flows and clients that each CPU may make in a second.
     pub records_per_second: u32,
@@ -133,6 +139,8 @@ impl Cfg {
     /// Some service translates addresses: frames to other addresses may be answers on their way
     /// back.
     pub const NAT: u32 = 1;
+    /// Peers are told of new records: they go to `EVENTS`.
+    pub const SYNC: u32 = 2;
 }
 
 /// What an address of ours is.

@@ -6,6 +6,7 @@ mod changes;
 mod decap;
 pub mod records;
 mod simulation;
+mod sync;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,6 +17,7 @@ pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
+pub use self::sync::{Sync, SyncPeer};
 use crate::config::Protocol;
 
 /// What is asked of the daemon.
@@ -50,6 +52,8 @@ pub enum Request {
     SetWeight(SetWeight),
     /// `GET /v1/carp`: a list of [`CarpGroup`].
     Carp,
+    /// `GET /v1/sync`: [`Sync`].
+    Sync,
     /// `POST /v1/carp`: [`CarpOrdered`].
     CarpOrder(CarpWish),
     /// `POST /v1/leave`: [`Left`]. The daemon ends, and leaves the kernel forwarding.
@@ -132,6 +136,9 @@ pub struct Status {
     /// The groups whose virtual addresses other nodes may have instead.
     #[serde(default)]
     pub carp: Vec<CarpRole>,
+    /// The nodes that are told of connections.
+    #[serde(default)]
+    pub peers: Vec<SyncPeer>,
 }
 
 /// An interface.
@@ -394,6 +401,8 @@ pub enum Reply {
     Change(Change),
     /// To [`Request::Carp`].
     Carp(Vec<CarpGroup>),
+    /// To [`Request::Sync`].
+    Sync(Sync),
     /// To [`Request::CarpOrder`].
     CarpOrdered(CarpOrdered),
     /// To [`Request::Leave`].

@@ -5,6 +5,7 @@ mod aside;
 mod carp;
 mod place;
 mod reload;
+mod sync;
 pub mod ucarp;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use self::aside::{Answer, Aside};
 use self::carp::Carp;
 use self::reload::{Outcome, Reader, Wish};
+use self::sync::Sync;
 use crate::api::{Counts, Left, Refusal, Reload, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
@@ -114,6 +116,13 @@ async fn serve(
         }
     };
     let (groups, node) = (adopted.groups.clone(), config.node.name.clone());
+    let sync = match Sync::start(&config, &dataplane, events.clone()) {
+        Ok(sync) => sync,
+        Err(error) => {
+            dataplane.abandon();
+            return Err(error);
+        }
+    };
     let carp = Carp::new(groups, events.clone(), node, places.state.clone());
     let mut engine = Engine::new(config, adopted, secret, clock::now());
     if dataplane.has_other_version() {
@@ -136,6 +145,7 @@ async fn serve(
         aside: Aside::new(),
         reader,
         carp,
+        sync,
     };
     daemon.handle_all(known);
     daemon.handle(Event::Started);
@@ -260,6 +270,7 @@ struct Daemon {
     aside: Aside,
     reader: Reader,
     carp: Carp,
+    sync: Sync,
 }
 
 impl Daemon {
@@ -360,6 +371,7 @@ impl Daemon {
                 Action::DemoteCarp { group, reason, weight } => {
                     self.carp.tell(Command::Demote { group, reason, weight });
                 }
+                Action::ShareState { view, secret } => self.sync.share(view, secret),
                 Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
                 Action::Log { warning: true, text } => tracing::warn!("{text}"),
                 Action::Log { warning: false, text } => tracing::info!("{text}"),
@@ -469,6 +481,10 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Sync => Reply::Sync(self.engine.sync().ok_or_else(|| Refusal {
+                error: "this node has no peers".to_owned(),
+                cure: "the configuration has no [sync]".to_owned(),
+            })?),
             Request::Carp => return Ok(Answer::ByCarp(Question::Show)),
             Request::CarpOrder(wish) => {
                 return Ok(Answer::ByCarp(Question::Order(wish.clone())));

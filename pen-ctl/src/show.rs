@@ -4,6 +4,7 @@
 mod carp;
 mod changes;
 mod decap;
+mod sync;
 mod table;
 
 use std::fmt::Write;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
+pub use self::sync::sync;
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};
 use crate::api::{
@@ -43,6 +45,10 @@ pub fn status(status: &Status, style: Style) -> String {
         let paint = if group.role == "master" { Paint::Good } else { Paint::Plain };
         let line = cell(format!("group {} is {}", group.name, group.role), paint);
         text.push_str(&painted(&line, style));
+        text.push('\n');
+    }
+    for peer in &status.peers {
+        text.push_str(&painted(&sync::line(peer), style));
         text.push('\n');
     }
     for warning in &status.warnings {

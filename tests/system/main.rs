@@ -42,6 +42,7 @@ mod reload;
 mod stage;
 mod start;
 mod stop;
+mod sync;
 mod tunnel;
 mod upgrade;
 mod ways;

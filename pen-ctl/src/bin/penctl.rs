@@ -99,6 +99,8 @@ enum Verb {
     /// Groups of virtual addresses that nodes share: who has them, and since when
     #[command(args_conflicts_with_subcommands = true, after_help = carp::HELP)]
     Carp(carp::Args),
+    /// Peers that are told of connections, so that those go on there when an address moves
+    Sync,
     /// End the daemon, but let the kernel go on forwarding, for the next one
     Leave,
     /// End forwarding where no daemon runs: remove the links and maps that one has left
@@ -330,6 +332,7 @@ async fn run(args: &Args) -> Result<(), ClientError> {
             dry_run: *dry_run,
         }),
         Verb::Carp(args) => args.request(),
+        Verb::Sync => Request::Sync,
         Verb::Leave => Request::Leave,
         Verb::Reload { dry_run } => Request::Reload(Reload { dry_run: *dry_run }),
         Verb::Diff => Request::Reload(Reload { dry_run: true }),
@@ -452,6 +455,7 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
             show::change(&parse(answer)?)
         }
         Verb::Carp(args) => args.render(answer, style)?,
+        Verb::Sync => show::sync(&parse(answer)?, style),
         Verb::Leave => show::left(&parse(answer)?),
         Verb::Reload { .. } | Verb::Diff => show::changes(&parse(answer)?, style),
         Verb::Check { .. } | Verb::Decap(_) | Verb::Detach { .. } => {

@@ -89,6 +89,12 @@ pub enum Event {
     },
     /// What keeps CARP from being as quick as it could be, if anything.
     CarpHindered(Vec<String>),
+    /// The holder of a service's address says how that stands.
+    PeerState(Box<super::sync::Adopted>),
+    /// Whether this node knows what its peers know.
+    SyncComplete(bool),
+    /// How this node and its peers keep each other informed.
+    SyncReport(crate::api::Sync),
     /// The maps were opened, and have room for this much.
     MapsOpened(Sizes),
     /// Writes to the maps failed; this is what the maps hold in fact.
@@ -297,6 +303,13 @@ pub enum Action {
         reason: String,
         /// Its weight; 0: it works again.
         weight: u16,
+    },
+    /// Peers shall know this.
+    ShareState {
+        /// What is known of services.
+        view: std::sync::Arc<super::sync::view::View>,
+        /// Key of the flow hash.
+        secret: pen_common::hash::Secret,
     },
     /// Tell the operator's log.
     Log {

@@ -130,7 +130,9 @@ impl Engine {
         }
         let with_xdp = self.has_xdp(&group.interface);
         let is_forwarded = |address: &IpAddr| {
-            self.config.services.iter().any(|service| service.listen.address == *address)
+            self.config.services.iter().any(|service| {
+                service.listen.address == *address || service.source == Some(*address)
+            })
         };
         carp::from_config::vips(&self.config, &group.name)
             .filter(|address| !with_xdp || !is_forwarded(address))
@@ -172,6 +174,9 @@ impl Engine {
         });
         if down {
             reasons.push(("a service has no usable backend".to_owned(), demotion.no_backend));
+        }
+        if !self.is_complete() {
+            reasons.push(("peers have not told everything".to_owned(), demotion.sync_incomplete));
         }
         for (name, weight) in &demotion.interfaces {
             if !self.network.link_by_name(name).is_some_and(|link| link.up) {

@@ -24,10 +24,12 @@ mod reload;
 mod report;
 pub mod scheduler;
 mod settling;
+mod share;
 #[cfg(test)]
 mod sim;
 pub mod simulation;
 pub mod slots;
+pub mod sync;
 pub mod tables;
 mod takeover;
 mod warnings;
@@ -37,6 +39,7 @@ pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi::{self, ServiceKey};
@@ -54,6 +57,7 @@ use ids::Ids;
 use journal::Journal;
 use network::{Hop, Network};
 use scheduler::Member;
+use share::Sharing;
 use slots::Table;
 use tables::Tables;
 
@@ -63,6 +67,9 @@ const SPREAD: Duration = Duration::from_millis(10);
 const ATTACH_RETRY: Duration = Duration::from_secs(5);
 /// Records that could not be read are counted again after this time.
 const CENSUS_RETRY: Duration = Duration::from_secs(60);
+/// A service whose backends were all lost and are back waits so long for what peers know of it: the
+/// kernel asks for a neighbour that did not answer once a second.
+const ASK: Duration = Duration::from_secs(2);
 /// A service starts at the latest after this time, with the backends that are usable by then.
 const START_WINDOW: Duration = Duration::from_secs(1);
 /// Maps that could not be written are tried again after this time.
@@ -104,6 +111,7 @@ pub struct Engine {
     /// What the maps have room for.
     sizes: Option<Sizes>,
     groups: Groups,
+    sharing: Sharing,
     /// What the operator was warned of.
     warned: BTreeSet<String>,
     actions: VecDeque<Action>,
@@ -119,6 +127,14 @@ struct Service {
     /// The members that the table was last computed for; `None` if it has to be computed anew.
     members: Option<Vec<Member>>,
     table: Table,
+    /// While another node holds its address: the slots as they are there.
+    inherited: Option<Arc<[abi::Slot]>>,
+    /// This node had its address and its flows, and nobody else has said so since.
+    held: bool,
+    /// All its backends were lost, and with them its table; peers may have a better one.
+    lost: bool,
+    /// When it goes on without having been told a better one.
+    ask_until: Moment,
     /// It has no flows yet: its table is made when the first checks of all backends have ended, so
     /// that not all flows begin at the backend that answers first.
     fresh: bool,
@@ -137,6 +153,8 @@ struct Backend {
     generation: u32,
     /// Tells records of it from those before its last death; what the map calls its generation.
     incarnation: u32,
+    /// The same at the holder of the service's address, and who that is.
+    life_there: Option<(String, u32)>,
     /// The state word of the map.
     state: u32,
     /// The configuration no longer has it; it stays for the flows that it has.
@@ -209,6 +227,7 @@ impl Engine {
             next_census: Moment(0),
             sizes: None,
             groups: Groups::default(),
+            sharing: Sharing::default(),
             warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
@@ -272,7 +291,14 @@ impl Engine {
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
-            Event::CarpRole { group, role } => self.note_role(group, role),
+            Event::CarpRole { group, role } => {
+                self.note_role(group, role);
+                // What is shared with peers depends on it.
+                self.dirty |= self.config.sync.is_some();
+            }
+            Event::PeerState(adopted) => self.adopt_state(now, &adopted),
+            Event::SyncComplete(complete) => self.note_complete(complete),
+            Event::SyncReport(report) => self.note_sync(report),
             Event::CarpTold { warning: true, kind, subject, text } => {
                 self.warn(now, kind, &subject, text);
             }

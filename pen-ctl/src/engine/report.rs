@@ -39,6 +39,7 @@ impl Engine {
                 .map(|service| service.config.name.clone())
                 .collect(),
             carp: self.carp_roles(now),
+            peers: self.sync().map(|sync| sync.peers).unwrap_or_default(),
         }
     }
 

@@ -12,4 +12,5 @@ pub mod health;
 pub mod netlink;
 pub mod privileges;
 pub mod process;
+pub mod sync;
 pub mod syslog;

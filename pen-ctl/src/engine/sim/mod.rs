@@ -11,6 +11,7 @@ mod operator;
 mod ports;
 mod random;
 mod reload;
+mod share;
 mod simulation;
 mod stories;
 mod takeover;
@@ -19,6 +20,7 @@ mod why;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi::{ClientKey, FlowKey, Record};
@@ -29,6 +31,7 @@ use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::sync::view::View;
 use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
@@ -126,6 +129,8 @@ pub(super) struct Sim {
     pub(super) groups: Vec<event::Group>,
     pub(super) usable: BTreeMap<u32, Result<(), String>>,
     pub(super) demoted: BTreeMap<(u32, String), u16>,
+    /// What peers may know.
+    pub(super) shared: Option<Arc<View>>,
 }
 
 /// The kernel's records.
@@ -194,6 +199,7 @@ impl Sim {
             groups: Vec::new(),
             usable: BTreeMap::new(),
             demoted: BTreeMap::new(),
+            shared: None,
         }
     }
 
@@ -268,6 +274,7 @@ impl Sim {
                 Action::DemoteCarp { group, reason, weight } => {
                     self.demoted.insert((group, reason), weight);
                 }
+                Action::ShareState { view, .. } => self.shared = Some(view),
                 Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
                 Action::DetachOthers(keep) => self.kept = keep,
                 Action::Log { .. } => {}

@@ -35,6 +35,7 @@ pub(super) fn parse(
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
         ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
         ("/v1/carp", &Method::GET) => Request::Carp,
+        ("/v1/sync", &Method::GET) => Request::Sync,
         ("/v1/carp", &Method::POST) => Request::CarpOrder(json(body)?),
         ("/v1/leave", &Method::POST) => Request::Leave,
         ("/v1/reload", &Method::POST) => Request::Reload(reload(body)?),
@@ -82,6 +83,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
             (Method::POST, "/v1/weight".to_owned(), body(serde_json::to_vec(wish)))
         }
         Request::Carp => get("/v1/carp"),
+        Request::Sync => get("/v1/sync"),
         Request::CarpOrder(wish) => {
             (Method::POST, "/v1/carp".to_owned(), body(serde_json::to_vec(wish)))
         }
@@ -92,7 +94,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 16] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -106,6 +108,7 @@ const PATHS: [&str; 15] = [
     "/v1/admin",
     "/v1/weight",
     "/v1/carp",
+    "/v1/sync",
     "/v1/leave",
     "/v1/reload",
 ];
@@ -190,6 +193,7 @@ mod tests {
                 dry_run: false,
             }),
             Request::Carp,
+            Request::Sync,
             Request::CarpOrder(CarpWish {
                 group: "main".into(),
                 order: CarpOrder::Promote,

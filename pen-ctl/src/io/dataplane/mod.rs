@@ -98,6 +98,12 @@ impl Dataplane {
         attach::program(&mut ebpf, Build::Linear).map(drop)
     }
 
+    /// Folder of the pinned maps.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What the maps have room for.
     ///
     /// # Errors
