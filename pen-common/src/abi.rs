@@ -7,12 +7,19 @@ use crate::net::{Addr, Be16, MacAddr};
 pub mod map {
     /// Array of one [`super::Cfg`].
     pub const CFG: &str = "CFG";
-    /// Hash [`super::Addr`] -> [`super::AddrEntry`]: the first look-up of each packet.
+    /// Hash [`super::Addr`] -> [`super::AddrEntry`]: whether a packet is any of our business.
     pub const ADDRS: &str = "ADDRS";
     /// Hash [`super::ServiceKey`] -> [`super::Service`].
     pub const SERVICES: &str = "SERVICES";
-    /// Array of maps: service id -> array of [`super::SlotChunk`].
+    /// Array of one map, an array of [`super::Listen`] by [`crate::hash::listen_index`]: what
+    /// `ADDRS` and `SERVICES` say, for one look-up that is cheaper than theirs. Always made anew as
+    /// a whole; what is not in it is found in the other two.
+    pub const LISTENS: &str = "LISTENS";
+    /// Array of maps: service id -> array of [`super::SlotChunk`], all of
+    /// [`super::TABLE_CHUNKS`]: of one size, the kernel finds a slot without a call.
     pub const TABLES: &str = "TABLES";
+    /// The same for services of more slots than [`super::TABLE_SLOTS`], each of its own size.
+    pub const LARGE_TABLES: &str = "LARGE_TABLES";
     /// Array of [`super::Backend`]; index 0 is no backend.
     pub const BACKENDS: &str = "BACKENDS";
     /// Array of [`super::Group`]; index 0 is "no CARP: always ours".
@@ -49,7 +56,9 @@ pub mod map {
         CFG,
         ADDRS,
         SERVICES,
+        LISTENS,
         TABLES,
+        LARGE_TABLES,
         BACKENDS,
         CARP,
         TX,
@@ -97,6 +106,15 @@ pub const INNER_MAP: u32 = 1 << 12;
 /// Slots in one value of a service's table. A table is written chunk by chunk: one system call for
 /// 64 slots instead of one for each.
 pub const CHUNK: u32 = 64;
+
+/// Chunks of a table in `TABLES`.
+pub const TABLE_CHUNKS: u32 = 256;
+/// Most slots of a table in `TABLES`.
+pub const TABLE_SLOTS: u32 = TABLE_CHUNKS * CHUNK;
+/// Binary logarithm of the number of entries of the array in `LISTENS`.
+pub const LISTEN_BITS: u32 = 11;
+/// Entries of the array in `LISTENS`.
+pub const MAX_FAST_LISTENS: u32 = 1 << LISTEN_BITS;
 
 /// Settings of the whole program.
 #[repr(C)]
@@ -176,6 +194,8 @@ impl Group {
     /// Ours until another node takes it: packets are forwarded, but nobody is told any more that the
     /// address is here.
     pub const LEAVING: u32 = 2;
+    /// Index of the group of addresses without CARP. It is not looked up.
+    pub const NONE: u32 = 0;
     /// Group 0: addresses without CARP are always ours.
     pub const ALWAYS: Self = Self { role: Self::MASTER, _pad: 0, lease_ns: u64::MAX };
 }
@@ -251,6 +271,20 @@ impl Service {
     /// A flow whose backend is down is dropped rather than sent to another one.
     pub const STUBBORN: u32 = 1;
 }
+
+/// A port that is listened on, with all that a packet to it needs of its address and service. No
+/// port if the protocol is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Which one.
+    pub key: ServiceKey,
+    /// Its address.
+    pub addr: AddrEntry,
+    /// Its service.
+    pub service: Service,
+}
+const _: () = assert!(size_of::<Listen>() == 88);
 
 /// One slot of a service's table. Four bytes, because tables are what the cache is short of.
 #[repr(C)]

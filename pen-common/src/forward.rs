@@ -3,14 +3,16 @@
 //! (to explain), tests with literals; so what `penctl explain` says cannot drift from what the
 //! kernel does.
 //!
-//! Cost of a forwarded packet of a settled slot: two hash look-ups (address, service), five array
-//! look-ups (CARP role, settings, outer table, slot, backend) and one SipHash. It does not grow with
-//! the number of flows, services or backends. An unsettled slot adds a look-up of the flow's record;
-//! a SYN of a service that remembers clients one of the client's; an access list one in the trie; a
-//! limit of the rate one for each SYN.
+//! Cost of a forwarded packet of a settled slot: six array look-ups (two for the port, settings, two
+//! for the slot, backend) and one SipHash. It does not grow with the number of flows, services or
+//! backends. A port that has lost its place in `LISTENS` to another one, one of "any", and packets of
+//! unusual shape cost two hash look-ups more (address, service); a CARP group one in an array; an
+//! unsettled slot a look-up of the flow's record; a SYN of a service that remembers clients one of
+//! the client's; an access list one in the trie; a limit of the rate one for each SYN.
 
 use crate::abi::{
-    ACL_DENY, AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, Record, Service, ServiceKey, Slot,
+    ACL_DENY, AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, Listen, Record, Service,
+    ServiceKey, Slot,
 };
 use crate::affinity;
 use crate::hash::{self, Secret};
@@ -28,8 +30,12 @@ pub trait Lookup {
     fn cfg(&self) -> Option<&Cfg>;
     /// Service of exactly this key.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
-    /// Slot of the table of a service.
-    fn slot(&self, service: u32, index: u32) -> Option<Slot>;
+    /// What `addr` and `service` say of exactly this port, found faster. It may always be `None`.
+    fn listen(&self, _: &ServiceKey) -> Option<&Listen> {
+        None
+    }
+    /// Slot of the table of a service, which has so many `slots`.
+    fn slot(&self, service: u32, slots: u32, index: u32) -> Option<Slot>;
     /// A backend.
     fn backend(&self, id: u32) -> Option<&Backend>;
     /// Record of a flow.
@@ -75,6 +81,25 @@ pub struct Flow {
     pub protocol: u8,
     /// What the packet does to the flow.
     pub stage: Stage,
+}
+
+impl Flow {
+    /// None at all. Not an `Option`: the compiler would leave the rest of a `None` undefined, and
+    /// carry it around, which the kernel's verifier does not stand for.
+    pub const NONE: Self = Self {
+        source: Addr::from_halves(0, 0),
+        source_port: Be16::new(0),
+        port: Be16::new(0),
+        protocol: 0,
+        stage: Stage::Datagram,
+    };
+
+    /// Whether it is one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_some(&self) -> bool {
+        self.protocol != 0
+    }
 }
 
 /// What a packet does to its flow.
@@ -146,14 +171,18 @@ pub fn told(lookup: &impl Lookup, addr: &Addr) -> Result<AddrEntry, PassReason> 
 #[inline(always)]
 fn held(lookup: &impl Lookup, addr: &Addr, role: u32) -> Result<AddrEntry, PassReason> {
     let Some(entry) = lookup.addr(addr) else { return Err(PassReason::PassNotOurs) };
-    let Some(group) = lookup.group(entry.group) else { return Err(PassReason::PassNotMaster) };
-    if group.role != Group::MASTER && group.role != role {
-        return Err(PassReason::PassNotMaster);
+    if holds(lookup, &entry, role) { Ok(entry) } else { Err(PassReason::PassNotMaster) }
+}
+
+/// Whether a known address is ours now, in the role of [`Group::MASTER`] or this one.
+#[inline(always)]
+fn holds(lookup: &impl Lookup, entry: &AddrEntry, role: u32) -> bool {
+    if entry.group == Group::NONE {
+        return true;
     }
-    if group.lease_ns != Moment::NEVER.0 && lookup.now().0 >= group.lease_ns {
-        return Err(PassReason::PassNotMaster);
-    }
-    Ok(entry)
+    let Some(group) = lookup.group(entry.group) else { return false };
+    (group.role == Group::MASTER || group.role == role)
+        && (group.lease_ns == Moment::NEVER.0 || lookup.now().0 < group.lease_ns)
 }
 
 /// Decides about an IP packet. `parse` reads the transport header; it is called only once the
@@ -165,36 +194,70 @@ pub fn decide<'a, L: Lookup>(
     destination: &Addr,
     parse: impl FnOnce() -> Result<Flow, PassReason>,
 ) -> Verdict<'a> {
-    // The address is copied once, for both look-ups: on the kernel's side stack is scarce.
+    decide_plain(lookup, arrival, destination, Flow::NONE, || match parse() {
+        Ok(flow) => (flow, Ok(())),
+        Err(reason) => (Flow::NONE, Err(reason)),
+    })
+}
+
+/// The same with the flow, if it is there for the taking: then its port may be found at once. What
+/// `parse` gives is a flow only if it says so.
+#[inline(always)]
+pub fn decide_plain<'a, L: Lookup>(
+    lookup: &'a L,
+    arrival: &Arrival,
+    destination: &Addr,
+    plain: Flow,
+    parse: impl FnOnce() -> (Flow, Result<(), PassReason>),
+) -> Verdict<'a> {
+    // The address is copied once, for all look-ups: on the kernel's side stack is scarce.
     let mut key = ServiceKey::new(*destination, Be16::new(0), 0);
-    let entry = match own(lookup, &key.vip) {
-        Ok(entry) => entry,
-        Err(reason) => return Verdict::Pass(reason),
+    let listen = if plain.is_some() {
+        (key.port, key.protocol) = (plain.port, plain.protocol);
+        lookup.listen(&key)
+    } else {
+        None
     };
-    if !is_addressed(arrival, &entry) {
-        return Verdict::Pass(PassReason::PassOtherStation);
-    }
-    let flow = match parse() {
-        Ok(flow) => flow,
-        Err(reason) => return Verdict::Pass(reason),
-    };
-    (key.port, key.protocol) = (flow.port, flow.protocol);
-    let service = match lookup.service(&key) {
-        Some(service) => service,
-        None => {
-            key.port = Be16::new(0);
-            match lookup.service(&key) {
-                Some(service) => service,
-                None => return Verdict::Pass(PassReason::PassNoService),
-            }
+    let (found_entry, found_service);
+    let (flow, entry, service) = if let Some(listen) = listen {
+        if !holds(lookup, &listen.addr, Group::LEAVING) {
+            return Verdict::Pass(PassReason::PassNotMaster);
         }
+        if !is_addressed(arrival, &listen.addr) {
+            return Verdict::Pass(PassReason::PassOtherStation);
+        }
+        (plain, &listen.addr, &listen.service)
+    } else {
+        found_entry = match own(lookup, &key.vip) {
+            Ok(entry) => entry,
+            Err(reason) => return Verdict::Pass(reason),
+        };
+        if !is_addressed(arrival, &found_entry) {
+            return Verdict::Pass(PassReason::PassOtherStation);
+        }
+        let (flow, parsed) = if plain.is_some() { (plain, Ok(())) } else { parse() };
+        if let Err(reason) = parsed {
+            return Verdict::Pass(reason);
+        }
+        (key.port, key.protocol) = (flow.port, flow.protocol);
+        found_service = match lookup.service(&key) {
+            Some(service) => service,
+            None => {
+                key.port = Be16::new(0);
+                match lookup.service(&key) {
+                    Some(service) => service,
+                    None => return Verdict::Pass(PassReason::PassNoService),
+                }
+            }
+        };
+        (flow, &found_entry, &found_service)
     };
-    if let Err(reason) = admit(lookup, &entry, &flow) {
+    if let Err(reason) = admit(lookup, entry, &flow) {
         return Verdict::Drop(reason);
     }
     let Some(cfg) = lookup.cfg() else { return Verdict::Drop(DropReason::DropNoTable) };
-    let hash = flow_hash(cfg.secret, &service, &flow);
-    choose(lookup, &service, &flow, hash)
+    let hash = flow_hash(cfg.secret, service, &flow);
+    choose(lookup, service, &flow, hash)
 }
 
 /// A frame must be addressed to us: a switch floods frames of stations that it does not know, and
@@ -243,7 +306,7 @@ fn flow_hash(secret: Secret, service: &Service, flow: &Flow) -> u64 {
 #[inline(always)]
 fn choose<'a, L: Lookup>(lookup: &'a L, service: &Service, flow: &Flow, hash: u64) -> Verdict<'a> {
     let index = hash::slot_index(hash, service.slots);
-    let Some(slot) = lookup.slot(service.id, index) else {
+    let Some(slot) = lookup.slot(service.id, service.slots, index) else {
         return Verdict::Drop(DropReason::DropNoTable);
     };
     let remembers = service.affinity == Service::CLIENT && flow.stage == Stage::Open;
@@ -291,7 +354,7 @@ fn probe<L: Lookup>(lookup: &L, service: u32, slots: u32, index: u32) -> u32 {
         if at >= slots {
             at = 0;
         }
-        let Some(slot) = lookup.slot(service, at) else { return 0 };
+        let Some(slot) = lookup.slot(service, slots, at) else { return 0 };
         let id = u32::from(slot.current());
         if let Some(backend) = lookup.backend(id)
             && id != 0
@@ -344,7 +407,7 @@ pub(crate) mod tests {
         fn service(&self, key: &ServiceKey) -> Option<Service> {
             self.services.get(key).copied()
         }
-        fn slot(&self, service: u32, index: u32) -> Option<Slot> {
+        fn slot(&self, service: u32, _: u32, index: u32) -> Option<Slot> {
             assert_eq!(service, 5);
             self.slots.get(index as usize).copied()
         }
@@ -483,9 +546,11 @@ pub(crate) mod tests {
     fn a_backup_and_a_master_whose_lease_ran_out_forward_nothing() {
         let mut maps = maps();
         let not_master = Verdict::Pass(PassReason::PassNotMaster);
-        maps.groups = vec![Group { role: Group::BACKUP, ..Group::ALWAYS }];
+        maps.groups = vec![Group { role: Group::BACKUP, ..Group::ALWAYS }; 2];
+        assert!(matches!(decide_for(&maps, NIC, flow(80)), Verdict::Forward(_)), "in no group");
+        maps.addrs.values_mut().for_each(|entry| entry.group = 1);
         assert_eq!(decide_for(&maps, NIC, flow(80)), not_master);
-        maps.groups = vec![Group { lease_ns: 1001, ..Group::ALWAYS }];
+        maps.groups = vec![Group { lease_ns: 1001, ..Group::ALWAYS }; 2];
         assert!(matches!(decide_for(&maps, NIC, flow(80)), Verdict::Forward(_)));
         maps.now = Moment(1001);
         assert_eq!(decide_for(&maps, NIC, flow(80)), not_master);

@@ -317,7 +317,8 @@ mod tests {
         assert_eq!(may_echo(&maps, &client, &vip), Err(Counter::PassNotOurs));
         maps.denied.push((1, client));
         assert_eq!(may_echo(&maps, &vip, &client), Err(Counter::DropAcl));
-        maps.groups[0].role = Group::BACKUP;
+        maps.groups.push(Group { role: Group::BACKUP, ..Group::ALWAYS });
+        maps.addrs.values_mut().for_each(|entry| entry.group = 1);
         assert_eq!(may_echo(&maps, &vip, &client), Err(Counter::PassNotMaster));
     }
 

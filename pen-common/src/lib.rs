@@ -33,4 +33,4 @@ pub mod tunnel;
 pub mod verdict;
 
 /// Version of the layout of all maps together; the pins live in a folder of this name.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

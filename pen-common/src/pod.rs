@@ -2,8 +2,8 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
 use crate::abi::{
-    AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group, RateKey,
-    Record, Service, ServiceKey, Slot, Translation, Tuple, Window,
+    AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group, Listen,
+    RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, Window,
 };
 use crate::bench::Template;
 use crate::net::Addr;
@@ -16,6 +16,8 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Addr, AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group);
+pod!(
+    Addr, AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group, Listen
+);
 pod!(RateKey, Record, Service, ServiceKey, Slot, Template, Translation, Tuple);
 pod!(Window);

@@ -29,11 +29,8 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     if Addr::v4(arp.sender_ip) == Addr::v4(arp.target_ip) {
         return Counter::PassNeighbour;
     }
-    let entry = match found {
-        Ok(entry) => entry,
-        // The kernel would answer for an address on any of its interfaces.
-        Err(_) => return Counter::DropNotMaster,
-    };
+    // The kernel would answer for an address on any of its interfaces.
+    let Ok(entry) = found else { return Counter::DropNotMaster };
     if packet::ingress(ctx) != entry.ifindex {
         return Counter::PassNeighbour;
     }

@@ -15,7 +15,7 @@ use aya_ebpf::{
 use pen_common::{
     abi::{
         self, AclKey, AddrEntry, Backend, CHUNK, Cfg, ClientKey, Count, DEFAULT_CLIENTS,
-        DEFAULT_FLOWS, DEFAULT_TRANSLATIONS, FlowKey, Frag, FragKey, Group, MAX_ADDRS,
+        DEFAULT_FLOWS, DEFAULT_TRANSLATIONS, FlowKey, Frag, FragKey, Group, Listen, MAX_ADDRS,
         MAX_BACKENDS, MAX_EGRESS, MAX_FRAGS, MAX_GROUPS, MAX_LISTENS, MAX_PREFIXES, MAX_SERVICES,
         MAX_SOURCES, RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, VALVE_COUNT,
         Valve, Window,
@@ -37,10 +37,12 @@ const NO_PREALLOC: usize = 1;
 /// Bits of a whole key of the trie: the list's number and an address.
 #[expect(clippy::cast_possible_truncation, reason = "160")]
 const ACL_BITS: u32 = 8 * size_of::<AclKey>() as u32;
-/// Size of the inner map that the verifier sees; real tables have the size of their service.
-const TEMPLATE_CHUNKS: usize = 256;
 
-type Table = Array<abi::SlotChunk, TEMPLATE_CHUNKS, { abi::INNER_MAP as usize }>;
+type Listens = Array<Listen, { abi::MAX_FAST_LISTENS as usize }>;
+type Table = Array<abi::SlotChunk, { abi::TABLE_CHUNKS as usize }>;
+/// Of any size, whatever this one says.
+type LargeTable =
+    Array<abi::SlotChunk, { abi::TABLE_CHUNKS as usize }, { abi::INNER_MAP as usize }>;
 
 #[btf_map]
 static CFG: Array<Cfg, 1> = Array::new();
@@ -50,7 +52,11 @@ static ADDRS: HashMap<Addr, AddrEntry, { MAX_ADDRS as usize }, NO_PREALLOC> = Ha
 static SERVICES: HashMap<ServiceKey, Service, { MAX_LISTENS as usize }, NO_PREALLOC> =
     HashMap::new();
 #[btf_map]
+static LISTENS: ArrayOfMaps<Listens, 1> = ArrayOfMaps::new();
+#[btf_map]
 static TABLES: ArrayOfMaps<Table, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
+#[btf_map]
+static LARGE_TABLES: ArrayOfMaps<LargeTable, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
@@ -123,8 +129,18 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn slot(&self, service: u32, index: u32) -> Option<Slot> {
-        let chunk = TABLES.get_value(service, &(index / CHUNK))?;
+    fn listen(&self, key: &ServiceKey) -> Option<&Listen> {
+        // Nobody writes into an array that is in the map.
+        LISTENS.get_value(0, &hash::listen_index(key)).filter(|listen| listen.key == *key)
+    }
+
+    #[inline(always)]
+    fn slot(&self, service: u32, slots: u32, index: u32) -> Option<Slot> {
+        let chunk = if slots <= abi::TABLE_SLOTS {
+            TABLES.get_value(service, &(index / CHUNK))?
+        } else {
+            LARGE_TABLES.get_value(service, &(index / CHUNK))?
+        };
         chunk.get((index % CHUNK) as usize).copied()
     }
 

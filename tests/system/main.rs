@@ -8,7 +8,12 @@
 mod access;
 mod bench;
 mod bystanders;
+mod carp_attacks;
+mod carp_groups;
+mod carp_net;
 mod carp_own;
+mod carp_ucarp;
+mod carp_xdp;
 mod config;
 mod control;
 mod crash;

@@ -2,7 +2,6 @@
 //! on, before any table is computed anew, and no frame goes where nobody takes it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use pen_common::abi::{Backend, MAX_BACKENDS, Slot};
 use pen_common::verdict::Counter;
@@ -98,7 +97,8 @@ fn a_service_without_table_is_a_drop_of_its_own() {
     bench.ends_in(Counter::DropNoTable, &frame, "never written");
     // A table that is shorter than the service says.
     let mut end = tables.clone();
-    end.slots.insert(0, Arc::from([Slot::settled(1); 7]));
+    end.services.values_mut().for_each(|service| service.slots = 65521);
+    end.slots.insert(0, vec![Slot::settled(1); 20_000].into());
     bench.change(end);
     let slot = flows().iter().map(|frame| bench.run(frame).counter).collect::<Vec<_>>();
     assert!(slot.contains(&Counter::DropNoTable), "most flows lie behind its end");

@@ -20,6 +20,7 @@ mod icmp;
 mod interfaces;
 mod jumbo;
 mod limits;
+mod listens;
 mod nat;
 mod nd;
 mod outer;

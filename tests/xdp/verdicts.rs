@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pen_common::abi::{ACL_DENY, Backend, Group, Service};
+use pen_common::abi::{ACL_DENY, Backend, Service};
 use pen_common::net::{Addr, MacAddr, protocol};
 use pen_common::verdict::Counter;
 use pen_ctl::engine::tables::{Prefix, Tables};
@@ -13,7 +13,7 @@ use crate::frame::{Arp, IP, Packet, Solicitation, patch, tagged};
 use crate::icmp::{V4, replies::narrow, with_echo};
 use crate::interfaces::{Wires, with_wires};
 use crate::nat::{RST, flagged, set_mode, with_tables};
-use crate::world::{CLIENT4, VIP4, VIP6, add_service, one_service, uniform, usual};
+use crate::world::{CLIENT4, VIP4, VIP6, add_service, be_backup, one_service, uniform, usual};
 
 /// Tables and a frame that end in this counter; `None` if another frame has to come first.
 fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
@@ -24,7 +24,7 @@ fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
         Counter::PassNotOurs => (usual(), Packet::tcp(CLIENT4, 80).frame()),
         Counter::PassNotMaster => {
             let mut tables = usual();
-            tables.groups.insert(0, Group { role: Group::BACKUP, ..Group::ALWAYS });
+            be_backup(&mut tables);
             (tables, frame)
         }
         Counter::DropNotMaster => {

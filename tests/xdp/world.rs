@@ -51,6 +51,12 @@ pub(crate) fn usual() -> Tables {
     tables
 }
 
+/// Puts all addresses into a CARP group in which this node is backup.
+pub(crate) fn be_backup(tables: &mut Tables) {
+    tables.groups.insert(1, Group { role: Group::BACKUP, ..Group::ALWAYS });
+    tables.addrs.values_mut().for_each(|entry| entry.group = 1);
+}
+
 /// 80/tcp on the IPv4 address (service 0) over backends 1, 2, ... of these weights.
 pub(crate) fn one_service(weights: &[u32]) -> Tables {
     let mut tables = empty();

@@ -10,7 +10,7 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, MacAddr};
 
 use super::Engine;
-use super::carp::{self, Role};
+use super::carp::{self, Role, VipMac};
 use super::event::{Action, Group, Link};
 use super::ids::Ids;
 use crate::api::CarpRole;
@@ -105,12 +105,21 @@ impl Engine {
         let settings = carp::from_config::settings(&self.config, self.secret, index);
         let groups = settings.into_iter().zip(&self.config.carp);
         groups
-            .map(|(settings, group)| Group {
-                local: self.local_addresses(group),
-                hooks: group.hooks.clone(),
-                settings,
+            .map(|(mut settings, group)| {
+                if settings.mac == VipMac::Virtual && !self.has_virtual_mac(group) {
+                    settings.mac = VipMac::Interface;
+                }
+                let (local, hooks) = (self.local_addresses(group), group.hooks.clone());
+                Group { settings, local, hooks }
             })
             .collect()
+    }
+
+    /// Whether the addresses of a group have an Ethernet address of their own. The kernel takes no
+    /// frame for another one than the interface's, so that it cannot be if its programs serve one of
+    /// them.
+    fn has_virtual_mac(&self, group: &config::Carp) -> bool {
+        group.mac == CarpMac::Virtual && self.local_addresses(group).is_empty()
     }
 
     /// Addresses that the kernel has to have: those that no XDP program answers for, and those that
@@ -152,7 +161,9 @@ impl Engine {
     fn reasons(&self, group: &config::Carp) -> Vec<(String, u16)> {
         let demotion = &group.demotion;
         let mut reasons = Vec::new();
-        if self.has_xdp(&group.interface) && self.can_serve(group).is_err() {
+        let interface = self.interfaces.get(&group.interface);
+        // Not before the first attempt has ended.
+        if interface.is_some_and(|found| found.error.is_some() && found.attached.is_none()) {
             let reason = format!("XDP is not attached to {}", group.interface);
             reasons.push((reason, demotion.xdp_detached));
         }
@@ -184,7 +195,7 @@ impl Engine {
     pub(super) fn vip_mac(&self, vip: &config::Vip, link: &Link) -> MacAddr {
         let group = self.config.carp.iter().find(|group| Some(&group.name) == vip.carp.as_ref());
         match group {
-            Some(group) if group.mac == CarpMac::Virtual => MacAddr([0, 0, 0x5e, 0, 1, group.vhid]),
+            Some(group) if self.has_virtual_mac(group) => MacAddr([0, 0, 0x5e, 0, 1, group.vhid]),
             _ => link.mac,
         }
     }

@@ -281,7 +281,7 @@ impl Lookup for Snapshot<'_> {
         self.tables.services.get(key).copied()
     }
 
-    fn slot(&self, service: u32, index: u32) -> Option<Slot> {
+    fn slot(&self, service: u32, _: u32, index: u32) -> Option<Slot> {
         self.tables.slots.get(&service)?.get(index as usize).copied()
     }
 

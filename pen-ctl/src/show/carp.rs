@@ -144,3 +144,117 @@ pub fn carp_ordered(ordered: &CarpOrdered) -> String {
 fn micros(time: u64) -> String {
     humantime::format_duration(Duration::from_micros(time)).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::api::carp::{CarpMaster, CarpOrder, CarpPeer};
+
+    fn group(state: CarpState) -> CarpGroup {
+        CarpGroup {
+            name: "main".into(),
+            group: 1,
+            interface: "eth0".into(),
+            vhid: 7,
+            vips: vec!["192.0.2.10".parse().expect("literal")],
+            auth: "sha256".into(),
+            state,
+            since_ms: 65_000,
+            faults: Vec::new(),
+            leaving: false,
+            order: None,
+            master: None,
+            interval_us: 139_062,
+            down_us: 400_000,
+            advert_in_us: None,
+            takeover_in_us: None,
+            lease_us: None,
+            demotion: 0,
+            demoted_by: BTreeMap::new(),
+            sync_group: None,
+            sent: 3,
+            received: 4,
+            announced: 1,
+            send_errors: 0,
+            late: 0,
+            transitions: 2,
+            drops: BTreeMap::from([("bad-tag".into(), 5), ("replayed".into(), 0)]),
+            peers: Vec::new(),
+        }
+    }
+
+    fn row(group: CarpGroup) -> String {
+        let text = carp_groups(&[group], Style::default());
+        text.lines().nth(1).expect("a row").to_owned()
+    }
+
+    #[test]
+    fn a_group_says_who_is_master_and_what_is_out_of_the_ordinary() {
+        assert_eq!(
+            row(group(CarpState::Master)),
+            "main\t7\teth0\tmaster\t1m5s\tthis node\t-\t139ms 62us\t0\t192.0.2.10\t-"
+        );
+        let master = Some(CarpMaster {
+            address: "192.0.2.2".parse().expect("literal"),
+            seen_ms: 40,
+            interval_us: 100_000,
+        });
+        let order = Some(CarpOrder::Demote);
+        let demoted_by = BTreeMap::from([("interface eth1 is down".to_owned(), 20)]);
+        let backup =
+            CarpGroup { master, order, demotion: 20, demoted_by, ..group(CarpState::Backup) };
+        let text = row(backup);
+        assert!(text.contains("\tbackup\t1m5s\t192.0.2.2\t"), "{text}");
+        assert!(text.ends_with("\tordered to demote; interface eth1 is down (20)"), "{text}");
+        let leaving = CarpGroup { leaving: true, ..group(CarpState::Master) };
+        assert!(row(leaving).contains("\tleaving\t"));
+        let faults = vec!["eth0 has no carrier".to_owned()];
+        let init = row(CarpGroup { faults, ..group(CarpState::Init) });
+        assert!(init.contains("\tinit\t") && init.ends_with("\teth0 has no carrier"), "{init}");
+    }
+
+    #[test]
+    fn everything_about_a_group_has_what_was_refused_and_peers_that_differ() {
+        let peer = CarpPeer {
+            address: "192.0.2.2".parse().expect("literal"),
+            node: Some(1),
+            seen_ms: 1000,
+            interval_us: 100_000,
+            demotion: 3,
+            key: Some(2),
+            same_vips: Some(false),
+            same_config: Some(true),
+        };
+        let lease_us = Some(285_000);
+        let text = carp_group(
+            &CarpGroup { peers: vec![peer], lease_us, ..group(CarpState::Master) },
+            Style::default(),
+        );
+        for line in [
+            "role ends unless renewed in: 285ms",
+            "advertisements: 3 sent, 4 accepted",
+            "refused: 5 bad-tag",
+            "peer: 192.0.2.2, heard 1s ago, interval 100ms, demoted by 3, key 2, has other addresses",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing: {text}");
+        }
+        assert!(!text.contains("replayed"), "{text}");
+    }
+
+    #[test]
+    fn an_order_says_what_was_ordered_before() {
+        let ordered = CarpOrdered {
+            group: "main".into(),
+            order: CarpOrder::Release,
+            was: Some(CarpOrder::Promote),
+            state: CarpState::Master,
+            dry_run: true,
+        };
+        let text = carp_ordered(&ordered);
+        assert_eq!(text, "main (master) would be ordered: release (was promote)\n");
+        let refusal = no_such_group("mian", &[group(CarpState::Backup)]);
+        assert_eq!(refusal.to_string(), "there is no group `mian`; there are: main");
+    }
+}

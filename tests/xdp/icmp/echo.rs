@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pen_common::abi::{ACL_DENY, AddrEntry, Group};
+use pen_common::abi::{ACL_DENY, AddrEntry};
 use pen_common::net::{Addr, MacAddr};
 use pen_common::verdict::Counter;
 use pen_ctl::engine::tables::Prefix;
@@ -12,7 +12,7 @@ use super::{FAMILIES, V4, V6, assert_right, ends, with_echo, with_tags};
 use crate::bench::Bench;
 use crate::frame::{IP, IPV4, Packet, ethernet, ipv4, patch};
 use crate::interfaces::with_wires;
-use crate::world::{CLIENT_MAC, CLIENT4, VIP_MAC, VIP4, usual};
+use crate::world::{CLIENT_MAC, CLIENT4, VIP_MAC, VIP4, be_backup, usual};
 
 #[test]
 fn an_echo_request_is_answered_with_its_data_from_the_virtual_address() {
@@ -85,7 +85,7 @@ fn without_the_flag_and_to_other_addresses_echo_requests_pass() {
 #[test]
 fn a_backup_answers_nothing() {
     let mut tables = with_echo(usual());
-    tables.groups.insert(0, Group { role: Group::BACKUP, ..Group::ALWAYS });
+    be_backup(&mut tables);
     let mut bench = Bench::new(tables);
     for family in FAMILIES {
         bench.ends_in(Counter::PassNotMaster, &family.ping(&[]).frame(), "backup");

@@ -78,7 +78,7 @@ impl Lookup for Maps {
     fn group(&self, _: u32) -> Option<Group> {
         unreachable!()
     }
-    fn slot(&self, _: u32, _: u32) -> Option<Slot> {
+    fn slot(&self, _: u32, _: u32, _: u32) -> Option<Slot> {
         unreachable!()
     }
     fn backend(&self, _: u32) -> Option<&Backend> {

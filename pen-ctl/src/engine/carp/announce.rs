@@ -19,6 +19,9 @@ const ROUNDS: [Duration; 4] =
 /// Least time between two rounds for other reasons.
 const APART: Duration = Duration::from_secs(1);
 
+/// Rounds at once for bow-outs that crossed with the take-over: one that leaves sends three.
+const ANSWERS: u8 = 3;
+
 /// When to tell the neighbours.
 #[derive(Debug)]
 pub(super) struct Announcer {
@@ -28,6 +31,8 @@ pub(super) struct Announcer {
     /// No such round before this.
     not_before: Moment,
     refresh_at: Moment,
+    /// Rounds for bow-outs since the take-over.
+    answers: u8,
 }
 
 impl Announcer {
@@ -37,18 +42,31 @@ impl Announcer {
             again_at: Moment::NEVER,
             not_before: Moment(0),
             refresh_at: Moment::NEVER,
+            answers: 0,
         }
     }
 
     /// The node became master.
     pub(super) fn start(&mut self, now: Moment, refresh: Option<Duration>) {
         self.rounds = ROUNDS.iter().map(|after| now + *after).collect();
+        self.answers = 0;
         self.refresh_at = refresh.map_or(Moment::NEVER, |refresh| now + refresh);
     }
 
     /// Neighbours may have been told otherwise.
     pub(super) fn again(&mut self, now: Moment) {
         self.again_at = self.again_at.min(now.max(self.not_before));
+    }
+
+    /// A node that leaves was still heard: switches have learned from it that the virtual address is
+    /// there. At once, as often as a node does that which has not heard us yet.
+    pub(super) fn answer(&mut self, now: Moment) {
+        if self.answers < ANSWERS {
+            self.answers += 1;
+            self.again_at = now;
+        } else {
+            self.again(now);
+        }
     }
 
     /// The node is no longer master. That it was told not to repeat itself so soon remains.
@@ -182,6 +200,25 @@ mod tests {
         announcer.stop();
         announcer.again(ms(1999));
         assert_eq!(announcer.next_deadline(), ms(2000), "the limit outlives a change of role");
+    }
+
+    #[test]
+    fn bow_outs_that_cross_with_the_take_over_are_answered_at_once_and_a_flood_of_them_is_not() {
+        let mut announcer = Announcer::new();
+        announcer.start(ms(0), None);
+        assert!(announcer.due(ms(0), None));
+        let mut sent = Vec::new();
+        for at in (1..99).step_by(2) {
+            announcer.answer(ms(at));
+            if announcer.due(ms(at), None) {
+                sent.push(at);
+            }
+        }
+        assert_eq!(sent, [1, 3, 5]);
+        announcer.start(ms(200), None);
+        assert!(announcer.due(ms(200), None));
+        announcer.answer(ms(201));
+        assert!(announcer.due(ms(201), None), "another take-over, another node that leaves");
     }
 
     #[test]

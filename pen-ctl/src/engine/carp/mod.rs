@@ -93,6 +93,10 @@ pub struct Carp {
     instances: BTreeMap<u32, Instance>,
     links: BTreeMap<u32, Link>,
     listening: BTreeMap<u32, Listening>,
+    /// What is received may have to be something else.
+    listening_changed: bool,
+    /// There are sync groups.
+    synced: bool,
     /// What failed for all groups, also for those that are yet to come.
     demotion: BTreeMap<String, u16>,
     actions: VecDeque<Action>,
@@ -114,6 +118,8 @@ impl Carp {
             instances: BTreeMap::new(),
             links: BTreeMap::new(),
             listening: BTreeMap::new(),
+            listening_changed: false,
+            synced: false,
             demotion: BTreeMap::new(),
             actions: VecDeque::new(),
             now,
@@ -125,7 +131,12 @@ impl Carp {
     /// Takes the groups of the configuration, at the start and at each reload. A group that keeps
     /// its index, interface and vhid keeps its role.
     pub fn configure(&mut self, now: Moment, settings: Vec<Settings>) {
-        self.now = now;
+        // What is handed over stays as it was.
+        if self.stopping {
+            return;
+        }
+        (self.now, self.listening_changed) = (now, true);
+        self.synced = settings.iter().any(|settings| settings.sync_group.is_some());
         let mut wanted: BTreeMap<u32, Settings> =
             settings.into_iter().map(|settings| (settings.group, settings)).collect();
         let old: Vec<u32> = self.instances.keys().copied().collect();
@@ -175,7 +186,10 @@ impl Carp {
     /// When to call [`Carp::handle`] with [`Event::TimePassed`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Moment {
-        let deadlines = self.instances.values().map(|instance| instance.next_deadline(self.now));
+        let deadlines = self.instances.iter().map(|(group, instance)| {
+            let ready = !self.synced || self.is_ready(*group);
+            instance.next_deadline(self.now, ready)
+        });
         deadlines.min().unwrap_or(Moment::NEVER)
     }
 
@@ -282,6 +296,7 @@ impl Carp {
     }
 
     fn refresh_links(&mut self) {
+        self.listening_changed = true;
         let links: BTreeMap<String, Link> =
             self.links.values().map(|link| (link.name.clone(), link.clone())).collect();
         self.step_all(|instance, context| {
@@ -311,7 +326,7 @@ impl Carp {
             }
             let groups: Vec<u32> = self.instances.keys().copied().collect();
             for group in groups {
-                let ready = self.is_ready(group);
+                let ready = !self.synced || self.is_ready(group);
                 self.step(group, |instance, context| instance.run_timers(context, ready));
             }
             self.refresh_sync_groups();
@@ -331,6 +346,9 @@ impl Carp {
     }
 
     fn refresh_sync_groups(&mut self) {
+        if !self.synced {
+            return;
+        }
         let groups: Vec<u32> = self.instances.keys().copied().collect();
         for group in groups {
             let members = self.members(group);
@@ -354,6 +372,11 @@ impl Carp {
     }
 
     fn refresh_listening(&mut self) {
+        // While the daemon ends, groups go one by one.
+        if !self.listening_changed && !self.stopping {
+            return;
+        }
+        self.listening_changed = false;
         let mut wanted = BTreeMap::<u32, Listening>::new();
         for instance in self.instances.values().filter(|instance| !instance.is_gone()) {
             let Some(ifindex) = instance.ifindex() else { continue };
@@ -402,9 +425,15 @@ impl Carp {
     }
 
     fn step_all(&mut self, step: impl Fn(&mut Instance, &mut Context<'_>)) {
-        let groups: Vec<u32> = self.instances.keys().copied().collect();
-        for group in groups {
-            self.step(group, &step);
+        let mut context = Context {
+            now: self.now,
+            actions: &mut self.actions,
+            random: &mut self.random,
+            sequence: &mut self.sequence,
+            node: self.node,
+        };
+        for instance in self.instances.values_mut() {
+            step(instance, &mut context);
         }
     }
 }

@@ -29,4 +29,11 @@ impl Random {
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
+
+    /// One of several.
+    #[cfg(test)]
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        let at = self.below(from.len() as u64);
+        from[usize::try_from(at).expect("below the length")]
+    }
 }

@@ -31,10 +31,12 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// The interval, as exactly as it is known.
+    /// The interval, as exactly as it is known; never none (OpenBSD means 1/256 s by 0/0).
     pub(super) fn interval(&self) -> Duration {
-        self.exact_us
-            .map_or_else(|| ticks(self.ticks), |micros| Duration::from_micros(u64::from(micros)))
+        self.exact_us.map_or_else(
+            || ticks(self.ticks.max(1)),
+            |micros| Duration::from_micros(u64::from(micros).max(1000)),
+        )
     }
 }
 

@@ -70,8 +70,10 @@ impl Seen {
     }
 }
 
-/// The counter of our own packets. UCarp's is random until a peer was heard, then it goes on from
-/// what was heard. Ours does the same, but never back: no counter of ours is sent twice.
+/// The counter of our own packets. UCarp's is random until a peer was heard, then it is one more than
+/// what was heard. Two masters that heard the same one then count alike, and each would take the
+/// other's packets for repeated ones of its own: ours goes on from what was heard in steps that are
+/// random, and never back. No receiver minds.
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     last: u64,
@@ -80,12 +82,14 @@ pub(super) struct Counter {
 
 impl Counter {
     pub(super) fn next(&mut self, random: &mut Random) -> u64 {
-        self.last = if self.heard { self.last.wrapping_add(1) } else { random.next() };
+        // More than a ucarp counts in any time that matters.
+        let step = 1 << 20 | random.next() >> 32;
+        self.last = if self.heard { self.last.wrapping_add(step) } else { random.next() };
         self.last
     }
 
     /// A genuine packet of a peer had this counter.
-    pub(super) fn hear(&mut self, counter: u64) {
+    pub(super) const fn hear(&mut self, counter: u64) {
         let ahead = counter.wrapping_sub(self.last);
         if !self.heard || ahead < 1 << 63 {
             self.last = counter;
@@ -149,21 +153,36 @@ mod tests {
     fn our_counter_is_random_until_a_peer_was_heard_and_goes_on_from_there() {
         let (mut counter, mut random) = (Counter::default(), Random(1));
         let (one, two) = (counter.next(&mut random), counter.next(&mut random));
-        assert_ne!(one.wrapping_add(1), two);
-        counter.hear(500);
-        assert_eq!(counter.next(&mut random), 501);
-        counter.hear(501);
-        assert_eq!(counter.next(&mut random), 502);
-        counter.hear(u64::MAX);
-        assert_eq!(counter.next(&mut random), 503, "behind us: a packet from before");
-        counter.hear(1000);
-        assert_eq!(counter.next(&mut random), 1001);
+        assert!(one.abs_diff(two) > 1 << 34);
+        let mut last = 500;
+        counter.hear(last);
+        for _ in 0..100 {
+            let step = counter.next(&mut random).wrapping_sub(last);
+            assert!((1 << 20..1 << 33).contains(&step));
+            last = last.wrapping_add(step);
+            counter.hear(last - 1000);
+        }
+        counter.hear(u64::MAX - 1);
+        assert!(counter.next(&mut random) < 1 << 40, "behind us: a packet from before");
+        counter.hear(1 << 60);
+        assert!(counter.next(&mut random) > 1 << 60);
     }
 
     #[test]
     fn our_counter_wraps() {
         let (mut counter, mut random) = (Counter::default(), Random(1));
         counter.hear(u64::MAX);
-        assert_eq!(counter.next(&mut random), 0);
+        assert!(counter.next(&mut random) < 1 << 33);
+    }
+
+    #[test]
+    fn two_nodes_that_heard_the_same_do_not_count_alike() {
+        let (mut one, mut other) = (Counter::default(), Counter::default());
+        let (mut first, mut second) = (Random(1), Random(2));
+        one.hear(7);
+        other.hear(7);
+        let ours: HashSet<_> = (0..1000).map(|_| one.next(&mut first)).collect();
+        assert!((0..1000).all(|_| !ours.contains(&other.next(&mut second))));
+        assert!((8..2000).all(|counter| !ours.contains(&counter)), "nor as a ucarp does");
     }
 }

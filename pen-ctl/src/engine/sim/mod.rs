@@ -4,6 +4,7 @@
 
 mod access;
 mod emergency;
+mod groups;
 mod listing;
 mod modes;
 mod operator;

@@ -90,7 +90,9 @@ impl Kernel {
             } else {
                 self.remove(change.ifindex, *address).await
             };
-            result = result.and(done.map_err(|error| format!("{address}: {error}")));
+            if let (Ok(()), Err(error)) = (&result, done) {
+                result = Err(format!("{address}: {error}"));
+            }
         }
         result
     }

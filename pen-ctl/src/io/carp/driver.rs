@@ -1,5 +1,6 @@
 //! The loop of the thread: what happens goes to `Carp`, what it wants is done at once.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
@@ -396,11 +397,13 @@ impl Driver {
         groups: &BTreeSet<IpAddr>,
         macs: &BTreeSet<MacAddr>,
     ) -> io::Result<()> {
-        if !self.wires.contains_key(&ifindex) {
-            let wire = Wire { socket: PacketSocket::open(ifindex)?, groups: Groups::new(ifindex)? };
-            self.wires.insert(ifindex, wire);
-        }
-        let Some(wire) = self.wires.get_mut(&ifindex) else { return Ok(()) };
+        let wire = match self.wires.entry(ifindex) {
+            Entry::Occupied(wire) => wire.into_mut(),
+            Entry::Vacant(place) => {
+                let (socket, groups) = (PacketSocket::open(ifindex)?, Groups::new(ifindex)?);
+                place.insert(Wire { socket, groups })
+            }
+        };
         let heard = wire.socket.listen_to(groups.iter().map(group_mac), macs.iter().copied());
         wire.groups.join_only(groups);
         heard

@@ -2,6 +2,7 @@
 //! finds out.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -23,9 +24,10 @@ impl Routed {
         packet: &[u8],
     ) -> io::Result<()> {
         let key = (ifindex, to.is_ipv4());
-        if !self.0.contains_key(&key) {
-            self.0.insert(key, open(name, to)?);
-        }
+        let socket = match self.0.entry(key) {
+            Entry::Occupied(socket) => socket.into_mut(),
+            Entry::Vacant(place) => place.insert(open(name, to)?),
+        };
         let to = match to {
             IpAddr::V4(to) => SocketAddr::new(to.into(), 0),
             // A link-local address means nothing without its interface.
@@ -34,7 +36,7 @@ impl Routed {
                 SocketAddrV6::new(to, 0, 0, scope).into()
             }
         };
-        let result = self.0[&key].send_to(packet, &to.into()).map(drop);
+        let result = socket.send_to(packet, &to.into()).map(drop);
         if result.is_err() {
             // The interface may be another one of this name by now.
             self.0.remove(&key);

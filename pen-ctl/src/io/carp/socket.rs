@@ -56,10 +56,12 @@ impl PacketSocket {
         let socket = self.socket.get_ref();
         let mut result = Ok(());
         for new in wanted.difference(&self.memberships) {
-            result = result.and(sys::join(socket, self.ifindex, *new));
+            let joined = sys::join(socket, self.ifindex, *new);
+            result = result.and(joined);
         }
         for old in self.memberships.difference(&wanted) {
-            result = result.and(sys::leave(socket, self.ifindex, *old));
+            let left = sys::leave(socket, self.ifindex, *old);
+            result = result.and(left);
         }
         self.memberships = wanted;
         result

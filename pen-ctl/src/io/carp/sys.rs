@@ -15,6 +15,10 @@ use tokio::io::unix::AsyncFd;
 /// `PACKET_IGNORE_OUTGOING` (linux/if_packet.h), since Linux 4.20.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
+/// `AF_PACKET`, in the width of the field.
+const AF_PACKET: libc::sa_family_t = 17;
+const _: () = assert!(AF_PACKET as libc::c_int == libc::AF_PACKET);
+
 /// What a packet socket lets its interface receive besides what it does already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Membership {
@@ -50,7 +54,7 @@ impl PacketMreq {
 /// interface.
 pub(super) fn bind(socket: &Socket, ifindex: u32, ethertype: u16) -> io::Result<()> {
     let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET.unsigned_abs() as libc::c_ushort,
+        sll_family: AF_PACKET,
         sll_protocol: ethertype.to_be(),
         sll_ifindex: ifindex.cast_signed(),
         sll_hatype: 0,
@@ -58,7 +62,7 @@ pub(super) fn bind(socket: &Socket, ifindex: u32, ethertype: u16) -> io::Result<
         sll_halen: 0,
         sll_addr: [0; 8],
     };
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    let length = const { length_of::<libc::sockaddr_ll>() };
     // SAFETY: the kernel reads `length` bytes of `address`, which is that long and lives until the
     // call returns; the descriptor is open for as long as `socket` is borrowed.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
@@ -84,7 +88,7 @@ pub(super) fn leave(socket: &Socket, ifindex: u32, membership: Membership) -> io
 
 /// Sets an option of level `SOL_PACKET`; `T` is what packet(7) says for that option.
 fn set<T>(socket: RawFd, option: libc::c_int, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
+    let length = const { length_of::<T>() };
     // SAFETY: the kernel reads `length` bytes of `value`, which is that long and borrowed until the
     // call returns; it keeps no pointer.
     let result = unsafe {
@@ -109,6 +113,11 @@ pub(super) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its descriptor, gives out the same one for as long as it lives, and
     // does not close it before; `AsyncFd` owns the socket.
     unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a structure of a few bytes")]
+const fn length_of<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
 }
 
 fn done(result: libc::c_int) -> io::Result<()> {

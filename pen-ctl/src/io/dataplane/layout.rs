@@ -45,7 +45,9 @@ const LAYOUTS: [Layout; map::ALL.len()] = [
         size_of::<abi::Service>(),
         abi::MAX_LISTENS,
     ),
+    layout(map::LISTENS, MapType::ArrayOfMaps, 4, 4, 1),
     layout(map::TABLES, MapType::ArrayOfMaps, 4, 4, abi::MAX_SERVICES),
+    layout(map::LARGE_TABLES, MapType::ArrayOfMaps, 4, 4, abi::MAX_SERVICES),
     layout(map::BACKENDS, MapType::Array, 4, size_of::<abi::Backend>(), abi::MAX_BACKENDS),
     layout(map::CARP, MapType::Array, 4, size_of::<abi::Group>(), abi::MAX_GROUPS),
     // ifindex and a program's descriptor (struct bpf_devmap_val).

@@ -9,12 +9,14 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
 use pen_common::abi::{
     AclKey, AddrEntry, Backend, CHUNK, Cfg, ClientKey, Count, FlowKey, Group, INNER_MAP,
-    MAX_BACKENDS, MAX_GROUPS, Record, Service, ServiceKey, Slot, SlotChunk, map,
+    MAX_BACKENDS, MAX_GROUPS, Record, Service, ServiceKey, Slot, SlotChunk, TABLE_CHUNKS,
+    TABLE_SLOTS, map,
 };
 use pen_common::net::Addr;
 use pen_common::verdict::Counter;
 
 use super::DataplaneError;
+use super::listens::Listens;
 use crate::api::Counts;
 use crate::engine::tables::{Prefix, Records, Tables, Write};
 
@@ -22,7 +24,11 @@ pub(super) struct Maps {
     cfg: Array<MapData, Cfg>,
     addrs: HashMap<MapData, Addr, AddrEntry>,
     services: HashMap<MapData, ServiceKey, Service>,
+    listens: Listens,
     tables: ArrayOfMaps<MapData, Array<MapData, SlotChunk>>,
+    large_tables: ArrayOfMaps<MapData, Array<MapData, SlotChunk>>,
+    /// A table without a slot in use, for all services that are gone.
+    no_table: Option<Array<MapData, SlotChunk>>,
     backends: Array<MapData, Backend>,
     carp: Array<MapData, Group>,
     tx: DevMapHash<MapData>,
@@ -45,11 +51,21 @@ impl Maps {
                 .ok_or_else(|| DataplaneError::Object(format!("has no map {name}")))?;
             T::try_from(map).map_err(DataplaneError::Map)
         }
+        let addrs: HashMap<MapData, Addr, AddrEntry> = typed(ebpf, map::ADDRS)?;
+        let services: HashMap<MapData, ServiceKey, Service> = typed(ebpf, map::SERVICES)?;
+        let listens = Listens::new(
+            typed(ebpf, map::LISTENS)?,
+            addrs.iter().collect::<Result<_, _>>().map_err(DataplaneError::Map)?,
+            services.iter().collect::<Result<_, _>>().map_err(DataplaneError::Map)?,
+        );
         Ok(Self {
             cfg: typed(ebpf, map::CFG)?,
-            addrs: typed(ebpf, map::ADDRS)?,
-            services: typed(ebpf, map::SERVICES)?,
+            addrs,
+            services,
+            listens,
             tables: typed(ebpf, map::TABLES)?,
+            large_tables: typed(ebpf, map::LARGE_TABLES)?,
+            no_table: None,
             backends: typed(ebpf, map::BACKENDS)?,
             carp: typed(ebpf, map::CARP)?,
             tx: typed(ebpf, map::TX)?,
@@ -104,7 +120,8 @@ impl Maps {
     /// A daemon that was killed between two writes may leave a service whose table is missing; it
     /// counts as empty and is written anew.
     fn read_table(&self, service: &Service) -> Result<Arc<[Slot]>, MapError> {
-        let table = match self.tables.get(&service.id, 0) {
+        let of_size = if service.slots <= TABLE_SLOTS { &self.tables } else { &self.large_tables };
+        let table = match of_size.get(&service.id, 0) {
             Ok(table) => table,
             Err(error) if is_missing(&error) => return Ok(Arc::from([])),
             Err(error) => return Err(error),
@@ -117,7 +134,17 @@ impl Maps {
         self.carp.get(&index, 0)
     }
 
-    pub(super) fn write(&mut self, write: &Write) -> Result<(), MapError> {
+    /// Carries writes out, in their order; stops at the first that fails.
+    pub(super) fn write_all(&mut self, writes: &[Write]) -> Result<(), MapError> {
+        for write in writes {
+            self.listens.follow_before(Some(write))?;
+            self.write(write)?;
+            self.listens.note(write);
+        }
+        self.listens.follow_before(None)
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), MapError> {
         match write {
             Write::SetCfg(cfg) => self.cfg.set(0, cfg, 0),
             Write::SetGroup(index, group) => self.carp.set(*index, group, 0),
@@ -139,8 +166,7 @@ impl Maps {
             Write::RemoveAddr(addr) => self.addrs.remove(addr),
             Write::RemoveService(key) => self.services.remove(key),
             Write::RemoveTable(id) => {
-                // An array of maps has no "delete" in aya; the smallest table takes its place.
-                self.set_table(*id, &[])?;
+                self.remove_table(*id)?;
                 clear(&mut self.service_counters, *id)
             }
             Write::RemoveEgress(ifindex) => match self.tx.remove(*ifindex) {
@@ -154,9 +180,14 @@ impl Maps {
     /// Fills a new table and puts it in place of the old one in one update: a packet sees either
     /// the one or the other. 64 slots a system call: 16381 slots take about 0.2 ms.
     fn set_table(&mut self, id: u32, slots: &[Slot]) -> Result<(), MapError> {
-        let chunks = slots.len().div_ceil(CHUNK as usize).max(1);
-        let chunks = u32::try_from(chunks).expect("a table has fewer than 2^32 chunks");
-        let mut table: Array<MapData, SlotChunk> = Array::create(chunks, INNER_MAP)?;
+        let is_large = slots.len() > TABLE_SLOTS as usize;
+        let (chunks, flags) = if is_large {
+            let chunks = slots.len().div_ceil(CHUNK as usize);
+            (u32::try_from(chunks).expect("a table has fewer than 2^32 chunks"), INNER_MAP)
+        } else {
+            (TABLE_CHUNKS, 0)
+        };
+        let mut table: Array<MapData, SlotChunk> = Array::create(chunks, flags)?;
         for (index, part) in (0_u32..).zip(slots.chunks(CHUNK as usize)) {
             let mut chunk: SlotChunk = [Slot::default(); CHUNK as usize];
             for (to, from) in chunk.iter_mut().zip(part) {
@@ -164,7 +195,25 @@ impl Maps {
             }
             table.set(index, chunk, 0)?;
         }
-        self.tables.set(id, &table, 0)
+        let of_size = if is_large { &mut self.large_tables } else { &mut self.tables };
+        of_size.set(id, &table, 0)
+    }
+
+    /// An array of maps has no "delete" in aya: an empty table takes the place, in which all services
+    /// that are gone find themselves.
+    fn remove_table(&mut self, id: u32) -> Result<(), MapError> {
+        match self.large_tables.get(&id, 0) {
+            Ok(_) => self.large_tables.set(id, &Array::create(1, INNER_MAP)?, 0)?,
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let none = match self.no_table.take() {
+            Some(none) => none,
+            None => Array::create(TABLE_CHUNKS, 0)?,
+        };
+        self.tables.set(id, &none, 0)?;
+        self.no_table = Some(none);
+        Ok(())
     }
 
     pub(super) fn counts(&self, tables: &Tables) -> Result<Counts, MapError> {

@@ -6,6 +6,7 @@ mod attach;
 mod error;
 mod layout;
 mod leftovers;
+mod listens;
 mod lock;
 mod maps;
 mod records;
@@ -66,7 +67,9 @@ impl Dataplane {
         let adopted = attach::pinned(&folder);
         versions::sweep(lock.pins());
         match load(object, &folder, sizes) {
-            Ok((ebpf, maps)) => {
+            Ok((ebpf, mut maps)) => {
+                // The daemon before may have died in the middle of a change.
+                maps.write_all(&[]).map_err(DataplaneError::Map)?;
                 let attached = attach::Links::default();
                 Ok(Self { ebpf, maps, attached, folder, adopted, lock })
             }
@@ -133,10 +136,7 @@ impl Dataplane {
     ///
     /// If the kernel refuses one.
     pub fn write(&mut self, writes: &[Write]) -> Result<(), DataplaneError> {
-        for write in writes {
-            self.maps.write(write).map_err(DataplaneError::Map)?;
-        }
-        Ok(())
+        self.maps.write_all(writes).map_err(DataplaneError::Map)
     }
 
     /// What the map `CARP` holds of these groups.

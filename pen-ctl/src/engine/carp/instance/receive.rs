@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use pen_common::moment::Moment;
 
+use super::report::PeerId;
+use super::send::Word;
 use super::{Context, Instance, State};
 use crate::engine::carp::event::Order;
 use crate::engine::carp::packet::Packet;
@@ -95,7 +97,15 @@ impl Instance {
             self.heard_bow_out(now, heard);
             return;
         }
-        self.master = Some((heard.source, heard.announced, now));
+        let before = self.master.replace((heard.source, heard.announced, now));
+        // Two masters, of which both will give way: all backups have heard them last.
+        if matches!(self.settings.auth, Auth::Bsd { .. })
+            && before.is_some_and(|(source, announced, at)| {
+                source != heard.source && now.since(at) < announced.interval() / 2
+            })
+        {
+            self.step_aside(context);
+        }
         let down = self.down();
         // UCarp: "going to time out". With trailers the down time follows the master instead.
         if !matches!(self.settings.auth, Auth::Sha256(_)) && down < heard.announced.interval() {
@@ -103,8 +113,19 @@ impl Instance {
             return;
         }
         let promoted = self.order == Some(Order::Promote);
-        let preempts = (self.settings.preempt || promoted) && self.preferred(heard) == Some(true);
+        let preferred = self.preferred(heard) == Some(true);
+        // One that gives way to a better one still says a last word, which is not to be heeded.
+        let id = PeerId::of(heard);
+        if !preferred {
+            self.better = Some((id, now + heard.announced.interval() * 2));
+        }
+        let beside = self.better.is_some_and(|(better, until)| better != id && now < until);
+        let preempts = (self.settings.preempt || promoted) && preferred && !beside;
         let delay = if promoted { Duration::ZERO } else { self.settings.preempt_delay };
+        if now > self.jitter_until {
+            self.jitter = Duration::ZERO;
+        }
+        let down = down + self.jitter;
         let State::Backup { down_at, take_at, preempt_at } = &mut self.state else { return };
         (*down_at, *take_at) = (now + down, Moment::NEVER);
         if !preempts {
@@ -141,10 +162,11 @@ impl Instance {
 
     fn heard_as_master(&mut self, context: &mut Context<'_>, heard: &Heard) {
         if heard.bow_out {
-            self.announcer.again(context.now);
+            self.announcer.answer(context.now);
             return;
         }
-        let stays = match self.preferred(heard) {
+        let rank = self.preferred(heard);
+        let stays = match rank {
             Some(preferred) => preferred,
             None => match self.stays_with_equal(context, heard) {
                 Some(stays) => stays,
@@ -157,6 +179,11 @@ impl Instance {
         }
         self.master = Some((heard.source, heard.announced, context.now));
         self.yielded = true;
+        // As in UCarp, one last advertisement: the other learns that there were two, and tells the
+        // neighbours. A BSD would give way as well if the intervals are equal.
+        if rank.is_some() || !matches!(self.settings.auth, Auth::Bsd { .. }) {
+            self.say(context, Word::Farewell);
+        }
         self.give_way(context, false, &format!("{} is preferred", heard.source));
     }
 
@@ -164,8 +191,7 @@ impl Instance {
     fn stays_with_equal(&mut self, context: &mut Context<'_>, heard: &Heard) -> Option<bool> {
         if matches!(self.settings.auth, Auth::Bsd { .. }) {
             // Both BSDs give way, and so will a node like this one.
-            let part = u32::try_from(context.random.next() % 256).unwrap_or(0);
-            self.jitter = self.settings.advbase * part / 1024;
+            self.step_aside(context);
             return Some(false);
         }
         let sources = &self.wire.sources;
@@ -176,19 +202,30 @@ impl Instance {
         Some(compare_addresses(self.settings.tie_break, *own, heard.source) == Ordering::Less)
     }
 
+    /// Nodes that did the same at one moment are not to do it again at one moment.
+    fn step_aside(&mut self, context: &mut Context<'_>) {
+        let part = u32::try_from(context.random.next() % 256).unwrap_or(0);
+        self.jitter = self.settings.advbase * part / 512;
+        self.jitter_until = context.now + self.rank().interval() / 2;
+    }
+
     /// A master that is less preferred is to know soon, and so are the neighbours.
     fn resist(&mut self, context: &mut Context<'_>) {
         self.announcer.again(context.now);
         let interval = self.rank().interval();
-        let State::Master { advertise_at, .. } = &mut self.state else { return };
-        let last = advertise_at.0.saturating_sub(u64::try_from(interval.as_nanos()).unwrap_or(0));
-        let soonest = Moment(last) + interval / 4;
+        let State::Master { advertise_at, advertised_at, .. } = &mut self.state else { return };
+        let soonest = *advertised_at + interval / 4;
         *advertise_at = (*advertise_at).min(context.now.max(soonest));
     }
 
     /// The node that was waited for.
     fn heard_while_leaving(&mut self, context: &mut Context<'_>, heard: &Heard) {
         if heard.bow_out {
+            // Two masters that wait for each other: rank decides, if it is not the end of this one.
+            if matches!(self.state, State::Master { leaving: Some(leaving), .. } if !leaving.is_final())
+            {
+                self.stay(context, "another node leaves as well");
+            }
             return;
         }
         self.master = Some((heard.source, heard.announced, context.now));

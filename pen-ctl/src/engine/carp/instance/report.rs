@@ -30,9 +30,15 @@ pub(super) struct Counts {
 
 /// Who a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum PeerId {
+pub(super) enum PeerId {
     Node(u64),
     Address(IpAddr),
+}
+
+impl PeerId {
+    pub(super) fn of(heard: &Heard) -> Self {
+        heard.trailer.map_or(Self::Address(heard.source), |trailer| Self::Node(trailer.node))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +57,7 @@ impl Instance {
     /// Takes note of a peer, and tells what is new about it.
     pub(super) fn remember(&mut self, context: &mut Context<'_>, heard: &Heard) {
         let trailer = heard.trailer;
-        let id =
-            trailer.map_or(PeerId::Address(heard.source), |trailer| PeerId::Node(trailer.node));
+        let id = PeerId::of(heard);
         let same_vips = trailer.map(|trailer| trailer.vips == self.verifier.vips());
         let same_config = trailer.map(|trailer| trailer.config == self.settings.config_hash);
         let peer = Peer { heard: *heard, at: context.now, same_vips, same_config };

@@ -20,12 +20,28 @@ pub(super) const MAX_ERRORS: u8 = 3;
 pub(super) const BOW_OUTS: u8 = 3;
 const BOW_OUTS_APART: Duration = Duration::from_millis(20);
 
+/// What an advertisement says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// This node is master.
+    Advert,
+    /// It was, and gives way to one that is preferred.
+    Farewell,
+    /// It leaves.
+    BowOut,
+    /// It leaves if there is one that is preferred.
+    Offer,
+}
+
 impl Instance {
     /// Sends what is due: an advertisement, or a bow-out while the VIPs are handed over.
     pub(super) fn advertise(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         let interval = self.rank().interval();
-        let State::Master { advertise_at, leaving, .. } = &mut self.state else { return };
+        let State::Master { advertise_at, advertised_at, leaving, .. } = &mut self.state else {
+            return;
+        };
+        *advertised_at = now;
         let leaving = match leaving {
             Some(leaving) => {
                 let short = leaving.bow_outs > 1;
@@ -43,25 +59,20 @@ impl Instance {
         };
         self.count_success(context);
         match leaving {
-            None => self.send_adverts(context, None, false),
-            Some(Leaving { cause, .. }) => {
-                self.bow_out(context, cause == Cause::Demotion);
-            }
+            None => self.say(context, Word::Advert),
+            Some(Leaving { cause: Cause::Demotion, .. }) => self.say(context, Word::Offer),
+            Some(_) => self.say(context, Word::BowOut),
         }
         self.renew_lease(context);
     }
 
-    /// Tells others that this node leaves. With an offer it stays if none is preferred.
-    pub(super) fn bow_out(&mut self, context: &mut Context<'_>, offer: bool) {
-        self.send_adverts(context, Some(Advert::BOW_OUT), offer);
-    }
-
-    fn send_adverts(&mut self, context: &mut Context<'_>, wire: Option<(u8, u8)>, offer: bool) {
+    /// Sends one advertisement of each family, to each peer.
+    pub(super) fn say(&mut self, context: &mut Context<'_>, word: Word) {
         self.counts.sent += 1;
         let sources = self.wire.sources.clone();
         for source in sources {
             for destination in destinations(&self.settings, source) {
-                self.send_advert(context, source, destination, wire, offer);
+                self.send_advert(context, source, destination, word);
             }
         }
     }
@@ -71,13 +82,13 @@ impl Instance {
         context: &mut Context<'_>,
         source: IpAddr,
         destination: IpAddr,
-        wire: Option<(u8, u8)>,
-        offer: bool,
+        word: Word,
     ) {
         let rank = self.rank();
         let (demote, promoted, demotion) = (rank.demote_byte(), rank.promoted, rank.demotion);
         let interval_us = u32::try_from(rank.interval().as_micros()).unwrap_or(u32::MAX);
-        let (advbase, advskew) = wire.unwrap_or_else(|| rank.wire());
+        let leaves = matches!(word, Word::BowOut | Word::Offer);
+        let (advbase, advskew) = if leaves { Advert::BOW_OUT } else { rank.wire() };
         let signs = rank.signs();
 
         let counter = self.counter.next(context.random);
@@ -91,8 +102,8 @@ impl Instance {
         {
             *context.sequence += 1;
             let flags = [
-                (wire.is_some(), Trailer::BOW_OUT),
-                (offer, Trailer::OFFER),
+                (leaves, Trailer::BOW_OUT),
+                (word == Word::Offer, Trailer::OFFER),
                 (promoted, Trailer::PROMOTED),
             ];
             let fields = Trailer {
@@ -109,7 +120,7 @@ impl Instance {
         }
         let [id_high, id_low] = context.random.bytes();
         let envelope = Envelope {
-            mac: self.advert_mac(),
+            mac: self.advert_mac(word),
             source,
             destination,
             id: u16::from_be_bytes([id_high, id_low]),
@@ -125,12 +136,14 @@ impl Instance {
         });
     }
 
-    const fn advert_mac(&self) -> MacAddr {
-        match self.settings.mac {
+    const fn advert_mac(&self, word: Word) -> MacAddr {
+        match (self.settings.mac, word) {
             // Switches learn from these where the virtual address is.
-            VipMac::Virtual => virtual_mac(self.settings.vhid),
-            VipMac::Interface => self.wire.mac,
-            VipMac::Ucarp => MacAddr([0, 0, 0x5e, 0, 0, self.settings.vhid]),
+            (VipMac::Virtual, Word::Advert) => virtual_mac(self.settings.vhid),
+            // From these they must not: the next master may be there already.
+            (VipMac::Virtual, Word::Farewell | Word::BowOut | Word::Offer)
+            | (VipMac::Interface, _) => self.wire.mac,
+            (VipMac::Ucarp, _) => MacAddr([0, 0, 0x5e, 0, 0, self.settings.vhid]),
         }
     }
 

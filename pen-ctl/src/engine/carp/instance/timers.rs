@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pen_common::moment::Moment;
 
-use super::{Cause, Context, Fault, Instance, Leaving, State, TAKE_LIMIT};
+use super::{Cause, Context, Fault, Instance, Leaving, State, TAKE_LIMIT, send};
 use crate::engine::carp::event::{Action, Hook};
 
 /// Delay of a timer that is no sign of anything.
@@ -18,8 +18,12 @@ impl Instance {
         if !self.lease_ran_out(context.now) {
             return;
         }
-        self.counts.late += 1;
         self.master = None;
+        if self.failed {
+            self.errors = send::MAX_ERRORS;
+        } else {
+            self.counts.late += 1;
+        }
         self.give_way(context, true, "it sent nothing for so long that its lease ran out");
     }
 
@@ -49,6 +53,10 @@ impl Instance {
 
     fn run_backup_timers(&mut self, context: &mut Context<'_>, ready: bool) {
         let now = context.now;
+        let State::Backup { down_at, take_at, preempt_at } = self.state else { return };
+        if now < down_at.min(take_at).min(preempt_at) {
+            return;
+        }
         let interval = match &self.master {
             Some((_, announced, _)) => announced.interval(),
             None => self.rank().interval(),
@@ -88,7 +96,9 @@ impl Instance {
                     self.master = None;
                     self.give_way(context, true, "no other node took it");
                 }
-                Cause::Order | Cause::Demotion | Cause::Follow => self.stay(context),
+                Cause::Order | Cause::Demotion | Cause::Follow => {
+                    self.stay(context, "no other node took it")
+                }
             }
         }
         if matches!(self.state, State::Master { advertise_at, .. } if advertise_at <= context.now) {
@@ -96,19 +106,15 @@ impl Instance {
         }
     }
 
-    /// When something is due.
-    pub(in crate::engine::carp) fn next_deadline(&self, now: Moment) -> Moment {
+    /// When something is due. A node preempts only if its sync group is `ready`.
+    pub(in crate::engine::carp) fn next_deadline(&self, now: Moment, ready: bool) -> Moment {
         match &self.state {
             State::Init => {
                 self.address_error.as_ref().map_or(Moment::NEVER, |(_, again_at)| *again_at)
             }
             State::Backup { down_at, take_at, preempt_at } => {
-                // One that waits for its sync group goes with the next event.
-                let preempt_at = if *preempt_at > now || self.settings.sync_group.is_none() {
-                    *preempt_at
-                } else {
-                    Moment::NEVER
-                };
+                let preempt_at =
+                    if *preempt_at > now || ready { *preempt_at } else { Moment::NEVER };
                 (*down_at).min(*take_at).min(preempt_at)
             }
             State::Taking { until } => *until,

@@ -1,11 +1,14 @@
 //! Nodes on a virtual wire and clock. What the kernel does with roles, leases and addresses is played
 //! here too: a node whose daemon is dead goes on serving until its lease runs out.
 
+mod duels;
+mod groups;
 mod random;
 mod stories;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use pen_common::moment::Moment;
@@ -22,7 +25,11 @@ struct Node {
     /// Its clock is this much ahead of the simulation's.
     clock: Duration,
     settings: Vec<Settings>,
+    /// Addresses of its interfaces, if not the usual ones.
+    addresses: Option<Vec<IpAddr>>,
     alive: bool,
+    /// The end was ordered.
+    ending: bool,
     /// Stopped as by SIGSTOP: what arrives waits.
     paused: bool,
     waiting: VecDeque<Event>,
@@ -41,6 +48,9 @@ struct Node {
 
 /// All of it.
 struct Sim {
+    seed: u64,
+    /// Steps since time went on.
+    still: u32,
     now: Moment,
     nodes: Vec<Node>,
     wire: Wire,
@@ -93,14 +103,17 @@ impl Sim {
     /// Nodes 0, 1, ... with addresses 10.77.0.1, 10.77.0.2, ..., all with the same seed of the wire.
     fn new(seed: u64, nodes: Vec<Vec<Settings>>) -> Self {
         let wire = Wire::new(seed, nodes.len());
-        let mut sim = Self { now: Moment(0), nodes: Vec::new(), wire, sent: Vec::new() };
+        let mut sim =
+            Self { seed, still: 0, now: Moment(0), nodes: Vec::new(), wire, sent: Vec::new() };
         for settings in nodes {
             let clock = ms(1_000_000 * (sim.nodes.len() as u64 + 1));
             sim.nodes.push(Node {
                 carp: Carp::new(Start { node: 0, random: 0, sequence: 0 }, Moment(0)),
                 clock,
                 settings,
+                addresses: None,
                 alive: false,
+                ending: false,
                 paused: false,
                 waiting: VecDeque::new(),
                 answers: Vec::new(),
@@ -132,12 +145,12 @@ impl Sim {
         node.starts += 1;
         let start = Start {
             node: index as u64 + 1,
-            random: (index as u64) << 32 | node.starts,
+            random: self.seed << 40 | (index as u64) << 20 | node.starts,
             sequence: node.starts << 32,
         };
         let now = self.now + node.clock;
         node.carp = Carp::new(start, now);
-        (node.alive, node.paused, node.stopped) = (true, false, false);
+        (node.alive, node.paused, node.stopped, node.ending) = (true, false, false, false);
         node.waiting.clear();
         node.answers.clear();
         let settings = node.settings.clone();
@@ -147,7 +160,11 @@ impl Sim {
             settings.iter().map(|settings| settings.interface.clone()).collect();
         for interface in interfaces {
             let number: u32 = interface.trim_start_matches("eth").parse().unwrap();
-            self.tell(index, Event::LinkChanged(link_of(index, fixtures::IFINDEX + number)));
+            let mut link = link_of(index, fixtures::IFINDEX + number);
+            if let Some(addresses) = &self.nodes[index].addresses {
+                link.addresses.clone_from(addresses);
+            }
+            self.tell(index, Event::LinkChanged(link));
         }
     }
 
@@ -184,6 +201,7 @@ impl Sim {
             }
             return;
         }
+        node.ending |= event == Event::Stop;
         let now = self.now + node.clock;
         node.carp.handle(now, event);
         self.carry_out(index);
@@ -237,10 +255,20 @@ impl Sim {
     /// Goes to the next thing that happens, at most to `limit`.
     fn step(&mut self, limit: Moment) {
         let mut next = limit.min(self.wire.next());
+        // Ends of leases are seen by whoever asks for roles.
+        for node in &self.nodes {
+            for (_, lease) in node.roles.values() {
+                let end = Moment(0) + lease.since(Moment(0) + node.clock);
+                next = if end > self.now { next.min(end) } else { next };
+            }
+        }
         for node in self.nodes.iter().filter(|node| node.alive && !node.paused) {
             next = next.min(self.local_deadline(node));
             next = node.answers.iter().fold(next, |next, (at, _)| next.min(*at));
         }
+        // What is due and is not done would be due for ever.
+        self.still = if next > self.now { 0 } else { self.still + 1 };
+        assert!(self.still < 10_000, "time stands still: {:?}", self.roles());
         self.now = self.now.max(next);
         while let Some(Frame { to, ifindex, family, packet }) = self.wire.receive(self.now) {
             self.tell(to, Event::Received { ifindex, family, packet });
