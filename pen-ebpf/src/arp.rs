@@ -29,7 +29,7 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     if Addr::v4(arp.sender_ip) == Addr::v4(arp.target_ip) {
         return Counter::PassNeighbour;
     }
-    // The kernel would answer for an address on any of its interfaces.
+    // Of another node: the kernel would answer for an address on any of its interfaces.
     let Ok(entry) = found else { return Counter::DropNotMaster };
     if packet::ingress(ctx) != entry.ifindex {
         return Counter::PassNeighbour;

@@ -9,13 +9,22 @@ use pen_tests::{
     carp::{Node, Program, Seen},
     paths::{Scratch, program},
     process::run,
+    wait::Stopwatch,
     wait_until,
 };
 
 use crate::carp_net::{MASTER, Net, S, U, VIP, assert_between, throughout};
 
+/// Two networks side by side, because both take their time.
 #[test]
-fn a_ucarp_takes_the_advertisements_of_a_master_and_stays_backup() {
+fn behind_the_other_both_stay_backup_for_half_a_minute() {
+    thread::scope(|scope| {
+        scope.spawn(a_ucarp_takes_the_advertisements_of_a_master);
+        scope.spawn(a_node_is_silent_beside_a_ucarp);
+    });
+}
+
+fn a_ucarp_takes_the_advertisements_of_a_master() {
     let net = Net::new();
     let s = net.start_s(&[]);
     s.wait_hook(MASTER, "up", 1).unwrap();
@@ -41,8 +50,7 @@ fn a_ucarp_takes_the_advertisements_of_a_master_and_stays_backup() {
     assert!(s.count("down") <= 1, "only at the start");
 }
 
-#[test]
-fn beside_a_ucarp_that_is_master_a_node_is_silent() {
+fn a_node_is_silent_beside_a_ucarp() {
     let net = Net::new();
     let u = net.start_u(&[]);
     u.wait_hook(MASTER, "up", 1).unwrap();
@@ -181,6 +189,36 @@ fn a_master_that_stood_still_finds_a_ucarp_in_its_place_and_gives_way() {
     assert!(after.iter().all(|advert| advert.advbase >= 1), "no shorter interval: {after:?}");
     let seen = probes.stop();
     assert!(seen.outage < Duration::from_secs(1), "{seen:?}");
+}
+
+#[test]
+fn signals_mean_what_they_meant_to_ucarp() {
+    let net = Net::new();
+    let mut s = net.start_s(&["-D"]);
+    let says = |s: &Node, what: &str| {
+        wait_until(MASTER, what, || s.log().contains(what).then_some(())).unwrap();
+    };
+    says(&s, "takes part");
+    s.signal(Signal::SIGUSR1).unwrap();
+    says(&s, "BACKUP on eth0 vhid 42");
+    s.wait_hook(MASTER, "up", 1).unwrap();
+    s.signal(Signal::SIGUSR1).unwrap();
+    says(&s, "MASTER on eth0 vhid 42");
+    let u = net.start_u(&[]);
+    let before = net.adverts(S).len();
+    net.wait_adverts(S, before + 2);
+
+    s.signal(Signal::SIGUSR2).unwrap();
+    u.wait_hook(MASTER, "up", 1).unwrap();
+    s.wait_hook(MASTER, "down", 2).unwrap();
+    s.signal(Signal::SIGUSR2).unwrap();
+    says(&s, "not master");
+
+    s.signal(Signal::SIGHUP).unwrap();
+    let ended = Stopwatch::start();
+    assert!(s.wait(MASTER).unwrap().success(), "{}", s.log());
+    assert!(ended.elapsed() < Duration::from_secs(1), "a backup ends at once");
+    assert_eq!(u.count("down"), 1, "only at the start");
 }
 
 /// Two masters of equal interval that hear each other again: the one that ucarp's rule picks stays.
