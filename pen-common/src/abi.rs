@@ -52,7 +52,7 @@ pub mod map {
     pub const MISSED: &str = "MISSED";
 
     /// All of them.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 21] = [
         CFG,
         ADDRS,
         SERVICES,
