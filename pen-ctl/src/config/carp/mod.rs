@@ -254,7 +254,12 @@ pub const MAX_DEMOTION: u8 = 240;
 impl Default for Demotion {
     fn default() -> Self {
         let interfaces = Vec::new();
-        Self { no_backend: 0, xdp_detached: MAX_DEMOTION, sync_incomplete: 0, interfaces }
+        Self {
+            no_backend: 0,
+            xdp_detached: MAX_DEMOTION,
+            sync_incomplete: MAX_DEMOTION,
+            interfaces,
+        }
     }
 }
 

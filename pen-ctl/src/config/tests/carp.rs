@@ -44,7 +44,7 @@ fn least() -> Carp {
         demotion: Demotion {
             no_backend: 0,
             xdp_detached: 240,
-            sync_incomplete: 0,
+            sync_incomplete: 240,
             interfaces: vec![],
         },
     }

@@ -63,7 +63,7 @@ fn the_example_of_ucarps_help_means_what_ucarp_does() {
         demotion: Demotion {
             no_backend: 0,
             xdp_detached: 0,
-            sync_incomplete: 0,
+            sync_incomplete: 240,
             interfaces: vec![],
         },
     };
