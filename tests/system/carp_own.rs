@@ -7,6 +7,8 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -178,7 +180,7 @@ impl Nodes {
         pace(REST);
         let seen = probes.stop();
         assert!(seen.sent > 200, "{seen:?}");
-        println!("{}: {seen:?}", std::thread::current().name().unwrap_or("?"));
+        println!("{}: {seen:?}", thread::current().name().unwrap_or("?"));
         seen
     }
 
@@ -538,6 +540,14 @@ fn addresses_without_a_service_are_the_machines_own_while_it_is_master() {
         .unwrap();
     });
     assert!(seen.lost <= 50, "{seen:?}");
+    // One that somebody removes by hand is no address to be master of.
+    nodes.order(1, &["carp", "release", "main"]);
+    nodes.host(1).netns.ip(&format!("address del {VIP4}/32 dev eth0")).unwrap();
+    nodes.wait_for(0, "master");
+    nodes.wait_for(1, "backup");
+    assert_eq!((held(&nodes, 0), held(&nodes, 1)), ([true; 2], [false; 2]));
+    nodes.order(1, &["carp", "promote", "main"]);
+    nodes.wait_for(1, "master");
     // Who leaves does not take them along, and the next one has them again.
     nodes.pends[1].leave().unwrap();
     assert_eq!(held(&nodes, 1), [true; 2]);
@@ -689,4 +699,30 @@ fn thread_time(pend: &Pend) -> Duration {
     let task = tasks.into_iter().find(is_carp).expect("the thread of CARP");
     let times = fs::read_to_string(task.join("schedstat")).unwrap();
     Duration::from_nanos(times.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_busy_machine_moves_no_address() {
+    // For figures: PEN_SECONDS=600, and nothing beside it. Other tests make and remove namespaces,
+    // which holds every processor up for longer than three advertisements of 10 ms.
+    let seconds = std::env::var("PEN_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let advbase = if seconds.is_some() { "10ms" } else { QUICK };
+    let nodes = Nodes::with(2, advbase, |_| String::new());
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        pace(Duration::from_secs(seconds.unwrap_or(3)));
+        over.store(true, Ordering::Relaxed);
+    });
+    for (index, transitions) in [(0, 1), (1, 0)] {
+        let group = nodes.group(index).unwrap();
+        println!("node {index}: served too late {} times", group["late"]);
+        assert_eq!(group["transitions"], transitions, "{group}\n{}", nodes.pends[index].log());
+    }
 }

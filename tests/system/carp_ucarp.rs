@@ -284,6 +284,8 @@ fn what_ucarp_truncated_is_refused_with_the_limit() {
         assert_eq!(output.status.code(), Some(2), "{more:?}");
         assert!(output.stderr.contains(limit), "{}", output.stderr);
     }
+    let printed = pend_carp(&netns, &[&least[..], &["-p", "love", "--print-config"]].concat());
+    assert!(printed.status.success() && printed.stdout.contains("vhid = 1\n"), "{printed:?}");
     let help = pend_carp(&netns, &["--help"]);
     assert!(help.status.success() && help.stdout.contains("--advskew"), "{}", help.stdout);
 }

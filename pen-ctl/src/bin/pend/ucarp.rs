@@ -19,12 +19,17 @@ pub(super) fn by_its_name() -> Option<Vec<String>> {
     (Path::new(&name).file_name()? == "ucarp").then(|| args.collect())
 }
 
+/// Beside ucarp's own arguments.
+const PRINT: &str = "--print-config";
+
 pub(super) fn main(args: &[String]) -> ExitCode {
-    let invocation = match ucarp::read(args, &RealSystem) {
+    let (print, args): (Vec<_>, Vec<_>) = args.iter().cloned().partition(|arg| arg == PRINT);
+    let invocation = match ucarp::read(&args, &RealSystem) {
         Ok(Wish::Run(invocation)) => *invocation,
         Ok(Wish::Help(options)) => {
             println!(
-                "Runs in the place of a ucarp, with its arguments.\n\nUsage: pend carp OPTIONS\n\n{options}\n\
+                "Runs in the place of a ucarp, with its arguments.\n\nUsage: pend carp OPTIONS\n\n{options}      \
+                 {PRINT}           print the configuration that means the same, and end\n\n\
                  SIGTERM hands the address over and ends, SIGUSR1 logs the state, SIGUSR2 lets another node \
                  be master."
             );
@@ -37,7 +42,11 @@ pub(super) fn main(args: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Invocation { config, daemonize, debug, facility, warnings } = invocation;
+    if !print.is_empty() {
+        print!("{}", invocation.to_toml());
+        return ExitCode::SUCCESS;
+    }
+    let Invocation { config, daemonize, debug, facility, warnings, .. } = invocation;
     if daemonize {
         for warning in &warnings {
             eprintln!("pend carp: {warning}");

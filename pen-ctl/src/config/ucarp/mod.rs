@@ -6,6 +6,7 @@ mod options;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod toml;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Invocation {
     pub debug: bool,
     /// Facility of syslog; `None` for no syslog.
     pub facility: Option<Facility>,
+    /// Where the password came from.
+    pub password_file: Option<PathBuf>,
     /// What the operator should know.
     pub warnings: Vec<Warning>,
 }
@@ -161,6 +164,7 @@ impl Reader<'_> {
             daemonize: self.has(Opt::Daemonize),
             debug: self.has(Opt::Debug),
             facility: facility?,
+            password_file: self.value(Opt::Passfile).map(PathBuf::from),
             warnings: Vec::new(),
         })
     }

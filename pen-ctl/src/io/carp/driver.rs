@@ -182,10 +182,28 @@ impl Driver {
                 self.carp.handle(now, CarpEvent::LinkChanged(link));
             }
         }
+        let lost = self.lost_addresses(&nics);
         self.nics = nics;
+        for (group, error) in lost {
+            let result = Err(error);
+            self.carp.handle(now, CarpEvent::AddressesReady { group, result });
+        }
         for wire in self.wires.values_mut() {
             wire.groups.retry();
         }
+    }
+
+    /// Groups one of whose addresses somebody else took off its interface.
+    fn lost_addresses(&self, nics: &Nics) -> Vec<(u32, String)> {
+        let mut lost = Vec::new();
+        for (group, (ifindex, addresses)) in &self.taken {
+            let has = |nics: &Nics, address| {
+                nics.get(ifindex).is_some_and(|nic| nic.addresses.contains(address))
+            };
+            let gone = addresses.iter().find(|one| has(&self.nics, one) && !has(nics, one));
+            lost.extend(gone.map(|address| (*group, format!("{address} was removed"))));
+        }
+        lost
     }
 
     fn were_added(&mut self, group: u32, result: Result<(), String>) {
