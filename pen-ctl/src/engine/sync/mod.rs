@@ -3,7 +3,7 @@
 //! translations, what the operator wishes.
 //!
 //! Whoever holds the address of a service tells; the others listen. All of it is a stream to each
-//! peer ([`stream`]) under a shared key ([`seal`]) in fresh sessions ([`session`]): facts, which hold
+//! peer (`stream`) under a shared key (`seal`) in fresh sessions (`session`): facts, which hold
 //! until they change, and records, which grow old and are told again now and then. Who joins, or
 //! missed something, asks for everything.
 //!
