@@ -305,6 +305,10 @@ impl Daemon {
                 // What it has to tell before its end.
                 Some(event) = inbox.recv() => self.handle(event),
                 () = self.carp.ended() => return,
+                // Servers are checked and replaced until the end.
+                () = clock::sleep_until(self.engine.next_deadline()) => {
+                    self.handle(Event::TimePassed);
+                }
                 () = signals.recv() => return,
                 () = clock::sleep_until(limit) => {
                     tracing::warn!("the handover did not end within {HANDOVER:?}");
