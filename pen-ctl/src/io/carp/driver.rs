@@ -1,4 +1,7 @@
-//! The loop of the thread: what happens goes to `Carp`, what it wants is done at once.
+//! The loop of the thread: what happens goes to `Carp`, what it wants is done at once. `groups` is what
+//! depends on what the configuration says of a group.
+
+mod groups;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +16,13 @@ use pen_common::moment::Moment;
 use pen_common::net::MacAddr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::addresses::{Added, Addresses, Change};
-use super::hooks::{Failed, Hooks, Run};
+use super::addresses::{Added, Addresses};
+use super::hooks::{Failed, Hooks};
 use super::hosts::{Groups, Hush};
 use super::links::{self, Nics};
 use super::routed::Routed;
 use super::socket::PacketSocket;
+use super::taken::Taken;
 use super::{Beginning, Command, Question, RoleWriter, priority};
 use crate::api::carp::{CarpOrdered, CarpState, CarpWish};
 use crate::api::{Refusal, Reply};
@@ -33,10 +37,22 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// A deadline that is over already is looked at again after this time. It never should be, but this
 /// thread would keep all others from a processor.
 const BREATH: Duration = Duration::from_millis(1);
+/// Sockets are asked so often for more before timers are served: a flood must not stop them for ever.
+const ROUNDS: usize = 16;
 /// Results that may wait for the loop.
 const QUEUE: usize = 256;
 /// Length of an Ethernet header.
 const ETHERNET: usize = 14;
+
+/// Why the loop woke up.
+enum Woken {
+    /// Something to read, or the time has come.
+    Called,
+    Command(Command),
+    Links,
+    Added(Added),
+    Failed(Failed),
+}
 
 /// Ears and mouth on an interface.
 struct Wire {
@@ -61,8 +77,8 @@ pub(super) struct Driver {
     news_of_links: watch::Receiver<Nics>,
     /// What the daemon said of each group.
     usable: BTreeMap<u32, Result<(), String>>,
-    /// Groups that have taken their addresses, with those that were added to an interface.
-    taken: BTreeMap<u32, (u32, Vec<IpAddr>)>,
+    /// Groups that have taken their addresses.
+    taken: BTreeMap<u32, Taken>,
     addresses: Addresses,
     added: mpsc::Receiver<Added>,
     hooks: Hooks,
@@ -111,24 +127,31 @@ impl Driver {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut deadline = self.carp.next_deadline();
         loop {
-            tokio::select! {
-                () = readable(&self.wires) => {}
+            let woken = tokio::select! {
+                () = readable(&self.wires) => Woken::Called,
                 command = commands.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some(command) => Woken::Command(command),
                     // Roles, leases and addresses stay for the next daemon.
                     None => return,
                 },
-                Ok(()) = self.news_of_links.changed() => self.follow_links(),
-                Some(Added { group, result }) = self.added.recv() => self.were_added(group, result),
-                Some(failed) = self.failed.recv() => {
-                    let text = format!("group {}: {}", failed.group, failed.text);
-                    self.tell(true, "carp-hook-failed", &failed.group, text);
-                }
-                () = clock::sleep_until(deadline) => {}
-            }
-            // What has arrived comes before what the time brings: a thread that was held up must not
-            // take a master for dead whose advertisements wait in the socket.
+                Ok(()) = self.news_of_links.changed() => Woken::Links,
+                Some(added) = self.added.recv() => Woken::Added(added),
+                Some(failed) = self.failed.recv() => Woken::Failed(failed),
+                () = clock::sleep_until(deadline) => Woken::Called,
+            };
+            // What has arrived comes before what the time brings, and everything but what is received
+            // has timers served: a thread that was held up must not take a master for dead whose
+            // advertisements wait in the socket.
             self.receive();
+            match woken {
+                Woken::Called => {}
+                Woken::Command(command) => self.obey(command),
+                Woken::Links => self.follow_links(),
+                Woken::Added(Added { group, result }) => self.were_added(group, result),
+                Woken::Failed(Failed { group, text }) => {
+                    self.tell(true, "carp-hook-failed", &group, format!("group {group}: {text}"));
+                }
+            }
             let now = clock::now();
             if now >= self.carp.next_deadline() {
                 self.carp.handle(now, CarpEvent::TimePassed);
@@ -147,17 +170,24 @@ impl Driver {
     // --- what happens ---
 
     fn receive(&mut self) {
-        for (ifindex, wire) in &self.wires {
-            wire.socket.receive(|frame| {
-                let family = match frame.get(12..ETHERNET) {
-                    Some([0x08, 0x00]) => Family::V4,
-                    Some([0x86, 0xdd]) => Family::V6,
-                    // The filter lets nothing else in.
-                    _ => return,
-                };
-                let (ifindex, packet) = (*ifindex, frame[ETHERNET..].to_vec());
-                self.carp.handle(clock::now(), CarpEvent::Received { ifindex, family, packet });
+        let mut wires: Vec<_> = self.wires.iter().collect();
+        for _ in 0..ROUNDS {
+            wires.retain(|(ifindex, wire)| {
+                let all = wire.socket.receive(|frame| {
+                    let family = match frame.get(12..ETHERNET) {
+                        Some([0x08, 0x00]) => Family::V4,
+                        Some([0x86, 0xdd]) => Family::V6,
+                        // The filter lets nothing else in.
+                        _ => return,
+                    };
+                    let (ifindex, packet) = (**ifindex, frame[ETHERNET..].to_vec());
+                    self.carp.handle(clock::now(), CarpEvent::Received { ifindex, family, packet });
+                });
+                !all
             });
+            if wires.is_empty() {
+                break;
+            }
         }
     }
 
@@ -194,21 +224,18 @@ impl Driver {
     }
 
     /// Groups one of whose addresses somebody else took off its interface.
-    fn lost_addresses(&self, nics: &Nics) -> Vec<(u32, String)> {
-        let mut lost = Vec::new();
-        for (group, (ifindex, addresses)) in &self.taken {
-            let has = |nics: &Nics, address| {
-                nics.get(ifindex).is_some_and(|nic| nic.addresses.contains(address))
-            };
-            let gone = addresses.iter().find(|one| has(&self.nics, one) && !has(nics, one));
-            lost.extend(gone.map(|address| (*group, format!("{address} was removed"))));
-        }
-        lost
+    fn lost_addresses(&mut self, nics: &Nics) -> Vec<(u32, String)> {
+        let lost = self.taken.iter_mut().filter_map(|(group, taken)| {
+            let address = taken.lost(&nics.get(&taken.ifindex)?.addresses)?;
+            Some((*group, format!("{address} was removed")))
+        });
+        lost.collect()
     }
 
     fn were_added(&mut self, group: u32, result: Result<(), String>) {
         // They may have been given back meanwhile.
-        if self.taken.contains_key(&group) {
+        if let Some(taken) = self.taken.get_mut(&group) {
+            taken.added();
             self.carp.handle(clock::now(), CarpEvent::AddressesReady { group, result });
         }
     }
@@ -232,36 +259,6 @@ impl Driver {
             }
             Command::Ask(question, answer) => self.answer(&question, answer),
             Command::Stop => self.carp.handle(now, CarpEvent::Stop),
-        }
-    }
-
-    fn configure(&mut self, groups: Vec<Group>) {
-        let settings = groups.iter().map(|group| group.settings.clone()).collect();
-        self.groups = groups.into_iter().map(|group| (group.settings.group, group)).collect();
-        let now = clock::now();
-        self.carp.configure(now, settings);
-        if self.nics.is_empty() {
-            self.follow_links();
-        }
-        for (group, found) in std::mem::take(&mut self.adopted) {
-            let until = Moment(found.lease_ns);
-            if !self.groups.contains_key(&group) {
-                self.write(group, Role::Backup, Moment(0));
-            } else if found.role == abi::Group::MASTER && until > now {
-                self.adopting.insert(group);
-                self.carp.handle(now, CarpEvent::LeaseFound { group, until });
-            }
-        }
-    }
-
-    /// Groups that turned out not to go on from the lease that was found.
-    fn end_adoption(&mut self) {
-        let taken = &self.taken;
-        let given_up: Vec<u32> =
-            self.adopting.iter().filter(|group| !taken.contains_key(group)).copied().collect();
-        for group in given_up {
-            self.adopting.remove(&group);
-            self.write(group, Role::Backup, Moment(0));
         }
     }
 
@@ -316,6 +313,9 @@ impl Driver {
                 }
                 Action::SetRole { group, role, lease } => self.write(group, role, lease),
                 Action::TakeAddresses { group } => self.take(group),
+                // What the daemon before this one did lasts until it is clear what becomes of it.
+                Action::DropAddresses { group } | Action::RunHook { group, hook: Hook::Down }
+                    if self.goes_on(group) => {}
                 Action::DropAddresses { group } => self.give_back(group),
                 Action::Listen { ifindex, groups, macs } => {
                     if let Err(error) = self.listen(ifindex, &groups, &macs) {
@@ -372,43 +372,6 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, group: u32) {
-        let Some(found) = self.groups.get(&group) else { return };
-        let unknown = || Err("the data plane is not ready".to_owned());
-        let usable = self.usable.get(&group).cloned().unwrap_or_else(unknown);
-        let nic = self.nics.iter().find(|(_, nic)| nic.name == found.settings.interface);
-        let (result, ifindex) = match (usable, nic) {
-            (Ok(()), Some((ifindex, _))) => (Ok(()), *ifindex),
-            (Ok(()), None) => (Err(format!("there is no {}", found.settings.interface)), 0),
-            (error, nic) => (error, nic.map_or(0, |(ifindex, _)| *ifindex)),
-        };
-        let addresses = found.local.clone();
-        self.taken.insert(group, (ifindex, addresses.clone()));
-        if result.is_err() || addresses.is_empty() {
-            self.carp.handle(clock::now(), CarpEvent::AddressesReady { group, result });
-        } else if !self.addresses.change(Change { group, ifindex, add: true, addresses }) {
-            let result = Err("too many changes of addresses wait".to_owned());
-            self.carp.handle(clock::now(), CarpEvent::AddressesReady { group, result });
-        }
-    }
-
-    fn give_back(&mut self, group: u32) {
-        // What an earlier daemon has added is this group's as well.
-        let taken = self.taken.remove(&group).or_else(|| {
-            let found = self.groups.get(&group)?;
-            let mut nics = self.nics.iter();
-            let (ifindex, _) = nics.find(|(_, nic)| nic.name == found.settings.interface)?;
-            Some((*ifindex, found.local.clone()))
-        });
-        if let Some((ifindex, addresses)) = taken
-            && !addresses.is_empty()
-            && !self.addresses.change(Change { group, ifindex, add: false, addresses })
-        {
-            let text = format!("addresses of group {group} stay: too many changes wait");
-            self.tell(true, "carp-address-failed", "addresses", text);
-        }
-    }
-
     fn listen(
         &mut self,
         ifindex: u32,
@@ -425,28 +388,6 @@ impl Driver {
         let heard = wire.socket.listen_to(groups.iter().map(group_mac), macs.iter().copied());
         wire.groups.join_only(groups);
         heard
-    }
-
-    fn run_hook(&mut self, group: u32, hook: Hook) {
-        let Some(found) = self.groups.get(&group) else { return };
-        let hooks = &found.hooks;
-        let program = match hook {
-            Hook::Up => &hooks.up,
-            Hook::Down => &hooks.down,
-        };
-        let Some(program) = program else { return };
-        let settings = &found.settings;
-        for vip in &settings.vips {
-            // As ucarp calls them: interface, address, and the parameter if there is one.
-            let mut words = vec![program.display().to_string(), settings.interface.clone()];
-            words.push(vip.to_string());
-            words.extend(hooks.xparam.clone());
-            let run = Run { group: settings.name.clone(), words, limit: HOOK_LIMIT };
-            if !self.hooks.run(run) {
-                let text = format!("{} is not run: too many programs wait", program.display());
-                self.tell(true, "carp-hook-failed", &settings.name, text);
-            }
-        }
     }
 
     // --- telling ---

@@ -4,28 +4,35 @@
 //! and a third node took over beside it).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::process::Command;
-use tokio::sync::mpsc;
+use pen_common::abi;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Runs that may wait for the thread.
-const QUEUE: usize = 256;
-/// Runs of one group that may wait for the one before them. More only means that its program is too
-/// slow for what happens: the oldest are left out then.
-const WAITING: usize = 16;
+/// Runs that may wait for the thread: more than all addresses that a node can have, each several
+/// times.
+const QUEUE: usize = 4 * abi::MAX_ADDRS as usize;
+/// Runs for one address that may wait for those before them. More only means that the program is too
+/// slow for what happens: the oldest are left out then, for the later ones say what is true.
+const WAITING: usize = 4;
+/// At the end the last runs are started within this time.
+const LAST: Duration = Duration::from_millis(500);
 
 /// A program to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     /// Whose; runs of one group do not overlap.
     pub(super) group: String,
+    /// For which of the group's addresses.
+    pub(super) vip: IpAddr,
     /// Program and arguments.
     pub(super) words: Vec<String>,
     /// Is killed after this time, with all that it has started.
@@ -46,6 +53,7 @@ pub(super) struct Failed {
 pub(super) struct Hooks {
     runs: mpsc::Sender<Run>,
     idle: mpsc::Receiver<()>,
+    hurry: oneshot::Sender<()>,
 }
 
 impl Hooks {
@@ -54,12 +62,13 @@ impl Hooks {
         let (runs, wanted) = mpsc::channel(QUEUE);
         // Never sent to: it closes when nothing is left to do.
         let (busy, idle) = mpsc::channel(1);
+        let (hurry, hurried) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("carp-hooks".to_owned()).spawn(move || {
-            runtime.block_on(serve(wanted, failed));
+            runtime.block_on(serve(wanted, failed, hurried));
             drop(busy);
         })?;
-        Ok(Self { runs, idle })
+        Ok(Self { runs, idle, hurry })
     }
 
     /// Has a program run when those of its group before it have ended. False if there are too many.
@@ -67,70 +76,128 @@ impl Hooks {
         self.runs.try_send(run).is_ok()
     }
 
-    /// Waits until all have ended, but no longer than this; those that still run then go on.
+    /// Waits until all have ended, but no longer than this. A program that others wait for is killed
+    /// then, and of those the last for each address is started; what runs goes on.
     pub(super) async fn finish(self, limit: Duration) {
-        let Self { runs, mut idle } = self;
+        let Self { runs, mut idle, hurry } = self;
         drop(runs);
-        let _ = timeout(limit, idle.recv()).await;
+        if timeout(limit, idle.recv()).await.is_err() {
+            // A thread that has just ended needs no hurry.
+            let _ = hurry.send(());
+            let _ = timeout(LAST, idle.recv()).await;
+        }
     }
 }
 
-async fn serve(mut wanted: mpsc::Receiver<Run>, failed: mpsc::Sender<Failed>) {
-    // The runs that wait, of each group that has one running.
-    let mut groups: BTreeMap<String, VecDeque<Run>> = BTreeMap::new();
+/// A group one of whose programs runs.
+struct Busy {
+    /// The runs that wait for it.
+    waiting: VecDeque<Run>,
+    /// Has it killed.
+    end: oneshot::Sender<()>,
+}
+
+async fn serve(
+    mut wanted: mpsc::Receiver<Run>,
+    failed: mpsc::Sender<Failed>,
+    mut hurried: oneshot::Receiver<()>,
+) {
+    let mut groups: BTreeMap<String, Busy> = BTreeMap::new();
     let mut running: JoinSet<String> = JoinSet::new();
     let mut open = true;
     while open || !running.is_empty() {
         tokio::select! {
             run = wanted.recv(), if open => match run {
                 Some(run) => match groups.get_mut(&run.group) {
-                    Some(waiting) => {
-                        if waiting.len() == WAITING {
-                            waiting.pop_front();
-                        }
-                        waiting.push_back(run);
-                    }
-                    None => {
-                        groups.insert(run.group.clone(), VecDeque::new());
-                        running.spawn(carry_out(run, failed.clone()));
-                    }
+                    Some(busy) => wait(&mut busy.waiting, run, &failed),
+                    None => start(&mut groups, &mut running, VecDeque::from([run]), &failed),
                 },
                 None => open = false,
             },
             Some(Ok(group)) = running.join_next() => {
-                match groups.get_mut(&group).and_then(VecDeque::pop_front) {
-                    Some(next) => drop(running.spawn(carry_out(next, failed.clone()))),
-                    None => drop(groups.remove(&group)),
-                }
+                let waiting = groups.remove(&group).map(|busy| busy.waiting).unwrap_or_default();
+                start(&mut groups, &mut running, waiting, &failed);
             }
+            Ok(()) = &mut hurried => break,
+        }
+    }
+    // What nothing waits for goes on by itself.
+    let (late, _going): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        groups.into_iter().partition(|(_, busy)| !busy.waiting.is_empty());
+    let mut last = BTreeMap::new();
+    for (group, Busy { waiting, end }) in late {
+        // One that has just ended needs no end.
+        let _ = end.send(());
+        last.insert(group, newest(waiting));
+    }
+    while !last.is_empty()
+        && let Some(Ok(group)) = running.join_next().await
+    {
+        for run in last.remove(&group).into_iter().flatten() {
+            // Nobody is there any more to be told of a failure.
+            drop(spawn(&run));
         }
     }
 }
 
-/// Runs one to its end, or to the limit; yields its group.
-async fn carry_out(run: Run, failed: mpsc::Sender<Failed>) -> String {
-    if let Err(text) = attempt(&run).await {
+/// Has a run wait for those of its group before it.
+fn wait(waiting: &mut VecDeque<Run>, run: Run, failed: &mpsc::Sender<Failed>) {
+    let of_vip = |one: &&Run| one.vip == run.vip;
+    if waiting.iter().filter(of_vip).count() >= WAITING
+        && let Some(old) = waiting.iter().position(|one| one.vip == run.vip)
+        && let Some(old) = waiting.remove(old)
+    {
+        let text = format!("{} was left out: too many wait already", old.words.join(" "));
+        // Who does not follow misses it.
+        let _ = failed.try_send(Failed { group: old.group, text });
+    }
+    waiting.push_back(run);
+}
+
+/// The last run for each address.
+fn newest(waiting: VecDeque<Run>) -> Vec<Run> {
+    let mut newest: Vec<Run> = Vec::new();
+    for run in waiting {
+        newest.retain(|one| one.vip != run.vip);
+        newest.push(run);
+    }
+    newest
+}
+
+/// Starts the first of the runs of a group; the others wait.
+fn start(
+    groups: &mut BTreeMap<String, Busy>,
+    running: &mut JoinSet<String>,
+    mut waiting: VecDeque<Run>,
+    failed: &mpsc::Sender<Failed>,
+) {
+    let Some(run) = waiting.pop_front() else { return };
+    let (end, ended) = oneshot::channel();
+    groups.insert(run.group.clone(), Busy { waiting, end });
+    running.spawn(carry_out(run, failed.clone(), ended));
+}
+
+/// Runs one to its end, or to the limit, or until it is to be killed; yields its group.
+async fn carry_out(run: Run, failed: mpsc::Sender<Failed>, ended: oneshot::Receiver<()>) -> String {
+    if let Err(text) = attempt(&run, ended).await {
         // A daemon that is ending has no ear for it any more.
         let _ = failed.try_send(Failed { group: run.group.clone(), text });
     }
     run.group
 }
 
-async fn attempt(run: &Run) -> Result<(), String> {
-    let Some((program, arguments)) = run.words.split_first() else { return Ok(()) };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        // The leader of a group of its own: what it starts can be ended with it, and a Ctrl-C that
-        // is meant for the daemon does not reach it.
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("{program} does not start: {error}"))?;
-    match timeout(run.limit, child.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("{program} ended with {status}")),
-        Ok(Err(error)) => Err(format!("{program}: {error}")),
-        Err(_) => {
+async fn attempt(run: &Run, ended: oneshot::Receiver<()>) -> Result<(), String> {
+    let Some(program) = run.words.first() else { return Ok(()) };
+    let mut child = spawn(run).map_err(|error| format!("{program} does not start: {error}"))?;
+    let waited = tokio::select! {
+        waited = timeout(run.limit, child.wait()) => waited.ok(),
+        Ok(()) = ended => None,
+    };
+    match waited {
+        Some(Ok(status)) if status.success() => Ok(()),
+        Some(Ok(status)) => Err(format!("{program} ended with {status}")),
+        Some(Err(error)) => Err(format!("{program}: {error}")),
+        None => {
             // Its number cannot be another process's: nobody has waited for it yet.
             if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
                 let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
@@ -141,12 +208,26 @@ async fn attempt(run: &Run) -> Result<(), String> {
     }
 }
 
+fn spawn(run: &Run) -> std::io::Result<Child> {
+    let Some((program, arguments)) = run.words.split_first() else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        // The leader of a group of its own: what it starts can be ended with it, and a Ctrl-C that
+        // is meant for the daemon does not reach it.
+        .process_group(0)
+        .spawn()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::PathBuf;
 
     use super::*;
+    use crate::io::clock;
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -158,7 +239,11 @@ mod tests {
 
     fn shell(group: &str, script: &str, limit: Duration) -> Run {
         let words = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        Run { group: group.to_owned(), words, limit }
+        Run { group: group.to_owned(), vip: vip(1), words, limit }
+    }
+
+    fn vip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
     }
 
     /// Has all of them run, and returns what failed when all have ended.
@@ -209,6 +294,7 @@ mod tests {
     fn what_goes_wrong_is_told_with_the_groups_name() {
         let absent = Run {
             group: "b".to_owned(),
+            vip: vip(1),
             words: vec!["/nonexistent/up".to_owned(), "eth0".to_owned()],
             limit: LONG,
         };
@@ -221,5 +307,55 @@ mod tests {
             ("b", "/nonexistent/up does not start: No such file or directory (os error 2)"),
         ];
         assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn at_the_end_the_last_program_for_each_address_is_started_though_one_before_it_is_slow() {
+        let folder = folder("end");
+        let log = folder.join("log");
+        let run = |last: u8, script: &str| Run { vip: vip(last), ..shell("main", script, LONG) };
+        let write =
+            |last: u8, word: &str| run(last, &format!("echo {word}{last} >>{}", log.display()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (sender, _failed) = mpsc::channel(16);
+            let hooks = Hooks::start(sender).expect("a thread");
+            assert!(hooks.run(run(1, "sleep 30")));
+            for last in 1..=40 {
+                assert!(hooks.run(write(last, "up")) && hooks.run(write(last, "down")));
+            }
+            hooks.finish(Duration::from_millis(50)).await;
+        });
+        let lines = || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let until = clock::now() + LONG;
+        while lines().len() < 40 && clock::now() < until {
+            thread::yield_now();
+        }
+        let mut lines = lines();
+        lines.sort_unstable();
+        let mut expected: Vec<_> = (1..=40).map(|last| format!("down{last}")).collect();
+        expected.sort_unstable();
+        assert_eq!(lines, expected);
+        fs::remove_dir_all(folder).expect("clean up");
+    }
+
+    #[test]
+    fn runs_for_many_addresses_all_wait_and_too_many_for_one_leave_out_its_oldest() {
+        let (sender, mut failed) = mpsc::channel(16);
+        let mut waiting = VecDeque::new();
+        for last in 1..=100 {
+            wait(&mut waiting, Run { vip: vip(last), ..shell("main", "x", LONG) }, &sender);
+        }
+        assert_eq!(waiting.len(), 100);
+        for number in 0..WAITING {
+            wait(&mut waiting, shell("main", &format!("y{number}"), LONG), &sender);
+        }
+        assert_eq!(waiting.len(), 99 + WAITING);
+        let told = failed.try_recv().expect("one was left out");
+        assert_eq!(told.text, "/bin/sh -c x was left out: too many wait already");
+        assert_eq!(newest(waiting).last().map(|run| run.words[2].clone()), Some("y3".to_owned()));
     }
 }

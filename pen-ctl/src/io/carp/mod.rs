@@ -21,6 +21,7 @@ mod priority;
 mod routed;
 mod socket;
 mod sys;
+mod taken;
 
 use std::collections::BTreeMap;
 use std::io;

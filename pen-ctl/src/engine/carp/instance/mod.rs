@@ -289,12 +289,19 @@ impl Instance {
     pub(super) fn configure(&mut self, context: &mut Context<'_>, settings: Settings) {
         let group = settings.group;
         let vips_changed = settings.vips != self.settings.vips;
+        let mac = self.vip_mac();
         self.settings = settings;
         self.verifier.configure(&self.settings);
         let link = self.link.take();
         self.link_changed(context, link.as_ref());
-        if vips_changed && matches!(self.state, State::Master { .. }) {
+        if !matches!(self.state, State::Master { .. }) {
+            return;
+        }
+        if vips_changed {
             context.actions.push_back(Action::TakeAddresses { group });
+        }
+        // Neighbours have to learn what they know otherwise.
+        if vips_changed || mac != self.vip_mac() {
             self.announcer.again(context.now);
         }
     }
