@@ -381,6 +381,7 @@ impl Daemon {
                 Action::Log { warning: false, text } => tracing::info!("{text}"),
             }
         }
+        self.carp.flush();
     }
 
     /// The engine must know what the maps hold; if even that cannot be read, it assumes what it

@@ -1,7 +1,7 @@
 //! The thread of CARP, as the daemon sees it: started with the first group, told what changes, and
 //! ended in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,10 @@ pub(super) struct Carp {
     /// The daemon has started. The thread is told nothing before: a lease that still runs is adopted
     /// only by who can serve at once.
     started: bool,
-    /// What it is told then.
-    waiting: Vec<Command>,
+    /// What it is told then, or when it follows again.
+    waiting: VecDeque<Command>,
+    /// It did not follow.
+    slow: bool,
 }
 
 impl Carp {
@@ -45,25 +47,32 @@ impl Carp {
         node: String,
         state: PathBuf,
     ) -> Self {
-        let (started, waiting) = (false, Vec::new());
-        Self { thread: None, adopted, events, node, state, started, waiting }
+        let (started, waiting) = (false, VecDeque::new());
+        Self { thread: None, adopted, events, node, state, started, waiting, slow: false }
     }
 
     /// The daemon has started: the thread may begin.
     pub(super) fn begin(&mut self) {
         self.started = true;
+        // First whether this node can serve: that changed during the start.
+        let waiting = self.waiting.make_contiguous();
+        waiting.sort_by_key(|command| !matches!(command, Command::Usable { .. }));
         self.flush();
     }
 
-    fn flush(&mut self) {
+    /// Tells the thread what waits, as far as there is room; called with everything that happens.
+    pub(super) fn flush(&mut self) {
         let (true, Some(thread)) = (self.started, &self.thread) else { return };
-        // First whether this node can serve: that changed during the start.
-        self.waiting.sort_by_key(|command| !matches!(command, Command::Usable { .. }));
-        for command in self.waiting.drain(..) {
-            if !thread.tell(command) {
-                tracing::error!("the thread of CARP does not follow");
+        while let Some(command) = self.waiting.pop_front() {
+            if let Err(command) = thread.try_tell(command) {
+                self.waiting.push_front(*command);
+                if !std::mem::replace(&mut self.slow, true) {
+                    tracing::warn!("the thread of CARP does not follow; it is told later");
+                }
+                return;
             }
         }
+        self.slow = false;
     }
 
     /// Starts the thread with the first groups that it is told of.
@@ -86,7 +95,7 @@ impl Carp {
     }
 
     pub(super) fn tell(&mut self, command: Command) {
-        self.waiting.push(command);
+        self.waiting.push_back(command);
         self.flush();
     }
 

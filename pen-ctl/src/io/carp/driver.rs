@@ -23,6 +23,7 @@ use super::links::{self, Nics};
 use super::routed::Routed;
 use super::socket::PacketSocket;
 use super::taken::Taken;
+use super::telling::Telling;
 use super::{Beginning, Command, Question, RoleWriter, priority};
 use crate::api::carp::{CarpOrdered, CarpState, CarpWish};
 use crate::api::{Refusal, Reply};
@@ -72,6 +73,8 @@ pub(super) struct Driver {
     /// Groups of these that are to go on from there.
     adopting: BTreeSet<u32>,
     wires: BTreeMap<u32, Wire>,
+    /// Interfaces that cannot be listened to, with what is to be heard there.
+    deaf: BTreeMap<u32, (BTreeSet<IpAddr>, BTreeSet<MacAddr>)>,
     routed: Routed,
     nics: Nics,
     news_of_links: watch::Receiver<Nics>,
@@ -83,7 +86,7 @@ pub(super) struct Driver {
     added: mpsc::Receiver<Added>,
     hooks: Hooks,
     failed: mpsc::Receiver<Failed>,
-    events: mpsc::Sender<Event>,
+    telling: Telling,
     _hush: Option<Hush>,
 }
 
@@ -107,6 +110,7 @@ impl Driver {
             adopted,
             adopting: BTreeSet::new(),
             wires: BTreeMap::new(),
+            deaf: BTreeMap::new(),
             routed: Routed::default(),
             nics: Nics::new(),
             news_of_links: links::watch().await?,
@@ -116,10 +120,10 @@ impl Driver {
             added,
             hooks,
             failed,
-            events,
+            telling: Telling::new(events),
             _hush: hush.ok(),
         };
-        driver.send(Event::CarpHindered(hindered));
+        driver.telling.send(Event::CarpHindered(hindered));
         Ok(driver)
     }
 
@@ -149,7 +153,12 @@ impl Driver {
                 Woken::Links => self.follow_links(),
                 Woken::Added(Added { group, result }) => self.were_added(group, result),
                 Woken::Failed(Failed { group, text }) => {
-                    self.tell(true, "carp-hook-failed", &group, format!("group {group}: {text}"));
+                    self.telling.tell(
+                        true,
+                        "carp-hook-failed",
+                        &group,
+                        format!("group {group}: {text}"),
+                    );
                 }
             }
             let now = clock::now();
@@ -160,6 +169,7 @@ impl Driver {
                 break;
             }
             self.end_adoption();
+            self.telling.catch_up();
             deadline = self.carp.next_deadline().max(clock::now() + BREATH);
         }
         let Self { addresses, hooks, .. } = self;
@@ -317,18 +327,14 @@ impl Driver {
                 Action::DropAddresses { group } | Action::RunHook { group, hook: Hook::Down }
                     if self.goes_on(group) => {}
                 Action::DropAddresses { group } => self.give_back(group),
-                Action::Listen { ifindex, groups, macs } => {
-                    if let Err(error) = self.listen(ifindex, &groups, &macs) {
-                        let name = self.nics.get(&ifindex).map_or("?", |nic| nic.name.as_str());
-                        let text = format!("{name} may not hear all of CARP: {error}");
-                        let subject = name.to_owned();
-                        self.tell(true, "carp-deaf", &subject, text);
-                    }
+                Action::Listen { ifindex, groups, macs } => self.hear(ifindex, groups, macs),
+                Action::Unlisten { ifindex } => {
+                    self.wires.remove(&ifindex);
+                    self.deaf.remove(&ifindex);
                 }
-                Action::Unlisten { ifindex } => drop(self.wires.remove(&ifindex)),
                 Action::RunHook { group, hook } => self.run_hook(group, hook),
                 Action::Tell { warning, kind, subject, text } => {
-                    self.tell(warning, kind, &subject, text);
+                    self.telling.tell(warning, kind, &subject, text);
                 }
                 Action::Stopped => return true,
             }
@@ -365,11 +371,30 @@ impl Driver {
         }
         if let Err(error) = (self.writer)(group, entry) {
             let text = format!("the role of group {group} cannot be written: {error}");
-            self.tell(true, "carp-role-failed", "maps", text);
+            self.telling.tell(true, "carp-role-failed", "maps", text);
         }
         if self.roles.insert(group, role) != Some(role) {
-            self.send(Event::CarpRole { group, role });
+            self.telling.role(group, role);
         }
+    }
+
+    fn hear(&mut self, ifindex: u32, groups: BTreeSet<IpAddr>, macs: BTreeSet<MacAddr>) {
+        self.deaf.remove(&ifindex);
+        let Err(error) = self.listen(ifindex, &groups, &macs) else { return };
+        let name = self.nics.get(&ifindex).map_or("?", |nic| nic.name.as_str());
+        let text = format!("{name} may not hear all of CARP: {error}");
+        self.telling.tell(true, "carp-deaf", name, text);
+        if !self.wires.contains_key(&ifindex) {
+            self.deaf.insert(ifindex, (groups, macs));
+        }
+    }
+
+    /// Who hears nobody must not become master: others may be. It is tried again, and if that works
+    /// the node has to listen first all the same.
+    fn hears(&mut self, ifindex: u32) -> Result<(), String> {
+        let Some((groups, macs)) = self.deaf.remove(&ifindex) else { return Ok(()) };
+        self.hear(ifindex, groups, macs);
+        Err("nothing of CARP could be heard until now".to_owned())
     }
 
     fn listen(
@@ -388,17 +413,6 @@ impl Driver {
         let heard = wire.socket.listen_to(groups.iter().map(group_mac), macs.iter().copied());
         wire.groups.join_only(groups);
         heard
-    }
-
-    // --- telling ---
-
-    fn tell(&self, warning: bool, kind: &'static str, subject: &str, text: String) {
-        self.send(Event::CarpTold { warning, kind, subject: subject.to_owned(), text });
-    }
-
-    /// A daemon that does not follow misses something; advertisements do not wait for it.
-    fn send(&self, event: Event) {
-        let _ = self.events.try_send(event);
     }
 }
 

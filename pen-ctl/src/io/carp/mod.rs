@@ -22,12 +22,14 @@ mod routed;
 mod socket;
 mod sys;
 mod taken;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::thread;
 
 use pen_common::abi;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use self::driver::Driver;
@@ -125,6 +127,18 @@ impl Thread {
     /// Tells it something. False if it has ended, or does not follow.
     pub fn tell(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok()
+    }
+
+    /// The same; what it does not follow with is given back.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room now. A thread that has ended is told nothing.
+    pub fn try_tell(&self, command: Command) -> Result<(), Box<Command>> {
+        match self.commands.try_send(command) {
+            Err(TrySendError::Full(command)) => Err(Box::new(command)),
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+        }
     }
 
     /// Waits for its end.

@@ -108,6 +108,7 @@ impl Driver {
             (error, nic) => (error, nic.map_or(0, |(ifindex, _)| *ifindex)),
         };
         let addresses = found.local.clone();
+        let result = result.and_then(|()| self.hears(ifindex));
         match self.taken.get_mut(&group).filter(|taken| taken.ifindex == ifindex) {
             Some(taken) => drop(taken.change_to(&addresses)),
             None => drop(self.taken.insert(group, Taken::new(ifindex, addresses.clone()))),
@@ -130,7 +131,7 @@ impl Driver {
             self.carp.handle(clock::now(), CarpEvent::AddressesReady { group, result });
         } else {
             let text = format!("addresses of group {group} stay: too many changes wait");
-            self.tell(true, "carp-address-failed", "addresses", text);
+            self.telling.tell(true, "carp-address-failed", "addresses", text);
         }
     }
 
@@ -171,7 +172,7 @@ impl Driver {
         let run = Run { group: settings.name.clone(), vip, words, limit: HOOK_LIMIT };
         if !self.hooks.run(run) {
             let text = format!("{} is not run: too many programs wait", program.display());
-            self.tell(true, "carp-hook-failed", &settings.name, text);
+            self.telling.tell(true, "carp-hook-failed", &settings.name, text);
         }
     }
 }
