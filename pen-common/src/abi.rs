@@ -153,7 +153,7 @@ pub struct AddrEntry {
     pub group: u32,
     /// Ethernet address that neighbours are told.
     pub mac: MacAddr,
-    /// [`AddrEntry::ECHO`] or 0.
+    /// [`AddrEntry::ECHO`] and [`AddrEntry::ROUTER`], or 0.
     pub flags: u16,
     /// Access list that its packets have to pass; 0 is none.
     pub acl: u32,
@@ -170,6 +170,9 @@ const _: () = assert!(size_of::<AddrEntry>() == 32);
 impl AddrEntry {
     /// Echo requests are answered.
     pub const ECHO: u16 = 1;
+    /// This node forwards IPv6 on the interface, and neighbours have to be told so (RFC 4861 section
+    /// 4.4, flag R).
+    pub const ROUTER: u16 = 2;
 }
 
 /// A CARP group's role on this node.

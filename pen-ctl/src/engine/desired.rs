@@ -10,7 +10,7 @@ use pen_common::abi::{self, AddrEntry, Cfg, Group, ServiceKey};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr};
 
-use super::event::Action;
+use super::event::{Action, Link};
 use super::health::State;
 use super::network::{Hop, Network, NoHop};
 use super::scheduler::{self, Member};
@@ -18,7 +18,7 @@ use super::sync::view::Role;
 use super::tables::{self, Tables};
 use super::{ASK, Backend, Engine, Service, settling};
 use crate::api::Admin;
-use crate::config::{Affinity, CheckKind, Mode, XdpMode};
+use crate::config::{Affinity, CheckKind, Mode, Vip, XdpMode};
 
 /// New records that a CPU may make in a second: the tables then hold those of the last minute at
 /// least, whoever floods them.
@@ -109,6 +109,13 @@ pub(super) fn members(
         None if service.config.stubborn => wished,
         None => able,
     }
+}
+
+/// Of an entry: what is answered for the address, and as what.
+fn flags(vip: &Vip, link: &Link) -> u16 {
+    let echo = if vip.echo { AddrEntry::ECHO } else { 0 };
+    let router = vip.address.is_ipv6() && link.forwards_v6;
+    echo | if router { AddrEntry::ROUTER } else { 0 }
 }
 
 /// Whether the first check of some backend is still to come: nothing is known of the service then.
@@ -304,7 +311,7 @@ impl Engine {
                 ifindex: link.ifindex,
                 group: self.group_index(vip.carp.as_deref()),
                 mac: self.vip_mac(vip, link),
-                flags: if vip.echo { AddrEntry::ECHO } else { 0 },
+                flags: flags(vip, link),
                 acl: vip.acl.as_ref().map_or(0, |name| self.lists.number(name)),
                 syn_interval_ns: vip.syn_rate.map_or(0, |rate| SECOND_NS / rate),
                 id: self.addr_ids.number(&addr).unwrap_or(0),

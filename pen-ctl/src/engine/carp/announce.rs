@@ -99,11 +99,11 @@ impl Announcer {
     }
 }
 
-/// The frame that says that a VIP is at a MAC.
-pub(super) fn frame(vip: IpAddr, mac: MacAddr) -> Vec<u8> {
+/// The frame that says that a VIP is at a MAC, and of IPv6 whether a router has it.
+pub(super) fn frame(vip: IpAddr, mac: MacAddr, router: bool) -> Vec<u8> {
     match vip {
         IpAddr::V4(vip) => gratuitous_arp(vip.octets(), mac),
-        IpAddr::V6(vip) => neighbour_advertisement(vip, mac),
+        IpAddr::V6(vip) => neighbour_advertisement(vip, mac, router),
     }
 }
 
@@ -121,14 +121,15 @@ fn gratuitous_arp(vip: [u8; 4], mac: MacAddr) -> Vec<u8> {
 }
 
 /// Unsolicited, with Override, to all nodes of the link (RFC 4861 section 7.2.6).
-fn neighbour_advertisement(vip: Ipv6Addr, mac: MacAddr) -> Vec<u8> {
+fn neighbour_advertisement(vip: Ipv6Addr, mac: MacAddr, router: bool) -> Vec<u8> {
     const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     const LENGTH: u16 = 32;
     const ICMPV6: u8 = 58;
+    const ROUTER: u8 = 0x80;
     const OVERRIDE: u8 = 0x20;
     let mut icmp = [0; LENGTH as usize];
     icmp[0] = 136;
-    icmp[4] = OVERRIDE;
+    icmp[4] = OVERRIDE | if router { ROUTER } else { 0 };
     icmp[8..24].copy_from_slice(&vip.octets());
     icmp[24..26].copy_from_slice(&[2, 1]); // target link-layer address, of one unit
     icmp[26..].copy_from_slice(&mac.0);
@@ -226,13 +227,18 @@ mod tests {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
         let expected = "ffffffffffff0200000000010806000108000604000102000000\
                         00010a4d00640200000000010a4d0064";
-        assert_eq!(frame("10.77.0.100".parse().unwrap(), mac), unhex(&expected.replace(' ', "")));
+        assert_eq!(
+            frame("10.77.0.100".parse().unwrap(), mac, true),
+            unhex(&expected.replace(' ', ""))
+        );
     }
 
     #[test]
     fn an_advertisement_of_a_neighbour_has_override_and_a_right_checksum() {
         let mac = MacAddr([0, 0, 0x5e, 0, 1, 42]);
-        let frame = frame("2001:db8::100".parse().unwrap(), mac);
+        let told = |router| frame("2001:db8::100".parse().unwrap(), mac, router);
+        assert_eq!(told(true)[58], 0xa0, "of a router");
+        let frame = told(false);
         assert_eq!(frame.len(), 86);
         assert_eq!(frame[21], 255, "hop limit");
         let icmp = &frame[54..];

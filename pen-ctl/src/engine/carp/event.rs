@@ -94,6 +94,8 @@ pub struct Link {
     pub carrier: bool,
     /// Its own Ethernet address.
     pub mac: MacAddr,
+    /// IPv6 is forwarded on it.
+    pub router: bool,
     /// Its addresses, in the kernel's order. VIPs may be among them, they are told apart.
     pub addresses: Vec<IpAddr>,
 }

@@ -76,6 +76,7 @@ pub(super) fn link(host: u8) -> Link {
         up: true,
         carrier: true,
         mac: MacAddr([2, 0, 0, 0, 0, host]),
+        router: false,
         addresses: vec![
             Ipv4Addr::new(10, 77, 0, host).into(),
             format!("fe80::{host:x}").parse().unwrap(),

@@ -217,6 +217,7 @@ impl Driver {
                     up: nic.up,
                     carrier: nic.carrier,
                     mac: nic.mac,
+                    router: nic.router,
                     addresses: nic.addresses.clone(),
                 };
                 self.carp.handle(now, CarpEvent::LinkChanged(link));

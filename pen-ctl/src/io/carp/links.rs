@@ -18,6 +18,8 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::io::netlink::forwards;
+
 /// What is there is read again this often in any case.
 const RESYNC: Duration = Duration::from_secs(30);
 /// An answer of the kernel that takes longer was lost.
@@ -33,6 +35,8 @@ pub(super) struct Nic {
     /// It was set up.
     pub(super) up: bool,
     pub(super) carrier: bool,
+    /// It forwards IPv6.
+    pub(super) router: bool,
     /// Its usable addresses, in the kernel's order.
     pub(super) addresses: Vec<IpAddr>,
 }
@@ -97,13 +101,14 @@ async fn read(handle: &Handle) -> Result<Nics, rtnetlink::Error> {
 }
 
 fn nic(message: &LinkMessage) -> Option<Nic> {
-    let (mut name, mut mac) = (None, MacAddr::NONE);
+    let (mut name, mut mac, mut router) = (None, MacAddr::NONE, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(found) => name = Some(found.clone()),
             LinkAttribute::Address(bytes) => {
                 mac = <[u8; 6]>::try_from(bytes.as_slice()).map_or(MacAddr::NONE, MacAddr);
             }
+            LinkAttribute::AfSpecUnspec(families) => (_, router) = forwards(families),
             _ => {}
         }
     }
@@ -111,7 +116,7 @@ fn nic(message: &LinkMessage) -> Option<Nic> {
     let up = flags.contains(LinkFlags::Up);
     // Running is what the operational state says, lower-up the carrier itself.
     let carrier = flags.contains(LinkFlags::Running | LinkFlags::LowerUp);
-    Some(Nic { name: name?, mac, up, carrier, addresses: Vec::new() })
+    Some(Nic { name: name?, mac, up, carrier, router, addresses: Vec::new() })
 }
 
 /// The address, unless it is still to be seen whether another host has it.

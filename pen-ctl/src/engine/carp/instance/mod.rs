@@ -143,6 +143,7 @@ pub(super) enum Fault {
 struct Wire {
     ifindex: u32,
     mac: MacAddr,
+    router: bool,
     /// Addresses, without VIPs.
     own: Vec<IpAddr>,
     /// Where advertisements come from, at most one of each family.
@@ -343,7 +344,7 @@ impl Instance {
         let v4 = v4.filter(|_| has(IpAddr::is_ipv4));
         let v6 = v6.filter(|_| has(IpAddr::is_ipv6) && !self.is_ucarp());
         let sources = v4.into_iter().chain(v6).collect();
-        Wire { ifindex: link.ifindex, mac: link.mac, own, sources }
+        Wire { ifindex: link.ifindex, mac: link.mac, router: link.router, own, sources }
     }
 
     const fn is_ucarp(&self) -> bool {

@@ -173,7 +173,7 @@ impl Instance {
         self.counts.announced += 1;
         let (group, ifindex, mac) = (self.settings.group, self.wire.ifindex, self.vip_mac());
         for vip in &self.settings.vips {
-            let frame = announce::frame(*vip, mac);
+            let frame = announce::frame(*vip, mac, self.wire.router);
             context.actions.push_back(Action::Send { group, ifindex, frame, next_hop: None });
         }
     }
