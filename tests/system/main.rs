@@ -9,6 +9,7 @@ mod access;
 mod bench;
 mod bystanders;
 mod carp_attacks;
+mod carp_clock;
 mod carp_groups;
 mod carp_net;
 mod carp_own;
