@@ -12,6 +12,8 @@ use crate::carp_net::{MASTER, S, VIP, throughout};
 
 const OTHER: &str = "10.77.0.5";
 const INSIDE: &str = "10.88.0.100";
+/// The network's broadcast address: the kernel sends nothing there for who does not ask for that.
+const NOBODY: &str = "10.77.0.255";
 
 /// A file that only its owner may read.
 fn secret(files: &Scratch, name: &str, content: &str) -> String {
@@ -164,4 +166,33 @@ fn a_key_is_changed_while_everything_runs_and_who_lacks_it_says_so() {
     let expected = format!("refused an advertisement from {S}: it is signed with a key that this");
     assert!(told.contains(&expected), "{told}");
     assert!(!told.contains(&format!("from {OTHER}")));
+}
+
+// === Peers that cannot be reached ===
+
+#[test]
+fn a_peer_that_cannot_be_reached_does_not_end_the_role_that_the_others_know_of() {
+    let lab = Lab::builder().backends(0).balancers(2).build().unwrap();
+    let files = Scratch::new().unwrap();
+    let key = secret(&files, "key", "0123456789abcdef0123456789abcdef");
+    let config = |other: &str, skew: u8| {
+        format!(
+            "[[interface]]\nname = \"eth0\"\n[[carp]]\nname = \"main\"\ninterface = \"eth0\"\n\
+             vhid = 42\nadvbase = \"100ms\"\nadvskew = {skew}\nauth = \"sha256\"\n\
+             keys = [{{ id = 1, file = \"{key}\" }}]\ntransport = \"unicast\"\n\
+             peers = [\"{other}\", \"{NOBODY}\"]\n\
+             [[vip]]\naddress = \"{VIP}\"\ninterface = \"eth0\"\ncarp = \"main\"\n"
+        )
+    };
+    let first = start(&lab.balancers[0], &config(OTHER, 0));
+    wait_state(MASTER, &first, "main", "master");
+    let second = start(&lab.balancers[1], &config(S, 100));
+    wait_state(MASTER, &second, "main", "backup");
+    throughout(Duration::from_secs(2), || {
+        assert_eq!(group(&first, "main")["state"], "master", "{}", first.log());
+        assert_eq!(group(&second, "main")["state"], "backup", "{}", second.log());
+    });
+    assert_eq!(group(&first, "main")["demotion"], 0);
+    let log = first.log();
+    assert_eq!(log.matches(&format!("nothing can be sent to {NOBODY}")).count(), 1, "{log}");
 }

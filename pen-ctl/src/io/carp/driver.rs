@@ -21,6 +21,7 @@ use super::hooks::{Failed, Hooks};
 use super::hosts::{Groups, Hush};
 use super::links::{self, Nics};
 use super::routed::Routed;
+use super::saying::Saying;
 use super::socket::PacketSocket;
 use super::taken::Taken;
 use super::telling::Telling;
@@ -76,6 +77,7 @@ pub(super) struct Driver {
     /// Interfaces that cannot be listened to, with what is to be heard there.
     deaf: BTreeMap<u32, (BTreeSet<IpAddr>, BTreeSet<MacAddr>)>,
     routed: Routed,
+    saying: Saying,
     nics: Nics,
     news_of_links: watch::Receiver<Nics>,
     /// What the daemon said of each group.
@@ -112,6 +114,7 @@ impl Driver {
             wires: BTreeMap::new(),
             deaf: BTreeMap::new(),
             routed: Routed::default(),
+            saying: Saying::default(),
             nics: Nics::new(),
             news_of_links: links::watch().await?,
             usable: BTreeMap::new(),
@@ -314,12 +317,23 @@ impl Driver {
 
     /// True if nothing follows any more.
     fn carry_out(&mut self) -> bool {
-        while let Some(action) = self.carp.poll_action() {
+        loop {
+            let action = self.carp.poll_action();
+            let next = match &action {
+                Some(Action::Send { group, frame, .. }) => Some((*group, frame.as_slice())),
+                _ => None,
+            };
+            if let Some((group, error)) = self.saying.end(next) {
+                self.carp.handle(clock::now(), CarpEvent::SendFailed { group, error });
+            }
+            // What follows from that comes behind what waits already.
+            let Some(action) = action.or_else(|| self.carp.poll_action()) else { return false };
             match action {
                 Action::Send { group, ifindex, frame, next_hop } => {
-                    if let Err(error) = self.transmit(ifindex, &frame, next_hop) {
-                        let error = error.to_string();
-                        self.carp.handle(clock::now(), CarpEvent::SendFailed { group, error });
+                    let result = self.transmit(ifindex, &frame, next_hop);
+                    let result = result.map_err(|error| error.to_string());
+                    if let Some(text) = self.saying.note(group, &frame, next_hop, result) {
+                        self.tell_of(group, "carp-send", text);
                     }
                 }
                 Action::SetRole { group, role, lease } => self.write(group, role, lease),
@@ -340,7 +354,11 @@ impl Driver {
                 Action::Stopped => return true,
             }
         }
-        false
+    }
+
+    fn tell_of(&self, group: u32, kind: &'static str, text: String) {
+        let name = self.groups.get(&group).map_or("?", |found| found.settings.name.as_str());
+        self.telling.tell(true, kind, name, format!("{name}: {text}"));
     }
 
     fn transmit(&mut self, ifindex: u32, frame: &[u8], to: Option<IpAddr>) -> io::Result<()> {

@@ -19,6 +19,7 @@ mod hosts;
 mod links;
 mod priority;
 mod routed;
+mod saying;
 mod socket;
 mod sys;
 mod taken;
