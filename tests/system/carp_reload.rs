@@ -148,6 +148,21 @@ fn addresses_of_the_kernel_come_and_go_with_the_configuration_of_a_master() {
 }
 
 #[test]
+fn addresses_of_a_daemon_that_was_killed_go_when_its_successor_has_no_group_for_them() {
+    let mut node = Node::start("vhid = 7", &[A, B]);
+    node.wait_held(&[A, B]);
+    // An operator's own, which looks like one of pen's.
+    node.host().netns.ip(&format!("address add {C}/32 dev eth0")).unwrap();
+    node.pend.kill9().unwrap();
+    assert_eq!(node.held(), [A, B, C]);
+    node.configure("vhid = 7", &[B], "");
+    node.pend.launch().unwrap();
+    node.pend.wait_ready(0).unwrap();
+    node.wait_master();
+    node.wait_held(&[B, C]);
+}
+
+#[test]
 fn programs_are_told_of_addresses_that_come_and_go_as_they_were_told_before() {
     let node = Node::start("vhid = 7\nneutral = true", &[A]);
     let (up, down) = (node.hook("up"), node.hook("down"));

@@ -86,6 +86,7 @@ impl Carp {
                 start: start(&self.node, &self.state)?,
                 writer: Box::new(dataplane.role_writer()?),
                 adopted: std::mem::take(&mut self.adopted),
+                mark: mark(&self.state),
                 events: self.events.clone(),
             };
             self.thread = Some(Thread::start(beginning).context("the thread of CARP")?);
@@ -159,6 +160,12 @@ fn start(node: &str, state: &Path) -> anyhow::Result<Start> {
 /// A number that peers know the node by.
 fn number(node: &str) -> u64 {
     node.bytes().fold(0, |hash, byte| siphash([0, 0], [hash, u64::from(byte), 0]))
+}
+
+/// Mark of the addresses of a daemon with this folder, above those that the kernel uses itself.
+fn mark(state: &Path) -> u8 {
+    let [.., last] = number(&state.to_string_lossy()).to_be_bytes();
+    0x80 | last
 }
 
 fn last_sequence(state: &Path) -> Option<u64> {

@@ -41,6 +41,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         start: Start { node, random, sequence: seconds << 32 },
         writer: Box::new(|_, _| Ok(())),
         adopted: BTreeMap::new(),
+        // Others of its kind may run beside it.
+        mark: 0,
         events,
     })
     .context("the thread of CARP")?;

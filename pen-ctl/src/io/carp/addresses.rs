@@ -49,13 +49,14 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Connects to the kernel; needs a runtime. Results go to `added`.
-    pub(super) fn connect(added: mpsc::Sender<Added>) -> io::Result<Self> {
+    /// Connects to the kernel; needs a runtime. Results go to `added`; addresses get the mark, unless it
+    /// is 0.
+    pub(super) fn connect(added: mpsc::Sender<Added>, mark: u8) -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         let (changes, mut wanted) = mpsc::channel::<Change>(QUEUE);
         let task = tokio::spawn(async move {
-            let kernel = Kernel(handle);
+            let kernel = Kernel(handle, mark);
             while let Some(change) = wanted.recv().await {
                 let result = kernel.carry_out(&change).await;
                 if change.add {
@@ -78,7 +79,8 @@ impl Addresses {
     }
 }
 
-struct Kernel(Handle);
+/// With the mark of addresses.
+struct Kernel(Handle, u8);
 
 impl Kernel {
     /// Goes on after an error, and yields the first.
@@ -101,7 +103,11 @@ impl Kernel {
     async fn add(&self, ifindex: u32, address: IpAddr) -> io::Result<()> {
         let mut request = self.0.address().add(ifindex, address, length(address)).replace();
         let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
-        request.message_mut().attributes.push(AddressAttribute::Flags(flags));
+        let attributes = &mut request.message_mut().attributes;
+        attributes.push(AddressAttribute::Flags(flags));
+        if self.1 != 0 {
+            attributes.push(AddressAttribute::Protocol(self.1.into()));
+        }
         done(timeout(PATIENCE, request.execute()).await)
     }
 

@@ -85,6 +85,8 @@ pub(super) struct Driver {
     /// Groups that have taken their addresses.
     taken: BTreeMap<u32, Taken>,
     addresses: Addresses,
+    /// What its addresses are marked with; 0 if they are not, or those of an earlier run were seen to.
+    mark: u8,
     added: mpsc::Receiver<Added>,
     hooks: Hooks,
     failed: mpsc::Receiver<Failed>,
@@ -94,7 +96,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) async fn new(beginning: Beginning) -> io::Result<Self> {
-        let Beginning { start, writer, adopted, events } = beginning;
+        let Beginning { start, writer, adopted, mark, events } = beginning;
         let (failures, failed) = mpsc::channel(QUEUE);
         let (results, added) = mpsc::channel(QUEUE);
         // Before this thread gets its priority: the other one is an ordinary one.
@@ -119,7 +121,8 @@ impl Driver {
             news_of_links: links::watch().await?,
             usable: BTreeMap::new(),
             taken: BTreeMap::new(),
-            addresses: Addresses::connect(results)?,
+            addresses: Addresses::connect(results, mark)?,
+            mark,
             added,
             hooks,
             failed,

@@ -39,6 +39,8 @@ pub(super) struct Nic {
     pub(super) router: bool,
     /// Its usable addresses, in the kernel's order.
     pub(super) addresses: Vec<IpAddr>,
+    /// Those that have a mark, with it.
+    pub(super) marked: Vec<(IpAddr, u8)>,
 }
 
 /// All interfaces, by index.
@@ -95,6 +97,7 @@ async fn read(handle: &Handle) -> Result<Nics, rtnetlink::Error> {
     while let Some(message) = addresses.try_next().await? {
         if let Some(nic) = nics.get_mut(&message.header.index) {
             nic.addresses.extend(usable(&message));
+            nic.marked.extend(usable(&message).zip(mark(&message)));
         }
     }
     Ok(nics)
@@ -116,7 +119,15 @@ fn nic(message: &LinkMessage) -> Option<Nic> {
     let up = flags.contains(LinkFlags::Up);
     // Running is what the operational state says, lower-up the carrier itself.
     let carrier = flags.contains(LinkFlags::Running | LinkFlags::LowerUp);
-    Some(Nic { name: name?, mac, up, carrier, router, addresses: Vec::new() })
+    Some(Nic { name: name?, mac, up, carrier, router, addresses: Vec::new(), marked: Vec::new() })
+}
+
+/// Who added the address, if that is said.
+fn mark(message: &AddressMessage) -> Option<u8> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Protocol(mark) => Some(u8::from(*mark)),
+        _ => None,
+    })
 }
 
 /// The address, unless it is still to be seen whether another host has it.

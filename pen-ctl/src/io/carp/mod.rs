@@ -89,6 +89,9 @@ pub struct Beginning {
     pub writer: RoleWriter,
     /// What the map `CARP` holds, from a daemon before this one.
     pub adopted: BTreeMap<u32, abi::Group>,
+    /// Marks addresses that it adds to interfaces (`IFA_PROTO`), so that the next daemon of this place
+    /// finds those that have no group any more; 0 is no mark.
+    pub mark: u8,
     /// Where news go.
     pub events: mpsc::Sender<Event>,
 }

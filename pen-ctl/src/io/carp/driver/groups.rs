@@ -37,6 +37,7 @@ impl Driver {
         if self.nics.is_empty() {
             self.follow_links();
         }
+        self.remove_leftovers();
         for (group, found) in std::mem::take(&mut self.adopted) {
             let until = Moment(found.lease_ns);
             if !self.groups.contains_key(&group) {
@@ -45,6 +46,25 @@ impl Driver {
                 self.adopting.insert(group);
                 self.carp.handle(now, CarpEvent::LeaseFound { group, until });
             }
+        }
+    }
+
+    /// Removes, once, addresses that an earlier run of this daemon has added and that no group has now.
+    fn remove_leftovers(&mut self) {
+        let mark = std::mem::take(&mut self.mark);
+        if mark == 0 {
+            return;
+        }
+        let held =
+            |address: &IpAddr| self.groups.values().any(|group| group.local.contains(address));
+        let mut changes = Vec::new();
+        for (ifindex, nic) in &self.nics {
+            let left = nic.marked.iter().filter(|(address, by)| *by == mark && !held(address));
+            let addresses: Vec<_> = left.map(|(address, _)| *address).collect();
+            changes.push(Change { group: 0, ifindex: *ifindex, add: false, addresses });
+        }
+        for change in changes.into_iter().filter(|change| !change.addresses.is_empty()) {
+            self.change(change);
         }
     }
 
