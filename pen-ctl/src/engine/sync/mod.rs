@@ -283,7 +283,7 @@ impl Node {
                             self.adopt(service);
                         }
                     }
-                    News::Record(record) => self.take_record(at, &record),
+                    News::Record(record) => self.take_record(now, at, &record),
                 }
             }
         }
@@ -291,7 +291,7 @@ impl Node {
 
     /// What the holder of the address says holds. What others still had to say, just after it has
     /// moved, is as good as nothing else.
-    fn take_record(&mut self, at: usize, record: &Record) {
+    fn take_record(&mut self, now: Moment, at: usize, record: &Record) {
         let is_holder = self.holder(&record.service) == Some(at);
         let peer = &mut self.peers[at];
         let topic = Topic { service: record.service, part: Part::Backend(record.backend) };
@@ -304,6 +304,10 @@ impl Node {
             Some(entry) => {
                 peer.stats.taken += 1;
                 let replace = is_holder && role == Some(Role::Backup);
+                if role == Some(Role::Master) {
+                    // It may be ours by now, and the others may have another one.
+                    self.scan.repeat(now);
+                }
                 self.outputs.push_back(Output::Write { entry, replace });
             }
             None => peer.stats.ignored += 1,

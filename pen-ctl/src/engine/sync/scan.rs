@@ -30,6 +30,10 @@ pub(super) struct Scan {
     lost: bool,
     /// Something was missed before this one began: it tells all that is younger than what was told.
     catches_up: bool,
+    /// Records of a peer became ours, which the others may not have: the next scan tells everything.
+    all: bool,
+    /// This one does.
+    tells_all: bool,
     /// How many there were.
     turn: u64,
     /// How often something was missed.
@@ -45,6 +49,8 @@ impl Scan {
             due: now + Duration::from_nanos(PAUSE_NS),
             lost: false,
             catches_up: false,
+            all: false,
+            tells_all: false,
             turn: 0,
             losses: 0,
         }
@@ -57,9 +63,15 @@ impl Scan {
         self.due = self.due.min(now + SOON);
     }
 
+    /// Everything is to be told again.
+    pub(super) fn repeat(&mut self, now: Moment) {
+        self.all = true;
+        self.due = self.due.min(now + SOON);
+    }
+
     /// Whether a peer that knows the rest is told this one.
     fn is_news(&self, record: &Record, ttl_ns: u64) -> bool {
-        if self.catches_up && record.seen >= self.told_until {
+        if self.tells_all || self.catches_up && record.seen >= self.told_until {
             return true;
         }
         // In its turn, by a number of its own, so that not all of them come at once.
@@ -128,6 +140,7 @@ impl Node {
         scan.running = true;
         scan.started_at = now;
         scan.catches_up = std::mem::take(&mut scan.lost);
+        scan.tells_all = std::mem::take(&mut scan.all);
         scan.due = now + Duration::from_nanos(PAUSE_NS);
         scan.turn += 1;
         true
@@ -167,6 +180,7 @@ impl Node {
             self.scan.told_until = self.scan.started_at;
         } else {
             self.scan.lose(now);
+            self.scan.all |= self.scan.tells_all;
         }
         for telling in self.peers.iter_mut().filter_map(|peer| peer.telling.as_mut()) {
             if telling.stage == Stage::Reading {
