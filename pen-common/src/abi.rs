@@ -46,9 +46,13 @@ pub mod map {
     pub const RATE: &str = "RATE";
     /// Per-CPU array of [`super::Window`] by [`super::Valve`].
     pub const VALVES: &str = "VALVES";
+    /// Ring buffer of new records: see [`crate::event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU array of one number: records for which `EVENTS` had no room.
+    pub const MISSED: &str = "MISSED";
 
     /// All of them.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 21] = [
         CFG,
         ADDRS,
         SERVICES,
@@ -68,6 +72,8 @@ pub mod map {
         ACL,
         RATE,
         VALVES,
+        EVENTS,
+        MISSED,
     ];
 }
 
@@ -116,7 +122,7 @@ pub const MAX_FAST_LISTENS: u32 = 1 << LISTEN_BITS;
 pub struct Cfg {
     /// Key of the flow hash.
     pub secret: [u64; 2],
-    /// [`Cfg::NAT`] or 0.
+    /// Sum of [`Cfg::NAT`] and [`Cfg::SYNC`].
     pub flags: u32,
     /// New records of flows and clients that each CPU may make in a second.
     pub records_per_second: u32,
@@ -133,6 +139,8 @@ impl Cfg {
     /// Some service translates addresses: frames to other addresses may be answers on their way
     /// back.
     pub const NAT: u32 = 1;
+    /// Peers are told of new records: they go to `EVENTS`.
+    pub const SYNC: u32 = 2;
 }
 
 /// What an address of ours is.
@@ -145,7 +153,7 @@ pub struct AddrEntry {
     pub group: u32,
     /// Ethernet address that neighbours are told.
     pub mac: MacAddr,
-    /// [`AddrEntry::ECHO`] or 0.
+    /// [`AddrEntry::ECHO`] and [`AddrEntry::ROUTER`], or 0.
     pub flags: u16,
     /// Access list that its packets have to pass; 0 is none.
     pub acl: u32,
@@ -162,17 +170,20 @@ const _: () = assert!(size_of::<AddrEntry>() == 32);
 impl AddrEntry {
     /// Echo requests are answered.
     pub const ECHO: u16 = 1;
+    /// This node forwards IPv6 on the interface, and neighbours have to be told so (RFC 4861 section
+    /// 4.4, flag R).
+    pub const ROUTER: u16 = 2;
 }
 
 /// A CARP group's role on this node.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// [`Group::BACKUP`] or [`Group::MASTER`].
+    /// [`Group::BACKUP`], ...
     pub role: u32,
     /// Zero.
     pub _pad: u32,
-    /// Until when the role of master holds, as a [`crate::moment::Moment`]; a daemon that dies
+    /// Until when the role of master, or of one that leaves, holds, as a [`crate::moment::Moment`]; a daemon that dies
     /// stops renewing it, so that it never holds an address beside the next master.
     pub lease_ns: u64,
 }
@@ -183,6 +194,9 @@ impl Group {
     pub const BACKUP: u32 = 0;
     /// Ours.
     pub const MASTER: u32 = 1;
+    /// Ours until another node takes it: packets are forwarded, but nobody is told any more that the
+    /// address is here.
+    pub const LEAVING: u32 = 2;
     /// Index of the group of addresses without CARP. It is not looked up.
     pub const NONE: u32 = 0;
     /// Group 0: addresses without CARP are always ours.

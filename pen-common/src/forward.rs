@@ -146,25 +146,42 @@ impl Stage {
 /// With two backends left 1 packet in 2^8 is lost there, with more backends fewer.
 pub const PROBES: u32 = 8;
 
-/// Whether an address is ours now: known, and its CARP group is master with a valid lease.
+/// Whether an address is ours now: known, and its CARP group is master (or about to leave) with a
+/// valid lease.
 ///
 /// # Errors
 ///
 /// The reason to leave the packet alone.
 #[inline(always)]
 pub fn own(lookup: &impl Lookup, addr: &Addr) -> Result<AddrEntry, PassReason> {
-    let Some(entry) = lookup.addr(addr) else { return Err(PassReason::PassNotOurs) };
-    if is_master(lookup, &entry) { Ok(entry) } else { Err(PassReason::PassNotMaster) }
+    held(lookup, addr, Group::LEAVING)
 }
 
-/// Whether a known address is ours now.
+/// Whether neighbours are to be told that an address is here: it is ours, and stays.
+///
+/// # Errors
+///
+/// The reason to say nothing.
 #[inline(always)]
-fn is_master(lookup: &impl Lookup, entry: &AddrEntry) -> bool {
+pub fn told(lookup: &impl Lookup, addr: &Addr) -> Result<AddrEntry, PassReason> {
+    held(lookup, addr, Group::MASTER)
+}
+
+/// The address, if the role of its group is [`Group::MASTER`] or this one.
+#[inline(always)]
+fn held(lookup: &impl Lookup, addr: &Addr, role: u32) -> Result<AddrEntry, PassReason> {
+    let Some(entry) = lookup.addr(addr) else { return Err(PassReason::PassNotOurs) };
+    if holds(lookup, &entry, role) { Ok(entry) } else { Err(PassReason::PassNotMaster) }
+}
+
+/// Whether a known address is ours now, in the role of [`Group::MASTER`] or this one.
+#[inline(always)]
+fn holds(lookup: &impl Lookup, entry: &AddrEntry, role: u32) -> bool {
     if entry.group == Group::NONE {
         return true;
     }
     let Some(group) = lookup.group(entry.group) else { return false };
-    group.role == Group::MASTER
+    (group.role == Group::MASTER || group.role == role)
         && (group.lease_ns == Moment::NEVER.0 || lookup.now().0 < group.lease_ns)
 }
 
@@ -203,7 +220,7 @@ pub fn decide_plain<'a, L: Lookup>(
     };
     let (found_entry, found_service);
     let (flow, entry, service) = if let Some(listen) = listen {
-        if !is_master(lookup, &listen.addr) {
+        if !holds(lookup, &listen.addr, Group::LEAVING) {
             return Verdict::Pass(PassReason::PassNotMaster);
         }
         if !is_addressed(arrival, &listen.addr) {

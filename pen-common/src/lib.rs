@@ -18,6 +18,7 @@ pub mod affinity;
 pub mod bench;
 pub mod csum;
 pub mod decap;
+pub mod event;
 pub mod forward;
 pub mod frag;
 pub mod hash;

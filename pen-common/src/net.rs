@@ -548,6 +548,9 @@ impl NdMessage {
     pub const SOLICITATION: u8 = 135;
     /// ICMPv6 type of a neighbour advertisement.
     pub const ADVERTISEMENT: u8 = 136;
+    /// Flag of an advertisement: the sender is a router. Who takes it for one, and hears it without,
+    /// forgets its routes through it (RFC 4861 section 7.2.5).
+    pub const ROUTER: u8 = 0x80;
     /// Flag of an advertisement: answers a solicitation.
     pub const SOLICITED: u8 = 0x40;
     /// Flag of an advertisement: replaces a cached link-layer address.

@@ -173,6 +173,9 @@ counters! {
         ReturnRedirect = "return-redirect",
         /// An answer, translated back and left to the kernel's routing.
         ReturnStack = "return-stack",
+        /// Somebody asks for the Ethernet address of a virtual address that another node of its CARP
+        /// group has now, or is about to get: the kernel, which may have the address too, is not asked.
+        DropNotMaster = "drop-not-master",
     }
 }
 

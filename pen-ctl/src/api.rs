@@ -1,21 +1,25 @@
 //! What `penctl` and the daemon say to each other, in JSON over HTTP on a Unix socket. These types
 //! are a public interface: fields may be added, none is renamed or removed.
 
+pub mod carp;
 mod changes;
 mod connections;
 mod decap;
 pub mod records;
 mod simulation;
+mod sync;
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::carp::{CarpGroup, CarpOrdered, CarpRole, CarpWish};
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
+pub use self::sync::{Sync, SyncPeer};
 use crate::config::Protocol;
 
 /// What is asked of the daemon.
@@ -52,6 +56,12 @@ pub enum Request {
     SetAdmin(SetAdmin),
     /// `POST /v1/weight`: [`Change`].
     SetWeight(SetWeight),
+    /// `GET /v1/carp`: a list of [`CarpGroup`].
+    Carp,
+    /// `GET /v1/sync`: [`Sync`].
+    Sync,
+    /// `POST /v1/carp`: [`CarpOrdered`].
+    CarpOrder(CarpWish),
     /// `POST /v1/leave`: [`Left`]. The daemon ends, and leaves the kernel forwarding.
     Leave,
     /// `POST /v1/reload`: [`Changes`].
@@ -129,6 +139,12 @@ pub struct Status {
     pub backends_usable: usize,
     /// Names of services of which no backend is usable.
     pub services_down: Vec<String>,
+    /// The groups whose virtual addresses other nodes may have instead.
+    #[serde(default)]
+    pub carp: Vec<CarpRole>,
+    /// The nodes that are told of connections.
+    #[serde(default)]
+    pub peers: Vec<SyncPeer>,
 }
 
 /// An interface.
@@ -253,8 +269,12 @@ pub struct Vip {
     pub address: IpAddr,
     /// Its interface.
     pub interface: String,
-    /// `master`, or `inactive` while the interface is missing.
+    /// `master`; `backup` or `leaving` if its CARP group is; `inactive` while the interface is
+    /// missing.
     pub role: String,
+    /// CARP group that it belongs to.
+    #[serde(default)]
+    pub carp: Option<String>,
     /// Ethernet address that neighbours are told.
     pub mac: Option<String>,
     /// Echo requests are answered.
@@ -419,6 +439,12 @@ pub enum Reply {
     Simulation(Simulation),
     /// To [`Request::SetAdmin`] and [`Request::SetWeight`].
     Change(Change),
+    /// To [`Request::Carp`].
+    Carp(Vec<CarpGroup>),
+    /// To [`Request::Sync`].
+    Sync(Sync),
+    /// To [`Request::CarpOrder`].
+    CarpOrdered(CarpOrdered),
     /// To [`Request::Leave`].
     Left(Left),
     /// To [`Request::Reload`].

@@ -2,8 +2,11 @@
 //! `penctl`, and ends cleanly on a signal. The only place that knows both sides.
 
 mod aside;
+mod carp;
 mod place;
 mod reload;
+mod sync;
+pub mod ucarp;
 
 use std::path::PathBuf;
 use std::process;
@@ -18,12 +21,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
+use self::carp::Carp;
 use self::reload::{Outcome, Reader, Wish};
+use self::sync::Sync;
 use crate::api::{self, Counts, Left, Refusal, Reload, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
+use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call, Socket};
 use crate::io::dataplane::{AttachError, Dataplane, Lock};
 use crate::io::netlink::Netlink;
@@ -40,6 +46,12 @@ const CALLS: usize = 64;
 /// Answers that are under way at the end get this time.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// At the end a handover may take so long: longer than any of them waits for another node.
+const HANDOVER: Duration = Duration::from_secs(15);
+
+/// Where things are kept that have to outlive a restart, unless another place is named.
+pub const DEFAULT_STATE: &str = "/var/lib/pen";
+
 /// Where maps and links are pinned unless another place is named.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/pen";
 
@@ -52,6 +64,8 @@ pub struct Places {
     pub object: PathBuf,
     /// Folder below which maps and links are pinned, on a bpffs.
     pub pins: PathBuf,
+    /// Folder for what has to outlive a restart.
+    pub state: PathBuf,
     /// Take over from a daemon that runs.
     pub replace: bool,
 }
@@ -102,6 +116,15 @@ async fn serve(
             return Err(error);
         }
     };
+    let (groups, node) = (adopted.groups.clone(), config.node.name.clone());
+    let sync = match Sync::start(&config, &dataplane, events.clone()) {
+        Ok(sync) => sync,
+        Err(error) => {
+            dataplane.abandon();
+            return Err(error);
+        }
+    };
+    let carp = Carp::new(groups, events.clone(), node, places.state.clone());
     let mut engine = Engine::new(config, adopted, secret, clock::now());
     if dataplane.has_other_version() {
         tracing::warn!(
@@ -123,11 +146,14 @@ async fn serve(
         aside: Aside::new(),
         reader,
         proxies: Proxies::default(),
+        carp,
+        sync,
     };
     daemon.handle_all(known);
     daemon.handle(Event::Started);
     daemon.starting = false;
     if let Some(failure) = daemon.failure.take() {
+        daemon.carp.leave().await;
         // Nothing works without its interface; an adopted attachment goes on forwarding.
         if !daemon.dataplane.has_adopted() {
             daemon.leave().await;
@@ -135,6 +161,7 @@ async fn serve(
         daemon.dataplane.abandon();
         return Err(anyhow!(failure));
     }
+    daemon.carp.begin();
     let (calls, mut requests) = mpsc::channel(CALLS);
     let (ending, ended) = watch::channel(false);
     let mut server = tokio::spawn(server::serve(socket, calls, ended));
@@ -159,6 +186,7 @@ async fn serve(
                 daemon.proxies.reopen_log();
                 daemon.reader.begin(Wish { dry_run: false, answer: None });
             }
+            () = daemon.carp.ended() => break End::Fail("the thread of CARP ended"),
             _ = &mut news => break End::Fail("the connection to rtnetlink ended"),
             () = signals.end.recv() => break End::Detach,
         }
@@ -174,15 +202,18 @@ async fn serve(
     // data plane holds.
     match end {
         End::Detach => {
+            daemon.hand_over(&mut inbox, &mut signals.end).await;
             tracing::info!("detaching");
             daemon.leave().await;
             daemon.dataplane.detach();
         }
         End::Leave => {
             tracing::info!("leaving; the kernel goes on forwarding");
+            daemon.carp.leave().await;
             daemon.dataplane.leave();
         }
         End::Fail(reason) => {
+            daemon.carp.leave().await;
             daemon.dataplane.leave();
             return Err(anyhow!(reason));
         }
@@ -245,6 +276,8 @@ struct Daemon {
     aside: Aside,
     reader: Reader,
     proxies: Proxies,
+    carp: Carp,
+    sync: Sync,
 }
 
 impl Daemon {
@@ -262,6 +295,34 @@ impl Daemon {
         self.engine.stop();
         self.carry_out();
         while self.leaving.join_next().await.is_some() {}
+    }
+
+    /// Hands the virtual addresses of all groups over to other nodes, and goes on serving meanwhile.
+    /// A second signal ends the wait.
+    async fn hand_over(&mut self, inbox: &mut mpsc::Receiver<Event>, signals: &mut EndSignals) {
+        if !self.carp.runs() {
+            return;
+        }
+        tracing::info!("handing over");
+        self.carp.tell(Command::Stop);
+        let limit = clock::now() + HANDOVER;
+        loop {
+            tokio::select! {
+                biased;
+                // What it has to tell before its end.
+                Some(event) = inbox.recv() => self.handle(event),
+                () = self.carp.ended() => return,
+                // Servers are checked and replaced until the end.
+                () = clock::sleep_until(self.engine.next_deadline()) => {
+                    self.handle(Event::TimePassed);
+                }
+                () = signals.recv() => return,
+                () = clock::sleep_until(limit) => {
+                    tracing::warn!("the handover did not end within {HANDOVER:?}");
+                    return;
+                }
+            }
+        }
     }
 
     fn carry_out(&mut self) {
@@ -335,11 +396,24 @@ impl Daemon {
                         let _ = netlink.release(address).await;
                     });
                 }
+                Action::ConfigureCarp(groups) => {
+                    if let Err(error) = self.carp.configure(groups, &self.dataplane) {
+                        tracing::error!("CARP does not run: {error:#}");
+                    }
+                }
+                Action::CarpUsable { group, result } => {
+                    self.carp.tell(Command::Usable { group, result });
+                }
+                Action::DemoteCarp { group, reason, weight } => {
+                    self.carp.tell(Command::Demote { group, reason, weight });
+                }
+                Action::ShareState { view, secret } => self.sync.share(view, secret),
                 Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
                 Action::Log { warning: true, text } => tracing::warn!("{text}"),
                 Action::Log { warning: false, text } => tracing::info!("{text}"),
             }
         }
+        self.carp.flush();
     }
 
     /// The engine must know what the maps hold; if even that cannot be read, it assumes what it
@@ -366,6 +440,7 @@ impl Daemon {
 
     fn answer(&mut self, call: Call) {
         let result = match self.reply(&call.request) {
+            Ok(Answer::ByCarp(question)) => return self.carp.ask(question, call.reply),
             Ok(Answer::Later(work)) => return self.aside.run(call.reply, work),
             Ok(Answer::AfterReading(Reload { dry_run })) => {
                 return self.reader.begin(Wish { dry_run, answer: Some(call.reply) });
@@ -412,6 +487,11 @@ impl Daemon {
 
     fn reply(&mut self, request: &Request) -> Result<Answer, Refusal> {
         let now = clock::now();
+        if matches!(request, Request::Status | Request::Vips | Request::Explain(_)) {
+            // A lease may have run out unnoticed.
+            let groups = self.dataplane.groups(self.engine.group_indexes());
+            self.engine.note_groups(groups.map_err(|error| refusal(&error))?);
+        }
         let reply = match request {
             Request::Status => Reply::Status(self.engine.status(now, process::id())),
             Request::Services => {
@@ -426,7 +506,7 @@ impl Daemon {
                 backends.iter_mut().for_each(|backend| self.add_traffic(backend));
                 Reply::Backends(backends)
             }
-            Request::Vips => Reply::Vips(self.engine.vips()),
+            Request::Vips => Reply::Vips(self.engine.vips(now)),
             Request::Counters => {
                 let mut counters = engine::counters(&self.counts()?);
                 counters.extend(self.proxies.counters());
@@ -476,6 +556,14 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Sync => Reply::Sync(self.engine.sync().ok_or_else(|| Refusal {
+                error: "this node has no peers".to_owned(),
+                cure: "the configuration has no [sync]".to_owned(),
+            })?),
+            Request::Carp => return Ok(Answer::ByCarp(Question::Show)),
+            Request::CarpOrder(wish) => {
+                return Ok(Answer::ByCarp(Question::Order(wish.clone())));
+            }
             Request::Leave => {
                 Reply::Left(Left { pid: process::id(), interfaces: self.engine.attached() })
             }

@@ -1,15 +1,19 @@
 //! Turns the daemon's answers into text for a person or a pipe: aligned columns on a terminal, with
 //! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
 
+mod carp;
 mod changes;
 mod decap;
+mod sync;
 mod table;
 
 use std::fmt::Write;
 use std::time::Duration;
 
+pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
+pub use self::sync::sync;
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};
 use crate::api::{
@@ -35,6 +39,16 @@ pub fn status(status: &Status, style: Style) -> String {
     for service in &status.services_down {
         let line = format!("service {service} has no usable backend");
         text.push_str(&painted(&cell(line, Paint::Bad), style));
+        text.push('\n');
+    }
+    for group in &status.carp {
+        let paint = if group.role == "master" { Paint::Good } else { Paint::Plain };
+        let line = cell(format!("group {} is {}", group.name, group.role), paint);
+        text.push_str(&painted(&line, style));
+        text.push('\n');
+    }
+    for peer in &status.peers {
+        text.push_str(&painted(&sync::line(peer), style));
         text.push('\n');
     }
     for warning in &status.warnings {
@@ -144,14 +158,24 @@ pub fn backends(backends: &[Backend], style: Style) -> String {
 /// `penctl vips`.
 #[must_use]
 pub fn vips(vips: &[Vip], style: Style) -> String {
-    let mut table =
-        Table::new(&["ADDRESS", "INTERFACE", "ROLE", "MAC", "ECHO", "ACL", "SYN RATE", "SERVICES"]);
+    let mut table = Table::new(&[
+        "ADDRESS",
+        "INTERFACE",
+        "ROLE",
+        "GROUP",
+        "MAC",
+        "ECHO",
+        "ACL",
+        "SYN RATE",
+        "SERVICES",
+    ]);
     for vip in vips {
         let paint = if vip.role == "master" { Paint::Good } else { Paint::Odd };
         table.row([
             plain(vip.address),
             plain(&vip.interface),
             cell(&vip.role, paint),
+            plain(vip.carp.as_deref().unwrap_or("-")),
             plain(vip.mac.as_deref().unwrap_or("-")),
             plain(if vip.echo { "yes" } else { "no" }),
             plain(vip.acl.as_deref().unwrap_or("-")),

@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::xdp_md;
 use pen_common::forward;
 use pen_common::net::{Addr, ArpPacket, EthHeader};
-use pen_common::verdict::Counter;
+use pen_common::verdict::{Counter, PassReason};
 
 use crate::maps::Maps;
 use crate::packet::{self, Frame};
@@ -20,10 +20,17 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     if !arp.is_ipv4_over_ethernet() || arp.operation != ArpPacket::REQUEST {
         return Counter::PassNeighbour;
     }
-    let entry = match forward::own(&Maps, &Addr::v4(arp.target_ip)) {
-        Ok(entry) => entry,
-        Err(reason) => return reason.counter(),
-    };
+    let found = forward::told(&Maps, &Addr::v4(arp.target_ip));
+    if let Err(reason @ PassReason::PassNotOurs) = found {
+        return reason.counter();
+    }
+    // An announcement asks nothing (RFC 5227 section 2.4). Of another master, or of whom has taken
+    // our address: the kernel may learn from it.
+    if Addr::v4(arp.sender_ip) == Addr::v4(arp.target_ip) {
+        return Counter::PassNeighbour;
+    }
+    // Of another node: the kernel would answer for an address on any of its interfaces.
+    let Ok(entry) = found else { return Counter::DropNotMaster };
     if packet::ingress(ctx) != entry.ifindex {
         return Counter::PassNeighbour;
     }

@@ -3,8 +3,8 @@
 //! kernel's routing says; if that knows no neighbour yet, or needs more than a frame's addresses,
 //! the kernel gets the translated packet.
 //!
-//! Asked only about packets that are for none of our virtual addresses, and only if there is a
-//! service that translates.
+//! Asked only about packets that are for none of our services, and only if there is one that
+//! translates.
 
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS, xdp_action, xdp_md,
@@ -22,7 +22,7 @@ use crate::{frag, icmp, ip, related};
 /// First bytes of the Ethernet addresses of CARP groups.
 const CARP: [u8; 5] = [0, 0, 0x5e, 0, 1];
 
-/// A packet that is for none of our addresses.
+/// A packet that is for none of our addresses, or for none of their services.
 #[inline(always)]
 pub(crate) fn answer_if_any(ctx: *mut xdp_md) -> Counter {
     if maps::translates() { pen_back(ctx) } else { Counter::PassNotOurs }

@@ -68,6 +68,11 @@ pub(crate) fn packet<const FRAGS: bool>(
     });
     match (rewrite::carry_out(ctx, frame, &verdict), version) {
         (Counter::PassNotOurs, _) => back::answer_if_any(ctx),
+        // A virtual address may be the source of masqueraded packets.
+        (Counter::PassNoService, _) => match back::answer_if_any(ctx) {
+            Counter::PassNotOurs => Counter::PassNoService,
+            counter => counter,
+        },
         (Counter::PassProtocol, Version::V4) => icmp::echo::ipv4(ctx, l2),
         (Counter::PassProtocol, Version::V6) => icmp::echo::ipv6(ctx, l2),
         (counter, _) => counter,

@@ -97,7 +97,8 @@ fn action(counter: Counter) -> u32 {
         | Counter::PassNeighbour
         | Counter::PassProxy
         | Counter::ReturnStack => xdp_action::XDP_PASS,
-        Counter::DropNoBackend
+        Counter::DropNotMaster
+        | Counter::DropNoBackend
         | Counter::DropNoTable
         | Counter::DropRewrite
         | Counter::DropStubborn

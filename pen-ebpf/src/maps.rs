@@ -1,10 +1,13 @@
 //! All maps, and the look-ups that decisions are made of.
 #![expect(unsafe_code, reason = "hash look-ups and counters go through pointers into maps")]
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST, xdp_md},
     btf_maps::{
-        Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie,
+        Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf,
+        lpm_trie,
     },
     helpers::{bpf_fib_lookup, bpf_ktime_get_ns},
     macros::btf_map,
@@ -17,6 +20,7 @@ use pen_common::{
         MAX_SOURCES, RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, VALVE_COUNT,
         Valve, Window,
     },
+    event::{RING, RecordMade, TranslationMade},
     forward::Lookup,
     hash, limit,
     moment::Moment,
@@ -80,6 +84,10 @@ static ACL: LpmTrie<AclKey, u32, { MAX_PREFIXES as usize }, NO_PREALLOC> = LpmTr
 static RATE: LruHashMap<RateKey, u64, { MAX_SOURCES as usize }> = LruHashMap::new();
 #[btf_map]
 static VALVES: PerCpuArray<Window, { VALVE_COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<RecordMade, { RING as usize }> = RingBuf::new();
+#[btf_map]
+static MISSED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Working memory of this CPU. Neither pinned nor shared: it means nothing after a run.
 #[btf_map]
@@ -156,16 +164,24 @@ impl Lookup for Maps {
     #[inline(always)]
     fn record_flow(&self, key: &FlowKey, record: &Record) -> bool {
         // A record that is there already takes no room.
-        FLOWS.insert(key, record, u64::from(BPF_EXIST)).is_ok()
+        let made = FLOWS.insert(key, record, u64::from(BPF_EXIST)).is_ok()
             || passes(Valve::Records, Moment(record.last_seen_ns))
-                && FLOWS.insert(key, record, u64::from(BPF_ANY)).is_ok()
+                && FLOWS.insert(key, record, u64::from(BPF_ANY)).is_ok();
+        if made && tells() {
+            tell_flow(key, record);
+        }
+        made
     }
 
     #[inline(always)]
     fn record_client(&self, key: &ClientKey, record: &Record) -> bool {
-        CLIENTS.insert(key, record, u64::from(BPF_EXIST)).is_ok()
+        let made = CLIENTS.insert(key, record, u64::from(BPF_EXIST)).is_ok()
             || passes(Valve::Records, Moment(record.last_seen_ns))
-                && CLIENTS.insert(key, record, u64::from(BPF_ANY)).is_ok()
+                && CLIENTS.insert(key, record, u64::from(BPF_ANY)).is_ok();
+        if made && tells() {
+            tell_client(key, record);
+        }
+        made
     }
 
     #[inline(always)]
@@ -254,7 +270,11 @@ impl Translations for Maps {
     #[inline(always)]
     fn occupy(&self, ends: &Tuple, entry: &Translation, void: Option<Moment>) -> bool {
         let Some(void) = void else {
-            return NAT.insert(ends, entry, u64::from(BPF_NOEXIST)).is_ok();
+            let made = NAT.insert(ends, entry, u64::from(BPF_NOEXIST)).is_ok();
+            if made && tells() {
+                tell_translation(ends, entry);
+            }
+            return made;
         };
         // SAFETY: as in `addr`.
         match unsafe { NAT.get(ends) } {
@@ -265,7 +285,11 @@ impl Translations for Maps {
 
     #[inline(always)]
     fn translate(&self, ends: &Tuple, entry: &Translation) -> bool {
-        NAT.insert(ends, entry, u64::from(BPF_ANY)).is_ok()
+        let made = NAT.insert(ends, entry, u64::from(BPF_ANY)).is_ok();
+        if made && tells() {
+            tell_translation(ends, entry);
+        }
+        made
     }
 
     /// A flag that another CPU sets at the same time may be lost: then the entry lives until its
@@ -274,11 +298,72 @@ impl Translations for Maps {
     fn touch(&self, ends: &Tuple, flags: u32, now: Moment) {
         if let Some(found) = NAT.get_ptr_mut(ends) {
             // SAFETY: two aligned words; whoever's entry it is by now was in use just now.
-            unsafe {
+            let before = unsafe {
+                let before = (*found).flags;
                 (*found).flags |= flags;
                 (*found).last_seen_ns = now.0;
+                before
+            };
+            if flags & !before != 0 && tells() {
+                // SAFETY: read at once; as for all look-ups.
+                tell_translation(ends, unsafe { &*found });
             }
         }
+    }
+}
+
+/// Whether peers want to know of new records.
+#[inline(always)]
+fn tells() -> bool {
+    CFG.get(0).is_some_and(|cfg| cfg.flags & Cfg::SYNC != 0)
+}
+
+/// Not inlined, like the next ones, for the sake of the stack.
+#[inline(never)]
+fn tell_flow(key: &FlowKey, record: &Record) {
+    tell_record(RecordMade::FLOW, key, record);
+}
+
+#[inline(never)]
+fn tell_client(key: &ClientKey, record: &Record) {
+    // Its last word is zero, as the ports of a client are.
+    const { assert!(size_of::<ClientKey>() == size_of::<FlowKey>()) };
+    // SAFETY: both are plain bytes of the same size and alignment.
+    tell_record(RecordMade::CLIENT, unsafe { &*ptr::from_ref(key).cast() }, record);
+}
+
+#[inline(always)]
+fn tell_record(kind: u32, key: &FlowKey, record: &Record) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<RecordMade>(0) else { return miss() };
+    let to = entry.as_mut_ptr();
+    // SAFETY: the entry is as large as the type, and its fields are written one by one.
+    unsafe {
+        (*to).kind = kind;
+        (*to)._pad = 0;
+        (*to).key = *key;
+        (*to).record = *record;
+    }
+    entry.submit(0);
+}
+
+#[inline(never)]
+fn tell_translation(ends: &Tuple, to: &Translation) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<TranslationMade>(0) else { return miss() };
+    let made = entry.as_mut_ptr();
+    // SAFETY: as in `tell_record`.
+    unsafe {
+        (*made).ends = *ends;
+        (*made).to = *to;
+    }
+    entry.submit(0);
+}
+
+/// There was no room: whoever reads finds out, and reads the maps themselves.
+#[inline(always)]
+fn miss() {
+    if let Some(missed) = MISSED.get_ptr_mut(0) {
+        // SAFETY: as in `add`.
+        unsafe { *missed += 1 };
     }
 }
 

@@ -5,12 +5,13 @@
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_md;
+use pen_common::abi::AddrEntry;
 use pen_common::csum::Checksum;
 use pen_common::forward;
 use pen_common::net::{
     Addr, Be16, EthHeader, Ipv6Header, MacAddr, NdLinkLayerOption, NdMessage, ethertype, protocol,
 };
-use pen_common::verdict::Counter;
+use pen_common::verdict::{Counter, PassReason};
 
 use crate::ip::{IP, IPV6_PAYLOAD};
 use crate::maps::Maps;
@@ -46,8 +47,9 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
         // As for destinations: a mapped address is nobody's on a wire.
         return Counter::PassNotOurs;
     }
-    let entry = match forward::own(&Maps, &target) {
+    let entry = match forward::told(&Maps, &target) {
         Ok(entry) => entry,
+        Err(PassReason::PassNotMaster) => return Counter::DropNotMaster,
         Err(reason) => return reason.counter(),
     };
     if packet::ingress(ctx) != entry.ifindex || !is_valid(ctx) {
@@ -56,7 +58,8 @@ pub(crate) fn answer(ctx: *mut xdp_md) -> Counter {
     if packet::resize(ctx, IPV6_PAYLOAD + REPLY_LENGTH as usize).is_none() {
         return Counter::PassNeighbour;
     }
-    if write_reply(ctx, &entry.mac) { Counter::NdReply } else { Counter::DropRewrite }
+    let router = if entry.flags & AddrEntry::ROUTER == 0 { 0 } else { NdMessage::ROUTER };
+    if write_reply(ctx, &entry.mac, router) { Counter::NdReply } else { Counter::DropRewrite }
 }
 
 /// The checks of RFC 4861 section 7.1.1: hop limit 255 proves that no router forwarded it. Not
@@ -122,12 +125,12 @@ fn options(frame: &Frame<'_>, length: usize) -> Option<[u8; 2]> {
 
 /// Turns the solicitation, which resizing left in its place, into the advertisement.
 #[inline(never)]
-fn write_reply(ctx: *mut xdp_md, mac: &MacAddr) -> bool {
-    advertise(&Frame::of(ctx), *mac).is_some()
+fn write_reply(ctx: *mut xdp_md, mac: &MacAddr, router: u8) -> bool {
+    advertise(&Frame::of(ctx), *mac, router).is_some()
 }
 
 #[inline(always)]
-fn advertise(frame: &Frame<'_>, mac: MacAddr) -> Option<()> {
+fn advertise(frame: &Frame<'_>, mac: MacAddr, router: u8) -> Option<()> {
     let asker = frame.at::<Ipv6Header>(IP)?.source;
     let target = frame.at::<NdMessage>(IPV6_PAYLOAD)?.target;
     let station = frame.at::<EthHeader>(0)?.source;
@@ -135,7 +138,8 @@ fn advertise(frame: &Frame<'_>, mac: MacAddr) -> Option<()> {
     let probe = Addr::v6(asker) == Addr::default();
     let (station, destination) = if probe { (ALL_NODES_MAC, ALL_NODES) } else { (station, asker) };
     let option = NdLinkLayerOption { kind: 2, length: 1, mac };
-    let flags = [if probe { 0 } else { NdMessage::SOLICITED } | NdMessage::OVERRIDE, 0, 0, 0];
+    let solicited = if probe { 0 } else { NdMessage::SOLICITED };
+    let flags = [router | solicited | NdMessage::OVERRIDE, 0, 0, 0];
     let [a, b, c, d, e, f] = mac.0;
     let [high, low] = Checksum::ipv6_pseudo_header(
         &Addr::v6(target),

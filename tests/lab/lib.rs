@@ -13,6 +13,7 @@
 //! lab removes ([`prune`]).
 
 pub mod capture;
+pub mod carp;
 pub mod client;
 pub mod config;
 pub mod decap;

@@ -122,7 +122,8 @@ impl Pend {
         let mut words = self.wrapper.iter().map(Into::into).chain([program("pend")?]);
         let mut command = self.netns.command(words.next().context("there is at least pend")?);
         command.args(words);
-        command.arg("--config").arg(&self.config).arg("--pins").arg(&self.pins).args(&self.args);
+        command.arg("--config").arg(&self.config).arg("--pins").arg(&self.pins);
+        command.arg("--state").arg(self.scratch.file("state")).args(&self.args);
         command.args(more);
         let process = Process::start("pend", command, &self.scratch.file("pend.log"))?;
         Ok(process.with_grace(GRACE))

@@ -1,6 +1,15 @@
-//! What docs/ says about the tests is true: each test that the table of behaviours names exists.
+//! What docs/ says is true: each test that a table of behaviours names exists, and the manual's
+//! configurations and keys are those of the program.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration,
+};
+
+use pen_tests::{
+    Netns, Output,
+    paths::{Scratch, program},
+    process::run,
+};
 
 /// The part of the project that holds the tests of a prefix.
 fn folder(prefix: &str) -> &'static str {
@@ -13,19 +22,30 @@ fn folder(prefix: &str) -> &'static str {
     }
 }
 
-#[test]
-fn every_test_that_a_table_of_behaviours_names_exists() {
-    for (file, least) in [("docs/behaviours.md", 38), ("docs/behaviours-proxy.md", 50)] {
-        let named = named_tests(file);
-        assert!(named > least, "{file} names {named} tests");
-    }
+/// A file of the documentation.
+fn document(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// How many tests a table names, all of which exist.
-fn named_tests(file: &str) -> usize {
+#[test]
+fn every_test_that_the_table_of_behaviours_names_exists() {
+    all_exist("behaviours.md", 38);
+}
+
+#[test]
+fn every_test_that_the_table_of_carps_behaviours_names_exists() {
+    all_exist("behaviours-carp.md", 24);
+}
+
+#[test]
+fn every_test_that_the_table_of_the_proxys_behaviours_names_exists() {
+    all_exist("behaviours-proxy.md", 50);
+}
+
+fn all_exist(name: &str, least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let table =
-        fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let table = document(name);
     let mut named = 0;
     for name in table.split('`').skip(1).step_by(2).filter(|word| word.matches("::").count() > 1) {
         let mut parts: Vec<&str> = name.split("::").collect();
@@ -38,5 +58,49 @@ fn named_tests(file: &str) -> usize {
         assert!(source.contains(&function), "{name} is not there");
         named += 1;
     }
-    named
+    assert!(named > least, "the table names {named} tests");
+}
+
+/// What pend says of a configuration, on a machine with an `eth0` and with the manual's secrets.
+fn check(config: &str) -> Output {
+    let netns = Netns::new("docs").unwrap();
+    netns.ip("link add name eth0 type veth peer name other").unwrap();
+    let scratch = Scratch::new().unwrap();
+    for name in ["cluster.key", "carp-1.key"] {
+        let file = scratch.file(name);
+        let digits = if name == "cluster.key" { 32 } else { 64 };
+        fs::write(&file, "0".repeat(digits)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let file = scratch.file("pen.toml");
+    let folder = format!("{}/", scratch.path().display());
+    fs::write(&file, config.replace("/etc/pen/", &folder)).unwrap();
+    let mut command = netns.command(program("pend").unwrap());
+    run(command.arg("--check").arg("--config").arg(&file), Duration::from_secs(10)).unwrap()
+}
+
+/// The first block of TOML after a heading.
+fn toml_after<'t>(text: &'t str, heading: &str) -> &'t str {
+    let (_, rest) = text.split_once(heading).unwrap_or_else(|| panic!("no {heading}"));
+    let (_, rest) = rest.split_once("```toml\n").expect("a block of TOML");
+    rest.split_once("```").expect("its end").0
+}
+
+#[test]
+fn the_configuration_of_the_manual_of_carp_is_accepted() {
+    let output = check(toml_after(&document("carp.md"), "## Two nodes"));
+    assert!(output.status.success(), "{}", output.stderr);
+}
+
+#[test]
+fn the_manual_of_carp_names_every_key_and_no_other() {
+    let output = check("[[carp]]\nno-such-key-at-all = 1\n");
+    let (_, keys) = output.stderr.split_once("valid keys of [[carp]]: ").expect("the keys");
+    let keys: BTreeSet<_> = keys.lines().next().unwrap_or_default().split(", ").collect();
+    let manual = document("carp.md");
+    let (_, table) = manual.split_once("| key of `[[carp]]` |").expect("the table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    assert_eq!(named.collect::<BTreeSet<_>>(), keys);
 }

@@ -77,7 +77,10 @@ fn a_server_hears_that_its_client_is_gone() {
         // Several, so that they are spread over the servers.
         for _ in 0..12 {
             let bind = |netns: &Netns, at: SocketAddr| {
-                let socket = netns.run(|| UdpSocket::bind(at)).unwrap();
+                // Until it executes its program, a process that another test has just started has
+                // the sockets of the last time.
+                let bind = || netns.run(|| UdpSocket::bind(at)).ok();
+                let socket = wait_until(SHORT, "the port is free", bind).unwrap();
                 socket.set_nonblocking(true).unwrap();
                 socket
             };
@@ -95,7 +98,8 @@ fn a_server_hears_that_its_client_is_gone() {
             .unwrap();
             drop(client);
             server.connect(from).unwrap();
-            // A host sends as many errors as it likes to, so it is asked again. Either call tells.
+            // A process that another test has just started may have the client's socket until it
+            // executes its program, so it is asked again. Either call tells.
             wait_until(SHORT, "the server hears of it", || {
                 let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
                 let heard = server.send(b"anybody there?").is_err_and(refused)

@@ -42,7 +42,10 @@ fn through(stage: &Stage, vip: IpAddr, payload: &[u8]) -> Vec<u8> {
         .backends
         .iter()
         .map(|backend| {
-            let socket = backend.netns.run(|| UdpSocket::bind(bulk(vip))).unwrap();
+            // Until it executes its program, a process that another test has just started has the
+            // sockets of the last time.
+            let bind = || backend.netns.run(|| UdpSocket::bind(bulk(vip))).ok();
+            let socket = wait_until(SHORT, "the port is free", bind).unwrap();
             socket.set_nonblocking(true).unwrap();
             socket
         })

@@ -59,7 +59,7 @@ fn in_a_pipe_tables_are_tab_separated_and_without_colour() {
         let aligned = |line: &str| line.trim_start().contains("  ");
         assert!(!text.lines().any(aligned), "{words:?}: {text}");
     }
-    for (verb, columns, rows) in [("services", 8, 4), ("backends", 11, 12), ("vips", 8, 2)] {
+    for (verb, columns, rows) in [("services", 8, 4), ("backends", 11, 12), ("vips", 9, 2)] {
         let text = stage.pend.penctl([verb]).unwrap().stdout;
         assert_eq!(text.lines().count(), rows + 1, "{text}");
         for line in text.lines() {

@@ -1,10 +1,12 @@
 //! Addresses of a CARP group: a backup is as silent as if it had none of them, a master whose lease
 //! has run out too, and a change of the role holds from the next frame on.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use pen_common::abi::Group;
 use pen_common::moment::Moment;
+use pen_common::net::MacAddr;
 use pen_common::verdict::Counter;
 use pen_ctl::engine::tables::Write;
 use pen_ctl::io::clock::now;
@@ -12,7 +14,7 @@ use pen_tests::wait_until;
 
 use crate::bench::Bench;
 use crate::frame::{Arp, Packet, Solicitation, usual_packets};
-use crate::world::{VIP4, VIP6, usual};
+use crate::world::{CLIENT4, VIP4, VIP6, usual};
 
 const GROUP: u32 = 3;
 
@@ -49,10 +51,19 @@ fn assert_master(bench: &mut Bench, frames: &[(Vec<u8>, Counter)]) {
     }
 }
 
+/// What becomes of a frame that a master would answer so. Packets are left to the kernel; questions
+/// for the Ethernet address are not, for the address may be on one of its interfaces.
+fn silent(counter: Counter) -> Counter {
+    match counter {
+        Counter::ArpReply | Counter::NdReply => Counter::DropNotMaster,
+        _ => Counter::PassNotMaster,
+    }
+}
+
 #[track_caller]
 fn assert_silent(bench: &mut Bench, frames: &[(Vec<u8>, Counter)]) {
     for (frame, counter) in frames {
-        bench.ends_in(Counter::PassNotMaster, frame, &format!("silent, not {counter:?}"));
+        bench.ends_in(silent(*counter), frame, &format!("silent, not {counter:?}"));
     }
 }
 
@@ -88,7 +99,7 @@ fn a_group_that_was_never_written_is_silent() {
 
 #[test]
 fn an_unknown_role_is_silent() {
-    let (mut bench, frames) = bench(Group { role: 2, ..master(Moment::NEVER) });
+    let (mut bench, frames) = bench(Group { role: 3, ..master(Moment::NEVER) });
     assert_silent(&mut bench, &frames);
 }
 
@@ -137,4 +148,97 @@ fn addresses_outside_the_group_are_not_concerned() {
     let mut bench = Bench::new(tables);
     bench.ends_in(Counter::PassNotMaster, &Packet::tcp(VIP4, 80).frame(), "in the group");
     bench.forwarded(&Packet::tcp(VIP6, 80).frame());
+}
+
+#[test]
+fn one_that_leaves_forwards_and_tells_nobody_any_more_where_it_is() {
+    let (mut bench, frames) = bench(Group { role: Group::LEAVING, ..master(Moment::NEVER) });
+    for (frame, counter) in &frames {
+        let expected = match counter {
+            Counter::ArpReply | Counter::NdReply => Counter::DropNotMaster,
+            other => *other,
+        };
+        bench.ends_in(expected, frame, "leaving");
+    }
+    bench.write(Write::SetGroup(GROUP, Group { role: Group::LEAVING, ..master(now()) }));
+    assert_silent(&mut bench, &frames);
+}
+
+#[test]
+fn an_announcement_of_our_address_is_news_for_the_kernel_and_no_question() {
+    for group in [master(Moment::NEVER), backup(Moment::NEVER)] {
+        let (mut bench, _) = bench(group);
+        let announcement = Arp { sender_ip: VIP4, ..Arp::who_has(VIP4) };
+        bench.ends_in(Counter::PassNeighbour, &announcement.frame(), "announcement");
+        let probe = Arp { sender_ip: Ipv4Addr::UNSPECIFIED, ..announcement };
+        let expected =
+            if group.role == Group::MASTER { Counter::ArpReply } else { Counter::DropNotMaster };
+        bench.ends_in(expected, &probe.frame(), "probe");
+    }
+}
+
+#[test]
+fn questions_for_an_address_of_a_backup_are_dropped_on_every_interface() {
+    let (mut bench, _) = bench(backup(Moment::NEVER));
+    for arrival in [1, 77] {
+        let mut tables = bench.tables().clone();
+        for entry in tables.addrs.values_mut() {
+            entry.ifindex = arrival;
+        }
+        bench.change(tables);
+        bench.ends_in(Counter::DropNotMaster, &Arp::who_has(VIP4).frame(), "ARP");
+        bench.ends_in(Counter::DropNotMaster, &Solicitation::who_has(VIP6).frame(), "ND");
+    }
+}
+
+#[test]
+fn packets_of_carp_itself_pass_whatever_the_role_and_the_destination() {
+    const CARP: u8 = 112;
+    let advertisement = [0x21; 36];
+    let group4 = Ipv4Addr::new(224, 0, 0, 18);
+    let group6 = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
+    let leaving = Group { role: Group::LEAVING, ..master(Moment::NEVER) };
+    for group in [master(Moment::NEVER), backup(Moment::NEVER), leaving] {
+        let (mut bench, _) = bench(group);
+        let ours = if group.role == Group::BACKUP {
+            Counter::PassNotMaster
+        } else {
+            Counter::PassProtocol
+        };
+        for (what, packet, counter) in [
+            ("to the group", Packet::other(group4, CARP, &advertisement), Counter::PassNotOurs),
+            (
+                "to the group of IPv6",
+                Packet::other(group6, CARP, &advertisement),
+                Counter::PassNotOurs,
+            ),
+            ("to a peer", Packet::other(CLIENT4, CARP, &advertisement), Counter::PassNotOurs),
+            ("to the virtual address", Packet::other(VIP4, CARP, &advertisement), ours),
+            ("to that of IPv6", Packet::other(VIP6, CARP, &advertisement), ours),
+        ] {
+            bench.ends_in(counter, &packet.frame(), what);
+        }
+    }
+}
+
+#[test]
+fn frames_to_the_virtual_ethernet_address_are_forwarded_and_it_is_what_neighbours_are_told() {
+    let virtual_mac = MacAddr([0, 0, 0x5e, 0, 1, 7]);
+    let (mut bench, _) = bench(master(Moment::NEVER));
+    let mut tables = bench.tables().clone();
+    for entry in tables.addrs.values_mut() {
+        entry.mac = virtual_mac;
+    }
+    bench.change(tables);
+    for packet in [Packet::tcp(VIP4, 80), Packet::tcp(VIP6, 80)] {
+        bench.forwarded(&packet.at_station(virtual_mac).frame());
+    }
+    let reply = bench.run(&Arp::who_has(VIP4).frame());
+    assert_eq!(reply.counter, Counter::ArpReply);
+    assert_eq!(reply.frame[6..12], virtual_mac.0, "source of the frame");
+    assert_eq!(reply.frame[22..28], virtual_mac.0, "sender of the reply");
+    let reply = bench.run(&Solicitation::who_has(VIP6).frame());
+    assert_eq!(reply.counter, Counter::NdReply);
+    assert_eq!(reply.frame[6..12], virtual_mac.0, "source of the frame");
+    assert_eq!(reply.frame[80..86], virtual_mac.0, "target link-layer address");
 }

@@ -11,6 +11,7 @@ mod carp;
 mod counters;
 mod decap;
 mod dsr;
+mod events;
 mod frag;
 mod frame;
 mod fuzz;

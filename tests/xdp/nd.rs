@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use pen_common::abi::AddrEntry;
 use pen_common::net::{MacAddr, protocol};
 use pen_common::verdict::Counter;
 
@@ -14,6 +15,7 @@ use crate::world::{CLIENT_MAC, CLIENT6, VIP_MAC, VIP6, usual};
 
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
+const ROUTER: u8 = 0x80;
 /// An option whose length is 0, which would be read for ever.
 const NO_LENGTH: [u8; 8] = [1, 0, 2, 3, 4, 5, 6, 7];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -82,6 +84,22 @@ fn a_probe_of_duplicate_address_detection_is_answered_to_everybody() {
         assert_eq!(outcome.counter, Counter::NdReply, "{what}");
         assert_advertisement(&outcome.frame, ALL_NODES_MAC, ALL_NODES, OVERRIDE);
     }
+}
+
+#[test]
+fn a_router_says_that_it_is_one() {
+    let mut bench = Bench::new(usual());
+    let mut tables = bench.tables().clone();
+    for entry in tables.addrs.values_mut() {
+        entry.flags |= AddrEntry::ROUTER;
+    }
+    bench.change(tables);
+    let ask = Solicitation::who_has(VIP6);
+    let outcome = bench.run(&ask.frame());
+    assert_advertisement(&outcome.frame, CLIENT_MAC, CLIENT6, ROUTER | SOLICITED | OVERRIDE);
+    let probe = Solicitation { source: Ipv6Addr::UNSPECIFIED, ..ask }.options(&[]);
+    let outcome = bench.run(&probe.frame());
+    assert_advertisement(&outcome.frame, ALL_NODES_MAC, ALL_NODES, ROUTER | OVERRIDE);
 }
 
 #[test]

@@ -27,6 +27,10 @@ fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
             be_backup(&mut tables);
             (tables, frame)
         }
+        Counter::DropNotMaster => {
+            let (tables, _) = example(Counter::PassNotMaster, wires)?;
+            (tables, Arp::who_has(VIP4).frame())
+        }
         Counter::PassOtherStation => (usual(), tcp.at_station(MacAddr([2; 6])).frame()),
         Counter::PassMalformed => (usual(), frame[..frame.len() - 1].to_vec()),
         Counter::PassFragment => (usual(), patch(&frame, IP + 6, &[0, 1])),

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a binary speaks to its operator")]
 
+#[path = "penctl/carp.rs"]
+mod carp;
 #[path = "penctl/decap.rs"]
 mod decap;
 
@@ -98,6 +100,11 @@ enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Groups of virtual addresses that nodes share: who has them, and since when
+    #[command(args_conflicts_with_subcommands = true, after_help = carp::HELP)]
+    Carp(carp::Args),
+    /// Peers that are told of connections, so that those go on there when an address moves
+    Sync,
     /// End the daemon, but let the kernel go on forwarding, for the next one
     Leave,
     /// End forwarding where no daemon runs: remove the links and maps that one has left
@@ -361,6 +368,8 @@ async fn run(args: &Args) -> Result<(), ClientError> {
             weight: *weight,
             dry_run: *dry_run,
         }),
+        Verb::Carp(args) => args.request(),
+        Verb::Sync => Request::Sync,
         Verb::Leave => Request::Leave,
         Verb::Reload { dry_run } => Request::Reload(Reload { dry_run: *dry_run }),
         Verb::Diff => Request::Reload(Reload { dry_run: true }),
@@ -488,6 +497,8 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
         Verb::Drain(_) | Verb::Maint(_) | Verb::Ready(_) | Verb::Weight { .. } => {
             show::change(&parse(answer)?)
         }
+        Verb::Carp(args) => args.render(answer, style)?,
+        Verb::Sync => show::sync(&parse(answer)?, style),
         Verb::Leave => show::left(&parse(answer)?),
         Verb::Reload { .. } | Verb::Diff => show::changes(&parse(answer)?, style),
         Verb::Check { .. } | Verb::Decap(_) | Verb::Detach { .. } => {

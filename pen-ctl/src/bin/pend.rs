@@ -2,13 +2,16 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a binary speaks to its operator")]
 
+#[path = "pend/ucarp.rs"]
+mod ucarp;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use pen_ctl::config;
-use pen_ctl::daemon::{self, DEFAULT_PINS, Places};
+use pen_ctl::daemon::{self, DEFAULT_PINS, DEFAULT_STATE, Places};
 use tracing_subscriber::EnvFilter;
 
 /// Balances TCP and UDP in the kernel with XDP, and keeps the tables right.
@@ -19,6 +22,8 @@ use tracing_subscriber::EnvFilter;
   pend --config /etc/pen/pen.toml            run
   pend --config /etc/pen/pen.toml --check    only check the configuration
   pend --config /etc/pen/pen.toml --replace  take over from the pend that runs, without a gap
+  pend carp -i eth0 -s 10.1.1.1 -v 1 -o /etc/ucarp.password -a 10.1.1.252 -u UP -d DOWN -z
+                                             run in the place of a ucarp, with its arguments
 
 SIGHUP reads the configuration again, as `penctl reload` does. SIGTERM and SIGINT detach from all
 interfaces. A daemon that is killed, or left with `penctl leave`, leaves the kernel forwarding; the
@@ -43,13 +48,35 @@ struct Args {
     /// Folder on a bpffs in which maps and links are pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
     pins: PathBuf,
+    /// Folder for what has to outlive a restart
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    state: PathBuf,
     /// Take over from a pend that runs: it is asked to leave, and the kernel forwards meanwhile
     #[arg(long)]
     replace: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run in the place of a ucarp: takes its whole command line (see `pend carp --help`)
+    #[command(disable_help_flag = true)]
+    Carp {
+        /// ucarp's arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
+    if let Some(args) = ucarp::by_its_name() {
+        return ucarp::main(&args);
+    }
     let args = Args::parse();
+    if let Some(Command::Carp { args }) = &args.command {
+        return ucarp::main(args);
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -82,7 +109,8 @@ fn main() -> ExitCode {
         }
     };
     let (config_file, replace) = (args.config, args.replace);
-    let places = Places { config: config_file, object, pins: args.pins, replace };
+    let (pins, state) = (args.pins, args.state);
+    let places = Places { config: config_file, object, pins, state, replace };
     let result = runtime.block_on(daemon::run(config, places));
     // A long list that somebody asked for must not hold the end up.
     runtime.shutdown_background();

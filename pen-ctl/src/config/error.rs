@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Cidr, Listen, Mode, Ports};
+use crate::config::{Cidr, KEY_BYTES, Listen, Mode, Ports};
 
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub enum ErrorKind {
     UndeclaredVip { address: IpAddr, declared: Vec<IpAddr> },
     UndeclaredPool { name: String, near: Option<String> },
     UndeclaredAcl { name: String, near: Option<String> },
+    UndeclaredCarp { name: String, near: Option<String> },
+    UndeclaredKey { id: u32, valid: Vec<u8> },
 
     // The node: its secret, its socket, its interfaces.
     SecretUnreadable { file: PathBuf, reason: String },
@@ -114,7 +116,35 @@ pub enum ErrorKind {
     UnresolvableName { host: String, reason: String },
     NoAddressOfFamily { host: String, vip: IpAddr },
 
+    // Groups of virtual addresses.
+    NoEffect { key: &'static str, needs: &'static str },
+    NoInterval,
+    IntervalOfFarewell,
+    WouldBeCut { key: &'static str, found: String, kept: u64 },
+    FractionOfSecond { found: String, auth: &'static str },
+    KeyUnreadable { file: PathBuf, reason: String },
+    KeyLength { file: PathBuf, length: usize },
+    NoKeys,
+    PasswordEmpty { file: PathBuf },
+    PasswordTooLong { file: PathBuf, length: usize, max: usize, auth: &'static str },
+    UnicastToUcarp,
+    NoMulticastGroup { text: String },
+    ManySources,
+    PeerIsSelf { address: IpAddr },
+    NodeIsVip { key: &'static str, address: IpAddr, vip: Position },
+    VirtualMacWithoutXdp { name: String, carp: String },
+    VipElsewhere { vip: String, carp: String, interface: String },
+    CarpWithoutVip { name: String },
+    UcarpIpv6 { name: String, address: IpAddr },
+    UcarpManyVips { name: String },
+    HookNotAbsolute { path: PathBuf },
+    HookUnusable { path: PathBuf, reason: String },
+    InvalidEndpoint { text: String },
+    SyncFamily { peer: IpAddr, listen: IpAddr },
+
     // Services and their backends.
+    SourceNoVip { address: IpAddr, declared: Vec<IpAddr> },
+    SourceFamily { source: IpAddr, vip: IpAddr },
     BackendsAndPool,
     NeitherBackendsNorPool,
     NoBackends,
@@ -324,6 +354,149 @@ impl fmt::Display for ErrorKind {
                 family(*vip)
             ),
 
+            Self::UndeclaredCarp { name, near } => {
+                write!(f, "no `[[carp]]` is called `{name}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None => write!(f, "add `[[carp]]` with `name = \"{name}\"` and `vhid`"),
+                }
+            }
+            Self::UndeclaredKey { id, valid } => {
+                let valid: Vec<_> = valid.iter().map(u8::to_string).collect();
+                let valid = valid.join(", ");
+                write!(f, "`active_key` is {id}, which `keys` do not have; use one of {valid}")
+            }
+            Self::NoEffect { key, needs } => {
+                write!(f, "`{key}` has no effect without {needs}; remove it, or add that")
+            }
+            Self::NoInterval => write!(
+                f,
+                "`advbase` and `advskew` are both 0, so that there is no time between two \
+                 advertisements; raise one"
+            ),
+            Self::IntervalOfFarewell => write!(
+                f,
+                "`advbase` and `advskew` are both 255, by which a node says farewell; lower one"
+            ),
+            Self::WouldBeCut { key, found, kept } => write!(
+                f,
+                "`{key}` is {found}, but an advertisement has 8 bits for it: ucarp would truncate \
+                 it to {kept}; use at most 255"
+            ),
+            Self::FractionOfSecond { found, auth } => write!(
+                f,
+                "`advbase` is {found}, but advertisements with auth `{auth}` count whole seconds; \
+                 use \"1s\", or `auth = \"sha256\"`"
+            ),
+            Self::KeyUnreadable { file, reason } => write!(
+                f,
+                "the secret {0} cannot be read ({reason}); correct the path, or make it with \
+                 `openssl rand -hex 32 > {0}` and `chmod 600 {0}`; passwords of ucarp and the BSDs \
+                 are one line",
+                file.display()
+            ),
+            Self::KeyLength { file, length } => write!(
+                f,
+                "the key {0} has {length} bytes, and needs {1} to {2}; make it with `openssl rand \
+                 -hex 32 > {0}`",
+                file.display(),
+                KEY_BYTES.start(),
+                KEY_BYTES.end()
+            ),
+            Self::NoKeys => {
+                write!(f, "`keys` is empty; add one, such as {{ id = 1, file = \"...\" }}")
+            }
+            Self::PasswordEmpty { file } => write!(
+                f,
+                "the first line of {} is empty; write the password there, the same on all nodes",
+                file.display()
+            ),
+            Self::PasswordTooLong { file, length, max, auth } => write!(
+                f,
+                "the password in {} has {length} bytes, and auth `{auth}` takes at most {max}; \
+                 shorten it on all nodes",
+                file.display()
+            ),
+            Self::UnicastToUcarp => write!(
+                f,
+                "ucarp ignores advertisements to its own address; use `transport = \
+                 \"broadcast\"`, or another `auth` on all nodes"
+            ),
+            Self::NoMulticastGroup { text } => {
+                write!(f, "`{text}` is no IPv4 multicast address; leave `group` out for 224.0.0.18")
+            }
+            Self::ManySources => {
+                write!(f, "`source` has several addresses of one family; write one of each at most")
+            }
+            Self::PeerIsSelf { address } => {
+                write!(f, "the peer {address} is this node itself; remove it")
+            }
+            Self::NodeIsVip { key, address, vip } => write!(
+                f,
+                "`{key}` has {address}, which is a VIP, at {vip}, and moves between nodes; write \
+                 an address that stays with its node"
+            ),
+            Self::VirtualMacWithoutXdp { name, carp } => write!(
+                f,
+                "`{name}` has `xdp = \"off\"`, so nobody would answer at the virtual MAC of the \
+                 group `{carp}`; set `mac = \"interface\"` there, or `xdp = \"auto\"`"
+            ),
+            Self::VipElsewhere { vip, carp, interface } => write!(
+                f,
+                "the VIP is on `{vip}`, but its group `{carp}` on `{interface}`; use one \
+                 interface, and for several a group each, with the same `sync_group`"
+            ),
+            Self::CarpWithoutVip { name } => write!(
+                f,
+                "no VIP belongs to the group `{name}`; add `carp = \"{name}\"` to a `[[vip]]`"
+            ),
+            Self::UcarpIpv6 { name, address } => write!(
+                f,
+                "{address} is IPv6, which ucarp does not know; set `auth` of `{name}` to \"bsd\" \
+                 or \"sha256\""
+            ),
+            Self::UcarpManyVips { name } => write!(
+                f,
+                "a second address for `{name}`, but ucarp signs exactly one; set its `auth` to \
+                 \"bsd\" or \"sha256\", or make a group with another vhid"
+            ),
+            Self::HookNotAbsolute { path } => {
+                write!(
+                    f,
+                    "the hook `{}` is not an absolute path; begin it with `/`",
+                    path.display()
+                )
+            }
+            Self::HookUnusable { path, reason } => write!(
+                f,
+                "the hook {} cannot be run ({reason}); correct the path, or `chmod +x` it",
+                path.display()
+            ),
+            Self::InvalidEndpoint { text } => write!(
+                f,
+                "`{text}` is no address of a node with a port; write one like \"192.0.2.2:7077\" \
+                 or \"[2001:db8::2]:7077\""
+            ),
+            Self::SyncFamily { peer, listen } => write!(
+                f,
+                "the peer {peer} is {}, but `listen` {listen} is {}; use one family",
+                family(*peer),
+                family(*listen)
+            ),
+
+            Self::SourceNoVip { address, declared } => {
+                write!(f, "`source` is {address}, which no `[[vip]]` declares")?;
+                if !declared.is_empty() {
+                    write!(f, " (declared: {})", some_of(declared))?;
+                }
+                write!(f, "; use one of them, or leave it out for this node's own address")
+            }
+            Self::SourceFamily { source, vip } => write!(
+                f,
+                "`source` {source} is {}, but the service's address {vip} is {}; use one family",
+                family(*source),
+                family(*vip)
+            ),
             Self::BackendsAndPool => {
                 write!(f, "a service has either `backends` or `pool`; remove one of the two")
             }

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::config::error::{ConfigError, ErrorKind, Position};
 use crate::config::raw::{Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Config, access_log, acl, node, service, vip};
+use crate::config::{Config, access_log, acl, carp, node, service, sync, vip};
 
 /// A configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,18 @@ fn document<'s>(number: usize, text: &'s str, report: &mut Report<'_>) -> Spanne
 const ROOT: Spec = Spec {
     name: "",
     title: "the file",
-    keys: &["node", "interface", "control", "access_log", "acl", "vip", "service", "pool"],
+    keys: &[
+        "node",
+        "interface",
+        "control",
+        "access_log",
+        "acl",
+        "carp",
+        "vip",
+        "service",
+        "pool",
+        "sync",
+    ],
 };
 
 /// The top level of all files.
@@ -169,13 +180,16 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     let access_log = access_log::access_log(roots, report);
     let (interfaces, interface_names) = node::interfaces(roots, system, report);
     let (acls, acl_names) = acl::acls(roots, report);
-    let (vips, addresses) = vip::vips(
-        roots,
-        &interface_names,
-        interfaces.as_deref().unwrap_or_default(),
-        &acl_names,
-        report,
-    );
+    let groups = carp::groups(roots, &interface_names, system, report);
+    let known = vip::Known {
+        interfaces: &interface_names,
+        valid: interfaces.as_deref().unwrap_or_default(),
+        acls: &acl_names,
+        groups: &groups,
+    };
+    let (vips, addresses, members) = vip::vips(roots, &known, report);
+    carp::check(&groups, &members, &addresses, vips.is_ok(), report);
+    let sync = sync::sync(roots, &addresses, system, report);
     let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
     let services = service::services(roots, &addresses, &acl_names, ports, system, report);
     Ok(Config {
@@ -184,6 +198,8 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
         control: control?,
         access_log: access_log?,
         acls: acls?,
+        carp: groups.into_list()?,
+        sync: sync?,
         vips: vips?,
         services: services?,
     })

@@ -5,6 +5,7 @@
 mod access_log;
 mod acl;
 mod backend;
+mod carp;
 mod cidr;
 mod error;
 mod listen;
@@ -17,9 +18,11 @@ mod probe;
 mod proxy;
 mod raw;
 mod service;
+mod sync;
 mod system;
 #[cfg(test)]
 mod tests;
+pub mod ucarp;
 mod vip;
 pub(crate) mod words;
 
@@ -29,6 +32,11 @@ use std::time::Duration;
 
 use pen_common::abi;
 
+pub use carp::{
+    Accept, AddressesBy, AuthWord, BSD_PASSWORD, Carp, CarpAuth, CarpKey, CarpMac, CarpTransport,
+    DEFAULT_GROUP, Demotion, Hooks, KEY_BYTES, MAX_DEMOTION, Secret, StateSync, TieBreak,
+    TransportWord, UCARP_PASSWORD,
+};
 pub use cidr::Cidr;
 pub use error::{ConfigError, ErrorKind, Position};
 pub use load::{Source, load, parse};
@@ -58,6 +66,11 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// Access lists; names are unique.
     pub acls: Vec<Acl>,
+    /// Groups of virtual addresses that several nodes share; names are unique, and at least one
+    /// of the addresses belongs to each.
+    pub carp: Vec<Carp>,
+    /// How nodes tell each other of connections.
+    pub sync: Option<StateSync>,
     /// Virtual addresses.
     pub vips: Vec<Vip>,
     /// Services.
@@ -146,6 +159,8 @@ pub struct Vip {
     pub address: IpAddr,
     /// Name of the interface on whose network it lives; one of [`Config::interfaces`].
     pub interface: String,
+    /// Group that decides which node owns it, one of [`Config::carp`]; without it this node does.
+    pub carp: Option<String>,
     /// Echo requests are answered for it.
     pub echo: bool,
     /// Access list that its packets have to pass; one of [`Config::acls`].
@@ -185,6 +200,9 @@ pub struct Service {
     pub protocol: Protocol,
     /// How packets reach the backend.
     pub mode: Mode,
+    /// Address that masqueraded packets come from, one of [`Config::vips`]; `None` is this node's.
+    /// Only in mode `masquerade`.
+    pub source: Option<IpAddr>,
     /// What keeps to one backend.
     pub affinity: Affinity,
     /// How long, and in which table.

@@ -179,13 +179,31 @@ fn interface(
         .and_then(|name| interface_name(name, report));
     let name = names.claim(name, report);
     let xdp = table?.word("xdp", report);
-    let At { place, value: name } = name?;
+    let name = existing(name?, system, report)?.value;
+    Ok(Interface { name, xdp: xdp?.unwrap_or(XdpMode::Auto) })
+}
+
+/// The name of an interface of this machine.
+pub(super) fn existing_interface(
+    name: At<&str>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<At<String>> {
+    let name = interface_name(name, report)?;
+    existing(name, system, report)
+}
+
+fn existing(
+    At { place, value: name }: At<String>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<At<String>> {
     if !system.interface_exists(&name) {
         let existing = system.interfaces();
         let near = raw::nearest(&name, &existing);
         return Err(report.add(place, ErrorKind::AbsentInterface { name, near, existing }));
     }
-    Ok(Interface { name, xdp: xdp?.unwrap_or(XdpMode::Auto) })
+    Ok(At { place, value: name })
 }
 
 fn interface_name(at: At<&str>, report: &mut Report<'_>) -> Read<At<String>> {

@@ -24,13 +24,10 @@ const fn row(
 
 const USE_TCP: &str = "use `type = \"tcp\"`";
 const NO_PATH: &str = "remove it; `type = \"tcp\"` only needs a port";
-const NO_CARP: &str = "remove it: this node always owns its VIPs";
 
 #[rustfmt::skip]
 const NOT_BUILT: &[NotBuilt] = &[
     row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
-    row("",        "carp",            "",            NO_CARP),
-    row("vip",     "carp",            "",            NO_CARP),
     row("check",   "type",            "http",        USE_TCP),
     row("check",   "type",            "https",       USE_TCP),
     row("check",   "type",            "tls",         USE_TCP),

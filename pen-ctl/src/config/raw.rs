@@ -300,6 +300,19 @@ impl<'d> Table<'d> {
     }
 }
 
+/// A table that is an element of an array, or a report that names what was expected.
+pub(super) fn element<'d>(
+    At { place, value }: At<&'d DeValue<'d>>,
+    spec: &'static Spec,
+    expected: &str,
+    report: &mut Report<'_>,
+) -> Read<Table<'d>> {
+    match value {
+        DeValue::Table(entries) => Ok(Table::open(spec, place, entries, report)),
+        _ => Err(wrong_type(place, expected, value, report)),
+    }
+}
+
 /// A string, or a report that names what was expected.
 pub(super) fn text<'d>(
     At { place, value }: At<&'d DeValue<'d>>,

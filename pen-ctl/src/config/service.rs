@@ -15,7 +15,7 @@ use crate::config::probe::RawCheck;
 use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, node};
+use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, node, vip};
 
 const SERVICE: Spec = Spec {
     name: "service",
@@ -31,6 +31,7 @@ const SERVICE: Spec = Spec {
         "check",
         "emergency",
         "stubborn",
+        "source",
         memory::KEYS[0],
         memory::KEYS[1],
         memory::KEYS[2],
@@ -120,6 +121,7 @@ impl Reader<'_> {
         let pool = self.pool(table, report);
         let emergency = backend::emergency(table, report);
 
+        let source = self.source(table, mode, listen, report);
         let (listen, mode) = (listen?, mode?);
         let Pool { backends, check } = pool?;
         let emergency = emergency?;
@@ -142,6 +144,7 @@ impl Reader<'_> {
             listen,
             protocol,
             mode,
+            source: source?,
             affinity: affinity?,
             memory: memory?,
             backends,
@@ -161,6 +164,32 @@ impl Reader<'_> {
             node::separate(ports, place, self.system, report)?;
         }
         Ok(mode)
+    }
+
+    /// The address that masqueraded packets come from.
+    fn source(
+        &self,
+        table: &Table<'_>,
+        mode: Read<Mode>,
+        listen: Read<Listen>,
+        report: &mut Report<'_>,
+    ) -> Read<Option<IpAddr>> {
+        let Some(text) = table.text("source", report)? else { return Ok(None) };
+        let At { place, value: address } = vip::address(text, report)?;
+        if mode? != Mode::Masquerade {
+            let kind = ErrorKind::NoEffect { key: "source", needs: "`mode = \"masquerade\"`" };
+            return Err(report.add(place, kind));
+        }
+        if self.vips.find(&address).is_none() {
+            let declared = || self.vips.in_order().into_iter().copied().collect();
+            let kind = || ErrorKind::SourceNoVip { address, declared: declared() };
+            return Err(self.vips.missing(place, kind, report));
+        }
+        let vip = listen?.address;
+        if vip.is_ipv4() != address.is_ipv4() {
+            return Err(report.add(place, ErrorKind::SourceFamily { source: address, vip }));
+        }
+        Ok(Some(address))
     }
 
     fn listen(

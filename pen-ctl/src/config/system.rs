@@ -26,6 +26,9 @@ pub trait System {
     /// Reads a secret and what decides whether it is one.
     fn secret(&self, path: &Path) -> io::Result<SecretFile>;
 
+    /// Whether a file is a program that can be run; the error says why not.
+    fn runnable(&self, path: &Path) -> io::Result<()>;
+
     /// Ports that the machine gives its own connections: `net.ipv4.ip_local_port_range`, which
     /// holds for IPv6 as well.
     fn local_ports(&self) -> io::Result<Ports>;
@@ -94,6 +97,17 @@ mod real {
             Ok(SecretFile { regular: true, mode, content })
         }
 
+        fn runnable(&self, path: &Path) -> io::Result<()> {
+            let metadata = fs::metadata(path)?;
+            if !metadata.is_file() {
+                return Err(io::Error::other("not a file"));
+            }
+            if metadata.permissions().mode() & 0o111 == 0 {
+                return Err(io::Error::other("not executable"));
+            }
+            Ok(())
+        }
+
         fn local_ports(&self) -> io::Result<Ports> {
             let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
             let mut numbers = text.split_whitespace().map(str::parse);
@@ -124,6 +138,15 @@ mod real {
                 RealSystem.resolve("192.0.2.1").unwrap(),
                 ["192.0.2.1".parse::<IpAddr>().unwrap()]
             );
+        }
+
+        #[test]
+        fn a_program_can_be_run_and_a_folder_or_text_cannot() {
+            assert!(RealSystem.runnable(Path::new("/bin/sh")).is_ok());
+            for (path, why) in [("/", "not a file"), ("/proc/self/status", "not executable")] {
+                assert_eq!(RealSystem.runnable(Path::new(path)).unwrap_err().to_string(), why);
+            }
+            assert!(RealSystem.runnable(Path::new("/no/such/program")).is_err());
         }
 
         #[test]

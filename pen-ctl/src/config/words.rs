@@ -4,7 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::{Access, Affinity, Mode, Protocol, ProxyVersion, Scheduler, XdpMode};
+use crate::config::{
+    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Mode, Protocol, ProxyVersion,
+    Scheduler, TieBreak, TransportWord, XdpMode,
+};
 
 /// An enum that is spelled as a word.
 pub(crate) trait Word: Copy + 'static {
@@ -94,6 +97,12 @@ words! {
     ProxyVersion { V1 = "v1", V2 = "v2" }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }
+    AuthWord { Ucarp = "ucarp", Bsd = "bsd", Sha256 = "sha256" }
+    Accept { Enforce = "enforce", Permissive = "permissive", ReceiveOnly = "receive-only" }
+    TransportWord { Multicast = "multicast", Broadcast = "broadcast", Unicast = "unicast" }
+    CarpMac { Virtual = "virtual", Interface = "interface", Ucarp = "ucarp" }
+    TieBreak { UcarpLe = "ucarp-le", Numeric = "numeric" }
+    AddressesBy { Pen = "pen", Hooks = "hooks" }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::api::{Refusal, Reload, Reply};
+use crate::io::carp::Question;
 use crate::io::clock;
 
 /// Who comes while another one is at work waits for so long.
@@ -27,6 +28,8 @@ pub(super) enum Answer {
     Now(Reply),
     /// Whatever comes out of this.
     Later(Work),
+    /// What the thread of CARP says.
+    ByCarp(Question),
     /// What comes of the configuration once it has been read again.
     AfterReading(Reload),
 }

@@ -106,6 +106,7 @@ mod tests {
         Vip {
             address: [192, 0, 2, 10].into(),
             interface: "eth0".into(),
+            carp: None,
             echo: false,
             acl: acl.map(Into::into),
             syn_rate: None,

@@ -1,6 +1,8 @@
 //! How two configurations differ, for people: what came, what went, which values changed. Compares
 //! by what the engine knows things by, so that a service that was renamed is not another one.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -20,6 +22,7 @@ enum Id {
     Node,
     Interface(String),
     Acl(String),
+    Group(String),
     Vip(IpAddr),
     Service(ServiceKey),
     Backend(ServiceKey, IpAddr, u16),
@@ -43,6 +46,7 @@ struct Field {
 
 /// The differences, in the order of the new configuration; what is gone comes last.
 pub(super) fn changes(old: &Config, new: &Config) -> Vec<ConfigChange> {
+    let secrets = groups::secrets(old, new);
     let (old, new) = (items(old), items(new));
     let before: BTreeMap<&Id, &Item> = old.iter().map(|item| (&item.id, item)).collect();
     let after: BTreeMap<&Id, &Item> = new.iter().map(|item| (&item.id, item)).collect();
@@ -69,6 +73,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<ConfigChange> {
             None => {}
         }
     }
+    changes.extend(secrets);
     for item in old.iter().filter(|item| !after.contains_key(&item.id) && is_told(&item.id)) {
         changes.push(ConfigChange {
             kind: ChangeKind::Removed,
@@ -117,6 +122,7 @@ fn items(config: &Config) -> Vec<Item> {
     let mut items = vec![node(&config.node, config.access_log.as_ref())];
     items.extend(config.interfaces.iter().map(interface));
     items.extend(config.acls.iter().map(acl));
+    items.extend(config.carp.iter().map(groups::group));
     items.extend(config.vips.iter().map(vip));
     for of in &config.services {
         items.push(service(of));
@@ -188,6 +194,7 @@ fn vip(vip: &config::Vip) -> Item {
         summary: format!("interface {}", vip.interface),
         fields: vec![
             field("interface", &vip.interface),
+            vital("carp", maybe(vip.carp.as_ref())),
             field("echo", vip.echo),
             field("acl", maybe(vip.acl.as_ref())),
             field("syn_rate", maybe(vip.syn_rate)),

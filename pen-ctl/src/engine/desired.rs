@@ -10,14 +10,15 @@ use pen_common::abi::{self, AddrEntry, Cfg, Group, ServiceKey};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr};
 
-use super::event::Action;
+use super::event::{Action, Link};
 use super::health::State;
 use super::network::{Hop, Network, NoHop};
 use super::scheduler::{self, Member};
+use super::sync::view::Role;
 use super::tables::{self, Tables};
-use super::{Backend, Engine, Service, settling};
+use super::{ASK, Backend, Engine, Service, settling};
 use crate::api::Admin;
-use crate::config::{Affinity, CheckKind, Mode, XdpMode};
+use crate::config::{Affinity, CheckKind, Mode, Vip, XdpMode};
 
 /// New records that a CPU may make in a second: the tables then hold those of the last minute at
 /// least, whoever floods them.
@@ -118,6 +119,13 @@ pub(super) fn members(
     }
 }
 
+/// Of an entry: what is answered for the address, and as what.
+fn flags(vip: &Vip, link: &Link) -> u16 {
+    let echo = if vip.echo { AddrEntry::ECHO } else { 0 };
+    let router = vip.address.is_ipv6() && link.forwards_v6;
+    echo | if router { AddrEntry::ROUTER } else { 0 }
+}
+
 /// Whether the first check of some backend is still to come: nothing is known of the service then.
 fn awaits_checks(service: &Service) -> bool {
     service.config.check.kind != CheckKind::None
@@ -139,6 +147,27 @@ fn awaits_news(service: &Service, network: &Network) -> bool {
     awaits_checks(service) || wanted.any(unknown)
 }
 
+/// Whether a service whose backends were all lost goes on waiting: who was cut off from everything has
+/// a peer that was not, and hears of it soon; then for all backends that have flows there, for they
+/// do not come back at the same moment.
+fn asks(service: &mut Service, hears_peers: bool, now: Moment) -> bool {
+    let has_come = match &service.inherited {
+        Some(slots) => {
+            let alive = settling::alive(&service.backends);
+            let is_alive = |id: u16| id == 0 || alive.contains(&id);
+            slots.iter().all(|slot| is_alive(slot.base()) && is_alive(slot.current()))
+        }
+        None => hears_peers,
+    };
+    if !service.lost || has_come {
+        service.lost = false;
+        service.ask_until = Moment::NEVER;
+        return false;
+    }
+    service.ask_until = service.ask_until.min(now + ASK);
+    true
+}
+
 /// Whether the table of a service that has no flows yet is not to be made already.
 pub(super) fn waits(service: &Service, network: &Network) -> bool {
     service.fresh && service.start_by != Moment::NEVER && awaits_news(service, network)
@@ -150,6 +179,8 @@ impl Engine {
         self.refresh_members(now);
         self.refresh_solicited();
         self.refresh_warnings(now);
+        self.refresh_groups();
+        self.refresh_shared();
         let desired = self.desired();
         let writes = tables::diff(&self.applied, &desired);
         if !writes.is_empty() {
@@ -162,10 +193,27 @@ impl Engine {
     fn refresh_members(&mut self, now: Moment) {
         let mut outages = Vec::new();
         let mut emergencies = Vec::new();
-        for service in &mut self.services {
+        self.note_held();
+        let roles: Vec<Role> =
+            self.services.iter().map(|service| self.sharing_role(service)).collect();
+        let hears_peers = self.hears_peers();
+        for (service, role) in self.services.iter_mut().zip(roles) {
+            let before: Vec<u32> = service.backends.iter().map(|backend| backend.state).collect();
             let deaths = note_states(service, &self.network, &mut self.last_generation);
+            if role != Role::Backup {
+                // From here on it goes its own way.
+                if service.inherited.take().is_some() {
+                    service.table.go_on(now);
+                }
+            }
+            let alive_again = service.inherited.is_some()
+                && service.backends.iter().map(|backend| backend.state).ne(before);
             let waits = waits(service, &self.network);
-            let members = if waits { Vec::new() } else { members(service, &self.network, None) };
+            let mut members =
+                if waits { Vec::new() } else { members(service, &self.network, None) };
+            if role != Role::Alone && !members.is_empty() && asks(service, hears_peers, now) {
+                members.clear();
+            }
             let ids: BTreeSet<u32> = members.iter().map(|member| u32::from(member.id)).collect();
             for index in 0..service.backends.len() {
                 let is_emergency = service.is_emergency(&service.backends[index]);
@@ -187,17 +235,23 @@ impl Engine {
                     outages.push((service.config.name.clone(), service.config.mode, down));
                 }
                 service.down = Some(down);
+                service.lost = down;
             }
             let slots = service.config.memory.slots;
             let resized = service.table.slots().len() != slots as usize;
-            if deaths || resized || service.fresh || service.members.as_ref() != Some(&members) {
+            let moved = service.members.as_ref() != Some(&members);
+            if deaths || resized || service.fresh || alive_again || moved {
                 let targets = scheduler::maglev(&members, self.secret, slots);
-                if service.fresh {
+                let alive = settling::alive(&service.backends);
+                let is_dead = |id| !alive.contains(&id);
+                if let Some(inherited) = &service.inherited {
+                    service.table.inherit(inherited, &targets, is_dead, now);
+                    service.fresh &= waits || down;
+                } else if service.fresh {
                     service.table.start(&targets);
                     service.fresh = waits || down;
                 } else {
-                    let alive = settling::alive(&service.backends);
-                    service.table.retarget(&targets, |id| !alive.contains(&id), now);
+                    service.table.retarget(&targets, is_dead, now);
                 }
                 service.members = Some(members);
             }
@@ -247,7 +301,8 @@ impl Engine {
         let ports = self.config.node.masquerade_ports;
         Cfg {
             secret: self.secret,
-            flags: if translates { Cfg::NAT } else { 0 },
+            flags: if translates { Cfg::NAT } else { 0 }
+                | if self.config.sync.is_some() { Cfg::SYNC } else { 0 },
             records_per_second: RECORDS_PER_SECOND,
             icmp_per_second: ICMP_PER_SECOND,
             first_port: Be16::new(ports.first),
@@ -259,15 +314,17 @@ impl Engine {
         let prefixes = Arc::clone(self.lists.prefixes());
         let mut desired = Tables { cfg: self.cfg(), prefixes, ..Tables::default() };
         desired.groups.insert(0, Group::ALWAYS);
+        // Written by the thread of CARP, not by us.
+        desired.groups.extend(self.applied.groups.iter().filter(|(index, _)| **index != 0));
         for vip in &self.config.vips {
             // Without its interface there is no Ethernet address to answer with.
             let Some(link) = self.network.link_by_name(&vip.interface) else { continue };
             let addr = Addr::from(vip.address);
             let entry = AddrEntry {
                 ifindex: link.ifindex,
-                group: 0,
-                mac: link.mac,
-                flags: if vip.echo { AddrEntry::ECHO } else { 0 },
+                group: self.group_index(vip.carp.as_deref()),
+                mac: self.vip_mac(vip, link),
+                flags: flags(vip, link),
                 acl: vip.acl.as_ref().map_or(0, |name| self.lists.number(name)),
                 syn_interval_ns: vip.syn_rate.map_or(0, |rate| SECOND_NS / rate),
                 id: self.addr_ids.number(&addr).unwrap_or(0),
@@ -349,19 +406,37 @@ pub(super) fn service_entry(service: &Service) -> abi::Service {
     }
 }
 
+/// The operator's state as the map has it.
+pub(super) const fn admin_word(admin: Admin) -> u16 {
+    match admin {
+        Admin::Ready => abi::Backend::READY,
+        Admin::Drain => abi::Backend::DRAINING,
+        Admin::Maint => abi::Backend::MAINT,
+    }
+}
+
+/// The opposite.
+pub(super) const fn admin_of_word(word: u16) -> Admin {
+    match word {
+        abi::Backend::DRAINING => Admin::Drain,
+        abi::Backend::MAINT => Admin::Maint,
+        _ => Admin::Ready,
+    }
+}
+
 fn backend_entry(service: &Service, backend: &Backend, standing: &Standing) -> abi::Backend {
     let hop = standing.hop.as_ref();
     abi::Backend {
         addr: Addr::from(backend.config.address),
-        source: hop.and_then(|hop| hop.source).map_or_else(Addr::default, Addr::from),
+        source: service
+            .config
+            .source
+            .or_else(|| hop.and_then(|hop| hop.source))
+            .map_or_else(Addr::default, Addr::from),
         mac: hop.map_or(MacAddr::NONE, |hop| hop.mac),
         port: Be16::new(backend.config.port),
         source_mac: hop.map_or(MacAddr::NONE, |hop| hop.source_mac),
-        admin: match backend.admin {
-            Admin::Ready => abi::Backend::READY,
-            Admin::Drain => abi::Backend::DRAINING,
-            Admin::Maint => abi::Backend::MAINT,
-        },
+        admin: admin_word(backend.admin),
         ifindex: hop.map_or(0, |hop| hop.ifindex),
         mtu: hop.map_or(0, |hop| hop.mtu),
         state: standing.state,

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use pen_common::net::MacAddr;
 
+use super::carp;
 use super::census::Census;
 use super::proxy::View;
 use super::tables::Write;
-use crate::config::{Sizes, XdpMode};
+use crate::config::{Hooks, Sizes, XdpMode};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,32 @@ pub enum Event {
         /// Names of the services whose sockets could not be had, and why not.
         failures: Vec<(String, String)>,
     },
+    /// A group of virtual addresses has another role.
+    CarpRole {
+        /// Index of the group.
+        group: u32,
+        /// The role.
+        role: carp::Role,
+    },
+    /// CARP has something to tell.
+    CarpTold {
+        /// Needs attention.
+        warning: bool,
+        /// Kind of the journal's entry.
+        kind: &'static str,
+        /// What it is about.
+        subject: String,
+        /// A sentence.
+        text: String,
+    },
+    /// What keeps CARP from being as quick as it could be, if anything.
+    CarpHindered(Vec<String>),
+    /// The holder of a service's address says how that stands.
+    PeerState(Box<super::sync::Adopted>),
+    /// Whether this node knows what its peers know.
+    SyncComplete(bool),
+    /// How this node and its peers keep each other informed.
+    SyncReport(crate::api::Sync),
     /// The maps were opened, and have room for this much.
     MapsOpened(Sizes),
     /// Writes to the maps failed; this is what the maps hold in fact.
@@ -84,6 +111,19 @@ pub enum Event {
         /// The maps, read back.
         actual: Box<super::tables::Tables>,
     },
+}
+
+/// A group of virtual addresses that nodes share, with what is needed to carry out what is decided
+/// about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What decides.
+    pub settings: carp::Settings,
+    /// Those of its addresses that its interface gets while this node is master; the others are
+    /// answered for by XDP alone, or given by hooks.
+    pub local: Vec<IpAddr>,
+    /// Programs that are told.
+    pub hooks: Hooks,
 }
 
 /// An interface.
@@ -259,6 +299,31 @@ pub enum Action {
     ReleaseAddress(IpAddr),
     /// Detach XDP from all interfaces but these: an earlier configuration had them, or they are gone.
     DetachOthers(BTreeSet<u32>),
+    /// These are the groups of virtual addresses from now on.
+    ConfigureCarp(Vec<Group>),
+    /// Whether this node can serve the addresses of a group changed.
+    CarpUsable {
+        /// Index of the group.
+        group: u32,
+        /// Or why not.
+        result: Result<(), String>,
+    },
+    /// Something that a group depends on failed or works again.
+    DemoteCarp {
+        /// Index of the group.
+        group: u32,
+        /// What it is, for people.
+        reason: String,
+        /// Its weight; 0: it works again.
+        weight: u16,
+    },
+    /// Peers shall know this.
+    ShareState {
+        /// What is known of services.
+        view: Arc<super::sync::view::View>,
+        /// Key of the flow hash.
+        secret: pen_common::hash::Secret,
+    },
     /// Tell the operator's log.
     Log {
         /// Needs attention.

@@ -10,6 +10,7 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, protocol};
 
 use super::access::Lists;
+use super::desired::admin_of_word;
 use super::health::{Health, State};
 use super::network::Hop;
 use super::slots::Table;
@@ -120,6 +121,7 @@ impl Engine {
         }
         self.free_ids();
         self.number_addresses();
+        self.number_groups();
         self.lists = Lists::new(&self.config.acls, &self.config.vips);
         self.merge_interfaces(now);
         self.watch_backends(now);
@@ -195,6 +197,10 @@ impl Engine {
             backends,
             members: None,
             table,
+            inherited: None,
+            held: false,
+            lost: false,
+            ask_until: Moment::NEVER,
             fresh,
             start_by: if fresh { now + START_WINDOW } else { Moment::NEVER },
             down: None,
@@ -225,15 +231,12 @@ impl Engine {
             id,
             generation,
             incarnation: generation,
+            life_there: None,
             state: adopted.map_or(abi::Backend::DOWN, |adopted| adopted.state),
             leaving: false,
             draining_since: now,
             drained: adopted.is_some_and(|adopted| adopted.state == abi::Backend::DRAINED),
-            admin: match adopted.map(|adopted| adopted.admin) {
-                Some(abi::Backend::DRAINING) => Admin::Drain,
-                Some(abi::Backend::MAINT) => Admin::Maint,
-                _ => Admin::Ready,
-            },
+            admin: adopted.map_or(Admin::Ready, |adopted| admin_of_word(adopted.admin)),
             weight: adopted.and_then(|adopted| adopted.weight.checked_sub(1)),
             health: Health::new(state, first_probe),
             usable: was_up,

@@ -7,10 +7,12 @@
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
+pub mod carp;
 pub mod census;
 mod changes;
 mod desired;
 pub mod event;
+mod groups;
 pub mod health;
 pub mod ids;
 pub mod journal;
@@ -24,10 +26,12 @@ mod reload;
 mod report;
 pub mod scheduler;
 mod settling;
+mod share;
 #[cfg(test)]
 mod sim;
 pub mod simulation;
 pub mod slots;
+pub mod sync;
 pub mod tables;
 mod takeover;
 mod warnings;
@@ -49,11 +53,13 @@ use crate::api::Admin;
 use crate::config::{self, CheckKind, Config, Sizes, XdpMode};
 use access::Lists;
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
+use groups::Groups;
 use health::{Health, Rules, State};
 use ids::Ids;
 use journal::Journal;
 use network::{Hop, Network};
 use scheduler::Member;
+use share::Sharing;
 use slots::Table;
 use tables::Tables;
 
@@ -63,6 +69,9 @@ const SPREAD: Duration = Duration::from_millis(10);
 const ATTACH_RETRY: Duration = Duration::from_secs(5);
 /// Records that could not be read are counted again after this time.
 const CENSUS_RETRY: Duration = Duration::from_secs(60);
+/// A service whose backends were all lost and are back waits so long for what peers know of it: the
+/// kernel asks for a neighbour that did not answer once a second.
+const ASK: Duration = Duration::from_secs(2);
 /// A service starts at the latest after this time, with the backends that are usable by then.
 const START_WINDOW: Duration = Duration::from_secs(1);
 /// Maps that could not be written are tried again after this time.
@@ -110,6 +119,8 @@ pub struct Engine {
     /// Services whose sockets could not be had, and why not.
     deaf: Vec<(String, String)>,
     listen_again_at: Moment,
+    groups: Groups,
+    sharing: Sharing,
     /// What the operator was warned of.
     warned: BTreeSet<String>,
     actions: VecDeque<Action>,
@@ -125,6 +136,14 @@ struct Service {
     /// The members that the table was last computed for; `None` if it has to be computed anew.
     members: Option<Vec<Member>>,
     table: Table,
+    /// While another node holds its address: the slots as they are there.
+    inherited: Option<Arc<[abi::Slot]>>,
+    /// This node had its address and its flows, and nobody else has said so since.
+    held: bool,
+    /// All its backends were lost, and with them its table; peers may have a better one.
+    lost: bool,
+    /// When it goes on without having been told a better one.
+    ask_until: Moment,
     /// It has no flows yet: its table is made when the first checks of all backends have ended, so
     /// that not all flows begin at the backend that answers first.
     fresh: bool,
@@ -143,6 +162,8 @@ struct Backend {
     generation: u32,
     /// Tells records of it from those before its last death; what the map calls its generation.
     incarnation: u32,
+    /// The same at the holder of the service's address, and who that is.
+    life_there: Option<(String, u32)>,
     /// The state word of the map.
     state: u32,
     /// The configuration no longer has it; it stays for the flows that it has.
@@ -218,11 +239,14 @@ impl Engine {
             held: BTreeSet::new(),
             deaf: Vec::new(),
             listen_again_at: Moment::NEVER,
+            groups: Groups::default(),
+            sharing: Sharing::default(),
             warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
         };
         engine.adopt_ids();
+        engine.adopt_groups();
         engine.merge_config(now);
         engine.adopt_hops();
         engine
@@ -281,6 +305,24 @@ impl Engine {
             }
             Event::ProxiesServed { failures } => self.listened(now, failures),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
+            Event::CarpRole { group, role } => {
+                self.note_role(group, role);
+                // What is shared with peers depends on it.
+                self.dirty |= self.config.sync.is_some();
+            }
+            Event::PeerState(adopted) => self.adopt_state(now, &adopted),
+            Event::SyncComplete(complete) => self.note_complete(complete),
+            Event::SyncReport(report) => self.note_sync(report),
+            Event::CarpTold { warning: true, kind, subject, text } => {
+                self.warn(now, kind, &subject, text);
+            }
+            Event::CarpTold { warning: false, kind, subject, text } => {
+                self.tell(now, kind, &subject, text);
+            }
+            Event::CarpHindered(why) => {
+                self.groups.hindered = why;
+                self.dirty = true;
+            }
             Event::WriteFailed { error, actual } => {
                 self.applied = *actual;
                 self.retry_writes_at = now + WRITE_RETRY;
@@ -437,6 +479,8 @@ impl Engine {
 
     fn attach_done(&mut self, now: Moment, name: &str, result: Result<Attachment, String>) {
         let Some(interface) = self.interfaces.get_mut(name) else { return };
+        // Groups depend on it.
+        self.dirty |= !self.config.carp.is_empty();
         match result {
             Ok(attachment) => {
                 let how = if attachment.native { "native" } else { "generic" };

@@ -47,6 +47,9 @@ impl Engine {
         if config.control != self.config.control {
             fixed.push("[control] socket");
         }
+        if config.sync != self.config.sync {
+            fixed.push("[sync]");
+        }
         if config.node.secret != self.config.node.secret {
             fixed.push("the secret of [node] secret_file");
         }

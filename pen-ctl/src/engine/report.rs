@@ -38,6 +38,8 @@ impl Engine {
                 .filter(unusable)
                 .map(|service| service.config.name.clone())
                 .collect(),
+            carp: self.carp_roles(now),
+            peers: self.sync().map(|sync| sync.peers).unwrap_or_default(),
         }
     }
 
@@ -162,15 +164,21 @@ impl Engine {
 
     /// All virtual addresses.
     #[must_use]
-    pub fn vips(&self) -> Vec<api::Vip> {
+    pub fn vips(&self, now: Moment) -> Vec<api::Vip> {
         let list = self.config.vips.iter().map(|vip| {
             let link = self.network.link_by_name(&vip.interface);
             let on_it = |service: &&Service| service.config.listen.address == vip.address;
             api::Vip {
                 address: vip.address,
                 interface: vip.interface.clone(),
-                role: if link.is_some() { "master" } else { "inactive" }.to_owned(),
-                mac: link.map(|link| link.mac.to_string()),
+                role: match (link, &vip.carp) {
+                    (None, _) => "inactive",
+                    (Some(_), None) => "master",
+                    (Some(_), Some(group)) => self.role(self.group_index(Some(group)), now),
+                }
+                .to_owned(),
+                carp: vip.carp.clone(),
+                mac: link.map(|link| self.vip_mac(vip, link).to_string()),
                 echo: vip.echo,
                 acl: vip.acl.clone(),
                 syn_rate: vip.syn_rate,

@@ -23,7 +23,9 @@ impl Engine {
         let mut gone = false;
         for service in &mut self.services {
             let settle = service.config.memory.settle;
-            self.dirty |= service.table.follow(now, settle);
+            // While another node holds its address, that one says which slots are settled.
+            let own = service.inherited.is_none();
+            self.dirty |= own && service.table.follow(now, settle);
             if now >= service.start_by {
                 service.start_by = Moment::NEVER;
                 self.dirty = true;
@@ -34,13 +36,17 @@ impl Engine {
                     self.dirty = true;
                 }
             }
+            if now >= service.ask_until {
+                (service.lost, service.ask_until) = (false, Moment::NEVER);
+                self.dirty = true;
+            }
             let before = service.backends.len();
             let table = &service.table;
             service.backends.retain(|backend| {
                 !backend.leaving || backend.state != abi::Backend::DOWN || is_named(table, backend)
             });
             gone |= service.backends.len() != before;
-            if service.backends.iter().any(|backend| backend.leaving) {
+            if own && service.backends.iter().any(|backend| backend.leaving) {
                 service.table.expect_census(now + LEAVING_PAUSE);
             }
         }
@@ -57,11 +63,13 @@ impl Engine {
         let mut next = Moment::NEVER;
         for service in &self.services {
             let settle = service.config.memory.settle;
-            next = next.min(service.table.next_move(settle));
-            if !self.census_under_way {
+            if service.inherited.is_none() {
+                next = next.min(service.table.next_move(settle));
+            }
+            if service.inherited.is_none() && !self.census_under_way {
                 next = next.min(service.table.census_at().max(self.next_census));
             }
-            next = next.min(service.start_by);
+            next = next.min(service.start_by).min(service.ask_until);
             for backend in service.backends.iter().filter(|backend| is_draining(backend)) {
                 next = next.min(backend.draining_since + settle);
             }
@@ -71,7 +79,11 @@ impl Engine {
 
     fn take_census(&mut self, now: Moment) {
         let mut census = Census::new(self.secret, now);
-        for service in self.services.iter().filter(|service| service.table.census_at() <= now) {
+        let due = self
+            .services
+            .iter()
+            .filter(|service| service.inherited.is_none() && service.table.census_at() <= now);
+        for service in due {
             let backends = service.backends.iter().map(|backend| {
                 let (state, generation) = (backend.state, backend.incarnation);
                 (backend.id, abi::Backend { state, generation, ..abi::Backend::default() })
@@ -92,7 +104,9 @@ impl Engine {
         let mut gone = false;
         for service in &mut self.services {
             let Some((slots, found)) = found.get(&service.id) else { continue };
-            self.dirty |= service.table.judge(slots, found, now);
+            if service.inherited.is_none() {
+                self.dirty |= service.table.judge(slots, found, now);
+            }
             let before = service.backends.len();
             let table = &service.table;
             service.backends.retain(|backend| {

@@ -72,6 +72,32 @@ impl Table {
         self.note_changes(now);
     }
 
+    /// As [`Table::retarget`], but from the slots as another node has them, which holds the flows: bases
+    /// are where those belong.
+    pub fn inherit(
+        &mut self,
+        slots: &[Slot],
+        targets: &[u16],
+        is_dead: impl Fn(u16) -> bool,
+        now: Moment,
+    ) {
+        let pairs = slots.iter().zip(targets);
+        let slots: Arc<[Slot]> =
+            pairs.map(|(slot, target)| affinity::moved(*slot, *target, &is_dead)).collect();
+        if slots != self.slots {
+            self.slots = slots;
+        }
+        self.note_changes(now);
+    }
+
+    /// What was inherited is this node's own from now on; as with what an earlier controller left, how
+    /// long slots have been moving does not count.
+    pub fn go_on(&mut self, now: Moment) {
+        self.moving.clear();
+        self.census_at = Moment::NEVER;
+        self.note_changes(now);
+    }
+
     /// As [`Table::retarget`], but for a service that has no flows yet: its table is at rest at once.
     pub fn start(&mut self, targets: &[u16]) {
         self.slots = targets.iter().map(|target| Slot::settled(*target)).collect();

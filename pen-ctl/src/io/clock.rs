@@ -19,6 +19,14 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// The wall clock, in seconds since 1970. It may be set at any time: nothing but numbers that have to
+/// rise across starts is made of it.
+#[must_use]
+pub fn wall_seconds() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_REALTIME).expect("every Linux has this clock");
+    Duration::from(time).as_secs()
+}
+
 /// Waits until `deadline`; for ever if it is [`Moment::NEVER`].
 pub async fn sleep_until(deadline: Moment) {
     if deadline == Moment::NEVER {

@@ -2,6 +2,7 @@
 //! comes as an action of the engine, whatever is learned goes to it as an event. The parts do not
 //! know each other; `daemon` connects them.
 
+pub mod carp;
 mod cause;
 pub mod clock;
 pub mod control;
@@ -12,3 +13,5 @@ pub mod netlink;
 pub mod privileges;
 pub mod process;
 pub mod proxy;
+pub mod sync;
+pub mod syslog;

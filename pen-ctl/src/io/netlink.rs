@@ -428,7 +428,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
 }
 
 /// Whether IPv4 and IPv6 packets that come in on an interface are forwarded.
-fn forwards(families: &[AfSpecUnspec]) -> (bool, bool) {
+pub(super) fn forwards(families: &[AfSpecUnspec]) -> (bool, bool) {
     let v4 = families.iter().any(|family| match family {
         AfSpecUnspec::Inet(settings) => settings.iter().any(|setting| match setting {
             AfSpecInet::DevConf(conf) => conf.forwarding != 0,

@@ -4,9 +4,12 @@
 use std::fmt;
 use std::fs;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
 /// Bits of `/proc/self/status`, `CapEff` (capability.h).
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
+const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
@@ -36,6 +39,30 @@ pub fn check() -> Result<(), Missing> {
         // Without /proc nothing can be said; the first system call will tell.
         None => Ok(()),
     }
+}
+
+/// Checks a process that only takes part in CARP.
+///
+/// # Errors
+///
+/// The first thing that is missing.
+pub fn check_carp() -> Result<(), Missing> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match effective(&status) {
+        // It loads no program.
+        Some(set) => require(set | 1 << CAP_BPF),
+        None => Ok(()),
+    }
+}
+
+/// Whether this process may keep all its memory from being swapped out. Who tries it without, and
+/// succeeds because it is still small, gets no more memory later.
+#[must_use]
+pub fn may_lock_memory() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let unlimited =
+        getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);
+    unlimited || effective(&status).is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1)
 }
 
 fn effective(status: &str) -> Option<u64> {

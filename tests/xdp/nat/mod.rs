@@ -8,6 +8,7 @@ mod flow;
 mod fuzz;
 mod masquerade;
 mod request;
+mod shared;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -37,6 +37,9 @@ const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump", "captures what passes in a failing test"),
     tool("ping", "iputils-ping", "asks an address whether it is there"),
     tool("arping", "arping", "asks who has an address (IPv4)"),
+    tool("ucarp", "ucarp", "is the peer of CARP"),
+    tool("faketime", "faketime", "shows a daemon a clock that is stepped"),
+    tool("python3", "python3-minimal", "checks advertisements without our code"),
     tool("ndisc6", "ndisc6", "asks who has an address (IPv6)"),
 ];
 

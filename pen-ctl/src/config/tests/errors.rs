@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::{BASE, FakeSystem, general_cases, lines, parse_all, parse_with_base, service_cases};
+use super::{
+    BASE, FakeSystem, carp_cases, general_cases, lines, parse_all, parse_with_base, service_cases,
+};
 use crate::config::{ConfigError, ErrorKind, Source, parse};
 
 /// A snippet, put before [`BASE`], and the lines that it gives.
 pub(super) struct Case(pub(super) &'static str, pub(super) &'static [&'static str]);
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    general_cases::CASES.iter().chain(service_cases::CASES)
+    let cases = general_cases::CASES.iter().chain(service_cases::CASES);
+    cases.chain(carp_cases::CASES)
 }
 
 fn errors(texts: &[&str]) -> Vec<ConfigError> {
@@ -127,7 +130,7 @@ fn a_machine_that_lists_no_interfaces_says_where_to_look() {
 }
 
 /// Texts that exceed a limit by one, and the error.
-fn excesses() -> [(String, &'static str); 6] {
+fn excesses() -> [(String, &'static str); 7] {
     let vips = |count: u32| -> String {
         let vip = |n| {
             let address = std::net::Ipv4Addr::from_bits(0xc612_0000 + n);
@@ -149,7 +152,22 @@ fn excesses() -> [(String, &'static str); 6] {
         (0..count).map(network).collect()
     };
     let pool = |count: u32| format!("[[pool]]\nname = \"p\"\n{}", backends(count));
+    let groups = |count: u32| -> String {
+        let group = |n| {
+            format!(
+                "[[carp]]\nname = \"g{n}\"\ninterface = \"eth{}\"\nvhid = {}\npassword_file = \
+                 \"/etc/pen/love\"\n[[vip]]\naddress = \"198.18.{}.{}\"\ninterface = \
+                 \"eth{0}\"\ncarp = \"g{n}\"\n",
+                n / 200,
+                n % 200 + 1,
+                n / 200,
+                n % 200 + 1,
+            )
+        };
+        "[[interface]]\nname = \"eth1\"\n".to_owned() + &(0..count).map(group).collect::<String>()
+    };
     [
+        (groups(256), "more than 255 carp groups; remove some"),
         (vips(4095), "more than 4096 VIPs; remove some"),
         (services(1, &backends(1001)), "more than 1000 backends in one list; remove some"),
         (services(4096, &backends(1)), "more than 4095 services; remove some"),
@@ -185,7 +203,7 @@ fn limits_are_told() {
 
 #[test]
 fn a_long_list_in_a_message_is_cut() {
-    let (vips, _) = &excesses()[0];
+    let (vips, _) = &excesses()[1];
     let text = format!("{vips}[[service]]\nname = \"a\"\nlisten = \"192.0.2.9:1\"\n");
     let errors = parse_with_base(&format!("{text}backends = [\"10.0.0.11\"]\n")).unwrap_err();
     assert!(errors.iter().all(|error| error.to_string().len() < 400));

@@ -98,17 +98,8 @@ backends = ["10.0.0.11"]"#, &[
     ]),
     // not built
     Case(r#"[web]
-listen = "127.0.0.1:9118"
-[[carp]]
-name = "main""#, &[
+listen = "127.0.0.1:9118""#, &[
         "1:2: `web` is not built into this version of pen; remove it; `penctl` shows state and counters",
-        "3:3: `carp` is not built into this version of pen; remove it: this node always owns its VIPs",
-    ]),
-    Case(r#"[[vip]]
-address = "192.0.2.11"
-interface = "eth0"
-carp = "main""#, &[
-        "4:1: `carp` is not built into this version of pen; remove it: this node always owns its VIPs",
     ]),
     Case(web!("192.0.2.10:53", r#"backends = ["10.0.0.11"]
 protocol = "udp"

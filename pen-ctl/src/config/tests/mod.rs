@@ -8,7 +8,20 @@ macro_rules! web {
     };
 }
 
+/// A group called `main`, with more keys from line 5 on, and its address.
+macro_rules! carp {
+    ($keys:literal) => {
+        concat!(
+            "[[carp]]\nname = \"main\"\ninterface = \"eth0\"\nvhid = 7\n",
+            $keys,
+            "\n[[vip]]\naddress = \"192.0.2.20\"\ninterface = \"eth0\"\ncarp = \"main\""
+        )
+    };
+}
+
 mod accepted;
+mod carp;
+mod carp_cases;
 mod errors;
 mod files;
 mod general_cases;
@@ -22,18 +35,21 @@ use std::path::Path;
 use crate::config::{Config, ConfigError, Ports, SecretFile, Source, System, parse};
 
 /// A machine with two interfaces, three hosts in its DNS and a few secrets, good and bad.
-struct FakeSystem {
-    host_name: io::Result<&'static str>,
-    interfaces: &'static [&'static str],
-    local_ports: Option<Ports>,
+pub(super) struct FakeSystem {
+    pub(super) host_name: io::Result<&'static str>,
+    pub(super) interfaces: &'static [&'static str],
+    pub(super) local_ports: Option<Ports>,
+    /// Every path is a program.
+    pub(super) any_script: bool,
 }
 
 impl FakeSystem {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             host_name: Ok("edge1"),
             interfaces: &["lo", "eth0", "eth1"],
             local_ports: Some(Ports { first: 32768, last: 60999 }),
+            any_script: false,
         }
     }
 }
@@ -75,7 +91,24 @@ impl System for FakeSystem {
             "/etc/pen/open.key" => Ok(file(0o640, SECRET)),
             "/etc/pen/short.key" => Ok(file(0o600, "0011\n")),
             "/etc/pen/sign.key" => Ok(file(0o600, "+0112233445566778899aabbccddeeff")),
+            "/etc/pen/love" => Ok(file(0o600, "love\nand more\n")),
+            "/etc/pen/nothing" => Ok(file(0o600, "\n")),
+            "/etc/pen/cr" => Ok(file(0o644, "love\r\n")),
+            "/etc/pen/20-bytes" => Ok(file(0o600, "twenty bytes, no les")),
+            "/etc/pen/21-bytes" => Ok(file(0o600, "twenty-one bytes, no ")),
+            "/etc/pen/31-bytes" => Ok(file(0o600, "0123456789012345678901234567890\n")),
+            "/etc/pen/32-bytes" => Ok(file(0o600, "01234567890123456789012345678901\r\n")),
+            "/etc/pen/64-bytes" => Ok(file(0o600, &format!("{}\n", SECRET.trim().repeat(2)))),
             "/etc/pen/folder" => Ok(SecretFile { regular: false, ..file(0o700, "") }),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn runnable(&self, path: &Path) -> io::Result<()> {
+        match path.to_str().unwrap() {
+            _ if self.any_script => Ok(()),
+            "/etc/pen/up.sh" | "/etc/pen/down.sh" => Ok(()),
+            "/etc/pen/text" => Err(io::Error::other("not executable")),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }

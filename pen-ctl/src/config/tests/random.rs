@@ -16,9 +16,9 @@ use crate::config::{
 /// Pieces of configurations, so that random texts come close to valid ones.
 #[rustfmt::skip]
 const PIECES: &[&str] = &[
-    "[node]", "[control]", "[[interface]]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]", "[web]", "[vip]",
+    "[node]", "[control]", "[[interface]]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]", "[web]", "[vip]", "[[carp]]", "[sync]",
     "name", "address", "interface", "listen", "protocol", "mode", "backends", "pool", "check",
-    "type", "port", "interval", "timeout", "rise", "weight", "secret_file", "allow", "deny", "acl", "echo", "emergency", "socket", "xdp",
+    "type", "port", "interval", "timeout", "rise", "weight", "secret_file", "allow", "deny", "acl", "echo", "emergency", "socket", "xdp", "vhid", "advbase", "keys", "source", "carp", "peers", "up", "demote_on",
     " = ", "\n", "\n", "[", "]", "{ ", " }", ", ", ".", "\"", "0", "80", "-1", "1.5", "true",
     "99999999999999999999", "0x", "1979-05-27", "\"eth0\"", "\"web\"", "\"192.0.2.10\"",
     "\"192.0.2.10:80\"", "\"[2001:db8::10]:0\"", "\"192.0.2.10:1-99\"", "\"10.0.0.11:80\"", "\"web1.example\"",
@@ -127,6 +127,7 @@ impl Draft {
             listen: Listen { address: vip(number), ports: Ports::one(self.port) },
             protocol: self.protocol,
             mode: self.mode,
+            source: None,
             affinity: self.affinity,
             memory: Memory::of(self.protocol),
             backends: self.weights.iter().enumerate().map(backend).collect(),
@@ -166,7 +167,7 @@ proptest! {
     #[test]
     fn random_values_of_known_keys_do_no_harm(
         values in vec((prop::sample::select(PIECES.to_vec()), prop::sample::select(PIECES.to_vec())), 0..12),
-        table in prop::sample::select(vec!["[node]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]"]),
+        table in prop::sample::select(vec!["[node]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]", "[[carp]]", "[sync]"]),
     ) {
         let lines = values.iter().map(|(key, value)| format!("{key} = {value}\n"));
         survive(format!("{table}\n{}", lines.collect::<String>()));
@@ -195,10 +196,13 @@ proptest! {
             interfaces: vec![Interface { name: interface.clone(), xdp }],
             control: Control { socket: "/run/pen/pend.sock".into() },
             acls: vec![],
+            carp: vec![],
+            sync: None,
             vips: (0..drafts.len())
                 .map(|number| Vip {
                     address: vip(number),
                     interface: interface.clone(),
+                    carp: None,
                     echo: false,
                     acl: None,
                     syn_rate: None,

@@ -118,6 +118,6 @@ fn the_maps_say_what_an_address_asks() {
     config.vips[0].echo = true;
     let sim = Sim::start(config);
     assert_eq!(entry(&sim.maps).flags, AddrEntry::ECHO);
-    let vip = &sim.engine.vips()[0];
+    let vip = &sim.engine.vips(sim.now)[0];
     assert_eq!((vip.echo, vip.acl.as_deref(), vip.syn_rate), (true, None, Some(1_000_000)));
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod emergency;
+mod groups;
 mod listing;
 mod modes;
 mod operator;
@@ -11,6 +12,7 @@ mod ports;
 mod proxied;
 mod random;
 mod reload;
+mod share;
 mod simulation;
 mod stories;
 mod takeover;
@@ -29,8 +31,9 @@ use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
-use super::event::{Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
-use super::proxy::View;
+use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::proxy;
+use super::sync::view::View;
 use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
 use crate::config::{
@@ -56,12 +59,15 @@ pub(super) fn config(backends: u8) -> Config {
         control: Control { socket: "/run/pen/pend.sock".into() },
         access_log: None,
         acls: Vec::new(),
+        carp: Vec::new(),
+        sync: None,
         vips: vec![vip(VIP)],
         services: vec![Service {
             name: "web".into(),
             listen: Listen { address: VIP, ports: Ports::one(80) },
             protocol: Protocol::Tcp,
             mode: Mode::Dsr,
+            source: None,
             affinity: Affinity::Flow,
             memory: config::Memory::of(Protocol::Tcp),
             backends: (1..=backends)
@@ -91,7 +97,7 @@ pub(super) fn config(backends: u8) -> Config {
 /// A virtual address that answers everybody.
 pub(super) fn vip(address: IpAddr) -> Vip {
     let (echo, acl, syn_rate) = (false, None, None);
-    Vip { address, interface: "eth0".into(), echo, acl, syn_rate }
+    Vip { address, interface: "eth0".into(), carp: None, echo, acl, syn_rate }
 }
 
 pub(super) fn address(number: u8) -> IpAddr {
@@ -125,11 +131,17 @@ pub(super) struct Sim {
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) records: Memory,
     /// What the proxies serve.
-    pub(super) proxies: Arc<View>,
+    pub(super) proxies: Arc<proxy::View>,
     /// Virtual addresses that the machine's own stack takes.
     pub(super) held: BTreeSet<IpAddr>,
     /// What the proxies cannot listen on.
     pub(super) deaf: Vec<(String, String)>,
+    /// What CARP was told.
+    pub(super) groups: Vec<event::Group>,
+    pub(super) usable: BTreeMap<u32, Result<(), String>>,
+    pub(super) demoted: BTreeMap<(u32, String), u16>,
+    /// What peers may know.
+    pub(super) shared: Option<Arc<View>>,
 }
 
 /// The kernel's records.
@@ -198,6 +210,10 @@ impl Sim {
             proxies: Arc::default(),
             held: BTreeSet::new(),
             deaf: Vec::new(),
+            groups: Vec::new(),
+            usable: BTreeMap::new(),
+            demoted: BTreeMap::new(),
+            shared: None,
         }
     }
 
@@ -278,6 +294,12 @@ impl Sim {
                 Action::ReleaseAddress(address) => {
                     assert!(self.held.remove(&address), "never held");
                 }
+                Action::ConfigureCarp(groups) => self.groups = groups,
+                Action::CarpUsable { group, result } => drop(self.usable.insert(group, result)),
+                Action::DemoteCarp { group, reason, weight } => {
+                    self.demoted.insert((group, reason), weight);
+                }
+                Action::ShareState { view, .. } => self.shared = Some(view),
                 Action::ConfirmNeighbour { address, .. } => self.doubted.push(address),
                 Action::DetachOthers(keep) => self.kept = keep,
                 Action::Log { .. } => {}

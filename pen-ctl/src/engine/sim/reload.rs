@@ -10,7 +10,7 @@ use crate::show;
 
 impl Sim {
     /// The changes, one a line.
-    fn reload(&mut self, config: Config) -> Vec<String> {
+    pub(super) fn reload(&mut self, config: Config) -> Vec<String> {
         let changes = self.engine.reconfigure(self.now, config, false).expect("a fair change");
         self.carry_out();
         show::change_lines(&changes)

@@ -36,6 +36,9 @@ pub(super) fn parse(
         ("/v1/simulate", &Method::POST) => Request::Simulate(json(body)?),
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
         ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
+        ("/v1/carp", &Method::GET) => Request::Carp,
+        ("/v1/sync", &Method::GET) => Request::Sync,
+        ("/v1/carp", &Method::POST) => Request::CarpOrder(json(body)?),
         ("/v1/leave", &Method::POST) => Request::Leave,
         ("/v1/reload", &Method::POST) => Request::Reload(reload(body)?),
         (path, _) if PATHS.contains(&path) => {
@@ -87,6 +90,11 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
         Request::SetWeight(wish) => {
             (Method::POST, "/v1/weight".to_owned(), body(serde_json::to_vec(wish)))
         }
+        Request::Carp => get("/v1/carp"),
+        Request::Sync => get("/v1/sync"),
+        Request::CarpOrder(wish) => {
+            (Method::POST, "/v1/carp".to_owned(), body(serde_json::to_vec(wish)))
+        }
         Request::Leave => (Method::POST, "/v1/leave".to_owned(), Vec::new()),
         Request::Reload(wish) => {
             (Method::POST, "/v1/reload".to_owned(), body(serde_json::to_vec(wish)))
@@ -94,7 +102,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -109,6 +117,8 @@ const PATHS: [&str; 16] = [
     "/v1/simulate",
     "/v1/admin",
     "/v1/weight",
+    "/v1/carp",
+    "/v1/sync",
     "/v1/leave",
     "/v1/reload",
 ];
@@ -149,7 +159,8 @@ pub(super) fn refuse(status: u16, error: String, cure: &str) -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Admin, Close, Explain, RecordQuery, SetAdmin, SetWeight, Simulate};
+    use crate::api::carp::CarpOrder;
+    use crate::api::{Admin, CarpWish, Close, Explain, RecordQuery, SetAdmin, SetWeight, Simulate};
     use crate::config::Protocol;
 
     #[test]
@@ -196,10 +207,18 @@ mod tests {
                 weight: 7,
                 dry_run: false,
             }),
+            Request::Carp,
+            Request::Sync,
+            Request::CarpOrder(CarpWish {
+                group: "main".into(),
+                order: CarpOrder::Promote,
+                dry_run: true,
+            }),
             Request::Leave,
             Request::Reload(Reload { dry_run: true }),
         ];
-        assert_eq!(requests.len(), PATHS.len());
+        // One path both asks and orders.
+        assert_eq!(requests.len(), PATHS.len() + 1);
         for request in requests {
             let (method, uri, body) = format(&request);
             let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));

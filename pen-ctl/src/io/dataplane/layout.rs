@@ -5,6 +5,7 @@ use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
 use pen_common::abi::{self, map};
+use pen_common::event;
 use pen_common::net::Addr;
 use pen_common::verdict::MAX_COUNTERS;
 
@@ -98,6 +99,8 @@ const LAYOUTS: [Layout; map::ALL.len()] = [
     layout(map::ACL, MapType::LpmTrie, 4 + size_of::<abi::AclKey>(), 4, abi::MAX_PREFIXES),
     layout(map::RATE, MapType::LruHash, size_of::<abi::RateKey>(), 8, abi::MAX_SOURCES),
     layout(map::VALVES, MapType::PerCpuArray, 4, size_of::<abi::Window>(), abi::VALVE_COUNT),
+    layout(map::EVENTS, MapType::RingBuf, 0, 0, event::RING),
+    layout(map::MISSED, MapType::PerCpuArray, 4, 8, 1),
 ];
 
 /// The configuration gives the size of this map; one that is adopted keeps its own.

@@ -130,6 +130,10 @@ impl Maps {
         Ok(chunks.into_iter().flatten().take(service.slots as usize).collect())
     }
 
+    pub(super) fn group(&self, index: u32) -> Result<Group, MapError> {
+        self.carp.get(&index, 0)
+    }
+
     /// Carries writes out, in their order; stops at the first that fails.
     pub(super) fn write_all(&mut self, writes: &[Write]) -> Result<(), MapError> {
         for write in writes {

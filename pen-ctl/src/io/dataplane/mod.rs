@@ -12,13 +12,13 @@ mod maps;
 mod records;
 mod versions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aya::maps::MapInfo;
+use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use aya::{Ebpf, EbpfLoader};
-use pen_common::abi::map;
+use pen_common::abi::{Group, map};
 use pen_common::hash::Secret;
 
 pub use self::attach::{AttachError, Build};
@@ -31,6 +31,7 @@ use crate::api::Counts;
 use crate::config::Sizes;
 use crate::engine::event::Attachment;
 use crate::engine::tables::{Records, Tables, Write};
+use crate::io::cause::chain;
 
 /// The loaded data plane.
 pub struct Dataplane {
@@ -97,6 +98,12 @@ impl Dataplane {
         attach::program(&mut ebpf, Build::Linear).map(drop)
     }
 
+    /// Folder of the pinned maps.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What the maps have room for.
     ///
     /// # Errors
@@ -130,6 +137,33 @@ impl Dataplane {
     /// If the kernel refuses one.
     pub fn write(&mut self, writes: &[Write]) -> Result<(), DataplaneError> {
         self.maps.write_all(writes).map_err(DataplaneError::Map)
+    }
+
+    /// What the map `CARP` holds of these groups.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does.
+    pub fn groups(
+        &self,
+        indexes: impl IntoIterator<Item = u32>,
+    ) -> Result<BTreeMap<u32, Group>, DataplaneError> {
+        let groups = indexes.into_iter().map(|index| Ok((index, self.maps.group(index)?)));
+        groups.collect::<Result<_, MapError>>().map_err(DataplaneError::Map)
+    }
+
+    /// Writes entries of the map `CARP`, from another thread.
+    ///
+    /// # Errors
+    ///
+    /// If the pinned map cannot be opened.
+    pub fn role_writer(
+        &self,
+    ) -> Result<impl FnMut(u32, Group) -> Result<(), String> + Send + use<>, DataplaneError> {
+        let data = MapData::from_pin(self.folder.join(map::CARP)).map_err(DataplaneError::Map)?;
+        let mut carp: Array<_, Group> =
+            Array::try_from(Map::Array(data)).map_err(DataplaneError::Map)?;
+        Ok(move |index, group| carp.set(index, group, 0).map_err(|error| chain(&error)))
     }
 
     /// Reads all counters. Costs a system call for each backend and service in use.

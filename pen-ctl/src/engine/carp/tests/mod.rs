@@ -1,0 +1,5 @@
+//! Packets that were captured from the real ucarp, and every reason to refuse one.
+
+mod codec;
+mod refusals;
+mod vectors;
