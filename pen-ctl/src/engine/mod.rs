@@ -307,8 +307,8 @@ impl Engine {
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {
                 self.note_role(group, role);
-                // What is shared with peers depends on it.
-                self.dirty |= self.config.sync.is_some();
+                // What is shared with peers depends on it, and which addresses the proxies have.
+                self.dirty |= self.config.sync.is_some() || self.has_proxied_groups();
             }
             Event::PeerState(adopted) => self.adopt_state(now, &adopted),
             Event::SyncComplete(complete) => self.note_complete(complete),

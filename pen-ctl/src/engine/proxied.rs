@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pen_common::abi;
 use pen_common::moment::Moment;
 
 use super::desired::standing;
@@ -41,11 +42,30 @@ impl Engine {
     fn held(&self) -> BTreeSet<IpAddr> {
         let proxied = self.services.iter().filter(|service| service.config.mode == Mode::Proxy);
         let addresses = proxied.map(|service| service.config.listen.address);
-        addresses.filter(|address| self.is_virtual(*address)).collect()
+        addresses.filter(|address| self.has_virtual(*address)).collect()
     }
 
-    fn is_virtual(&self, address: IpAddr) -> bool {
-        self.config.vips.iter().any(|vip| vip.address == address)
+    /// Whether this is a virtual address that this node has now. One that leaves still gets packets
+    /// of its connections until another node answers.
+    fn has_virtual(&self, address: IpAddr) -> bool {
+        let vip = self.config.vips.iter().find(|vip| vip.address == address);
+        vip.is_some_and(|vip| {
+            let group = self.group_index(vip.carp.as_deref());
+            let role = self.applied.groups.get(&group).map(|found| found.role);
+            vip.carp.is_none() || role.is_some_and(|role| role != abi::Group::BACKUP)
+        })
+    }
+
+    /// Whether the proxies serve something on an address.
+    pub(super) fn is_proxied(&self, address: IpAddr) -> bool {
+        let mut services = self.config.services.iter();
+        services.any(|service| service.mode == Mode::Proxy && service.listen.address == address)
+    }
+
+    /// Whether roles of groups decide which addresses the proxies have.
+    pub(super) fn has_proxied_groups(&self) -> bool {
+        let mut vips = self.config.vips.iter();
+        vips.any(|vip| vip.carp.is_some() && self.is_proxied(vip.address))
     }
 
     fn view(&self) -> View {
