@@ -3,7 +3,6 @@
 //! and connections that exist go on by the one that they began with.
 
 mod conn;
-mod crew;
 mod establish;
 mod listen;
 mod log;
@@ -23,7 +22,6 @@ use nix::sys::resource::{Resource, getrlimit};
 use pen_common::abi::ServiceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::crew::Crew;
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
 use self::worker::{Common, Ears, Orders, Question};
@@ -36,8 +34,6 @@ use crate::io::clock;
 const RESERVE: u64 = 256;
 /// Questions of the operator that a thread may not have answered yet.
 const QUESTIONS: usize = 8;
-/// Connections on their way from one thread to another.
-const HANDED: usize = 256;
 
 /// All proxies of this process. Dropping it ends their threads and connections.
 #[derive(Debug)]
@@ -251,16 +247,13 @@ impl Proxies {
         self.common.gate.set_limit(most);
         tracing::info!("proxy: {} threads, at most {most} connections at a time", self.count);
         let (sender, receiver) = watch::channel(orders);
-        let (ways, handed): (Vec<_>, Vec<_>) =
-            (0..self.count).map(|_| mpsc::channel(HANDED)).unzip();
-        let crew = Arc::new(Crew::new(ways));
-        for (index, handed) in handed.into_iter().enumerate() {
-            let (common, crew) = (Arc::clone(&self.common), Arc::clone(&crew));
+        for index in 0..self.count {
+            let common = Arc::clone(&self.common);
             let (ask, questions) = mpsc::channel(QUESTIONS);
-            let ears = Ears { orders: receiver.clone(), questions, handed };
+            let ears = Ears { orders: receiver.clone(), questions };
             self.questions.push(ask);
             let thread = thread::Builder::new().name(format!("proxy-{index}"));
-            match thread.spawn(move || worker::run(index, common, crew, ears)) {
+            match thread.spawn(move || worker::run(index, common, ears)) {
                 Ok(thread) => self.threads.push(thread),
                 Err(error) => failures.push((format!("thread {index}"), error.to_string())),
             }

@@ -19,7 +19,6 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
-use super::crew::{Crew, Handed, Inside};
 use super::establish::establish;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
@@ -59,7 +58,6 @@ pub(super) enum Question {
 pub(super) struct Ears {
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) questions: mpsc::Receiver<Question>,
-    pub(super) handed: mpsc::Receiver<Handed>,
 }
 
 /// What all threads have in common, for the whole time.
@@ -79,8 +77,6 @@ pub(super) struct Worker {
     pub(super) pipes: RefCell<Pipes>,
     conns: Rc<Conns>,
     common: Arc<Common>,
-    crew: Arc<Crew>,
-    index: usize,
     log: RefCell<Option<Arc<Log>>>,
 }
 
@@ -91,7 +87,7 @@ struct Listening {
 }
 
 /// Runs thread number `index` until there are no more orders.
-pub(super) fn run(index: usize, common: Arc<Common>, crew: Arc<Crew>, ears: Ears) {
+pub(super) fn run(index: usize, common: Arc<Common>, ears: Ears) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!("proxy {index}: {error}"),
@@ -101,21 +97,19 @@ pub(super) fn run(index: usize, common: Arc<Common>, crew: Arc<Crew>, ears: Ears
         pipes: RefCell::default(),
         conns: Rc::new(Conns::new()),
         common,
-        crew,
-        index,
         log: RefCell::default(),
     });
-    LocalSet::new().block_on(&runtime, worker.serve(ears));
+    LocalSet::new().block_on(&runtime, worker.serve(index, ears));
 }
 
 impl Worker {
-    async fn serve(self: Rc<Self>, ears: Ears) {
-        let Ears { mut orders, mut questions, mut handed } = ears;
+    async fn serve(self: Rc<Self>, index: usize, ears: Ears) {
+        let Ears { mut orders, mut questions } = ears;
         let ticking = spawn_local(tick(Rc::clone(&self.conns)));
         let mut listening = HashMap::new();
         loop {
             let now = Arc::clone(&orders.borrow_and_update());
-            self.follow(self.index, &now, &mut listening);
+            self.follow(index, &now, &mut listening);
             loop {
                 tokio::select! {
                     changed = orders.changed() => match changed {
@@ -123,20 +117,7 @@ impl Worker {
                         Err(_) => return ticking.abort(),
                     },
                     Some(question) = questions.recv() => self.answer(question),
-                    Some(handed) = handed.recv() => self.take(handed),
                 }
-            }
-        }
-    }
-
-    /// Serves a connection that another thread has accepted.
-    fn take(self: &Rc<Self>, handed: Handed) {
-        let Handed { client, peer, id, inside } = handed;
-        match TcpStream::from_std(client) {
-            Ok(client) => drop(spawn_local(handle(Rc::clone(self), inside, id, client, peer))),
-            Err(error) => {
-                inside.served.state.count(Cause::Local);
-                tracing::debug!("{peer}: {error}");
             }
         }
     }
@@ -253,9 +234,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Ar
     let mut pause = PAUSE[0];
     let mut last_said = None;
     for number in 1_u32.. {
-        if number.is_multiple_of(BATCH) {
-            tokio::task::yield_now().await;
-        }
         match listener.accept().await {
             Ok((client, peer)) => {
                 pause = PAUSE[0];
@@ -265,19 +243,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Ar
                 worker.common.gate.enter().await;
                 served.state.accepted.fetch_add(1, Relaxed);
                 let id = worker.common.last_id.fetch_add(1, Relaxed) + 1;
-                let thread = worker.crew.choose(worker.index);
-                let (common, crew) = (Arc::clone(&worker.common), Arc::clone(&worker.crew));
-                let inside = Inside::new(common, served, crew, thread);
-                if thread == worker.index {
-                    spawn_local(handle(Rc::clone(&worker), inside, id, client, peer));
-                    continue;
-                }
-                // Another runtime has to hear of its events.
-                let Ok(client) = client.into_std() else { continue };
-                if let Err(mut back) = worker.crew.hand_over(Handed { client, peer, id, inside }) {
-                    back.inside.moved_to(worker.index);
-                    worker.take(back);
-                }
+                spawn_local(handle(Rc::clone(&worker), served, id, client, peer));
             }
             // The client is gone already.
             Err(error) if is_of_the_client(&error) => {}
@@ -293,6 +259,9 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Ar
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE[1]);
             }
+        }
+        if number % BATCH == 0 {
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -313,15 +282,28 @@ fn is_of_the_client(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| CLIENT.contains(&Errno::from_raw(number)))
 }
 
+/// A place behind both gates.
+struct Inside {
+    common: Arc<Common>,
+    served: Arc<Served>,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.common.gate.leave();
+        self.served.state.gate.leave();
+    }
+}
+
 /// One connection, from its acceptance to its end.
 async fn handle(
     worker: Rc<Worker>,
-    inside: Inside,
+    served: Arc<Served>,
     id: u64,
     client: TcpStream,
     peer: std::net::SocketAddr,
 ) {
-    let served = Arc::clone(&inside.served);
+    let _inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
     // Boxed: what is needed until there is a server is not held for as long as it serves.
     let preface = match served.service.trusted {
         None => Ok(None),
@@ -359,7 +341,6 @@ async fn handle(
         }
         Err(cause) => cause,
     };
-    drop(inside);
     served.state.count(cause);
     worker.tell(&conn, cause);
 }
