@@ -178,8 +178,10 @@ impl Engine {
         // Who is cut off from everything is master all the same, and has to give way to who has the
         // flows before it has heard anything else of it.
         let asks = |service: &Service| service.lost || down(service);
+        // Who can use fewer backends than the holder would send the flows of the others elsewhere.
+        let lacks = |service: &Service| asks(service) || service.lags();
         let is_cut_off = self.config.sync.is_some()
-            && self.services.iter().any(|service| asks(service) && is_of_group(service));
+            && self.services.iter().any(|service| lacks(service) && is_of_group(service));
         if is_cut_off || !self.is_complete() {
             reasons.push(("peers have not told everything".to_owned(), demotion.sync_incomplete));
         }

@@ -88,6 +88,8 @@ pub struct Adopted {
     pub backends: BTreeMap<Place, Standing>,
     /// Bases of the unsettled slots.
     pub bases: BTreeMap<u32, Place>,
+    /// Backends that it can use.
+    pub usable: BTreeSet<Place>,
     /// Both nodes have the same secret: slots mean the same.
     pub same_secret: bool,
 }
@@ -347,6 +349,7 @@ impl Node {
                     let slots = bases.iter().map(|(at, base)| (first + u32::from(*at), *base));
                     adopted.bases.extend(slots);
                 }
+                (Part::Usable(_), Fact::Usable(places)) => adopted.usable.extend(places),
                 _ => {}
             }
         }
