@@ -100,7 +100,6 @@ pub struct Node {
     key: Key,
     greeting: Greeting,
     peers: Vec<Peer>,
-    random: Random,
     started_at: Moment,
     view: Arc<View>,
     /// What is told of it.
@@ -128,7 +127,6 @@ impl Node {
             peers: peers.collect(),
             key: settings.key,
             greeting: Greeting { name: settings.name, secret: 0 },
-            random,
             started_at: now,
             view: Arc::default(),
             facts: BTreeMap::new(),
@@ -236,8 +234,8 @@ impl Node {
             self.refused += 1;
             return;
         };
-        let (peer, random) = (&mut self.peers[at], &mut self.random);
-        match peer.session.judge(header.from, header.to, header.number, || random.draw()) {
+        let peer = &mut self.peers[at];
+        match peer.session.judge(&header) {
             Freshness::Fresh => {}
             Freshness::Renewed => peer.renew(now),
             Freshness::Replayed => {
@@ -247,7 +245,7 @@ impl Node {
             Freshness::Stranger => {
                 if header.kind == Kind::Hello && now >= self.introduce_at {
                     self.introduce_at = now + INTRODUCTION;
-                    let header = peer.introduce(header.from);
+                    let header = peer.introduce(&header);
                     let datagram = seal::seal(&self.key, &header, &greet(&self.greeting));
                     self.introductions.push_back((peer.address, datagram));
                 }

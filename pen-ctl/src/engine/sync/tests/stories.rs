@@ -159,8 +159,8 @@ fn sealed_nonsense_is_counted_and_does_not_stop_what_follows() {
     let mut number = 0;
     let mut send = |node: &mut Node, kind: Kind, body: &[u8]| {
         number += 1;
-        let header =
-            Header { kind, from: 7, to: header.from, number, next: 0, beyond: 0, wants: 0 };
+        let (from, to, heard) = (7, header.from, header.number);
+        let header = Header { kind, from, to, number, heard, next: 0, beyond: 0, wants: 0 };
         node.receive(now, address(1), &seal(&Key::new(b"shared"), &header, body));
         node.report(now).peers[0].malformed
     };
