@@ -45,7 +45,7 @@ impl Node {
         };
         let config = format!(
             "[control]\nsocket = \"{}\"\n[[interface]]\nname = \"eth0\"\n[[carp]]\nname = \"main\"\n\
-             interface = \"eth0\"\nadvbase = \"100ms\"\nauth = \"sha256\"\n\
+             interface = \"eth0\"\nadvbase = \"500ms\"\nauth = \"sha256\"\n\
              keys = [{{ id = 1, file = \"{}\" }}]\n{group}\n{}{more}\n",
             self.pend.socket().display(),
             self.files.file("carp.key").display(),

@@ -12,6 +12,7 @@ mod carp_attacks;
 mod carp_clock;
 mod carp_groups;
 mod carp_net;
+mod carp_nodes;
 mod carp_own;
 mod carp_reload;
 mod carp_ucarp;

@@ -202,6 +202,7 @@ impl Engine {
             let deaths = note_states(service, &self.network, &mut self.last_generation);
             if role != Role::Backup {
                 // From here on it goes its own way.
+                service.usable_there.clear();
                 if service.inherited.take().is_some() {
                     service.table.go_on(now);
                 }

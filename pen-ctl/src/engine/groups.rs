@@ -9,10 +9,10 @@ use pen_common::abi;
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, MacAddr};
 
-use super::Engine;
 use super::carp::{self, Role, VipMac};
 use super::event::{Action, Group, Link};
 use super::ids::Ids;
+use super::{Engine, Service};
 use crate::api::CarpRole;
 use crate::config::{self, AddressesBy, CarpMac, XdpMode};
 
@@ -169,15 +169,22 @@ impl Engine {
             let reason = format!("XDP is not attached to {}", group.interface);
             reasons.push((reason, demotion.xdp_detached));
         }
-        let down = self.services.iter().any(|service| {
+        let is_of_group = |service: &Service| {
             let address = service.config.listen.address;
-            service.down == Some(true)
-                && carp::from_config::vips(&self.config, &group.name).any(|vip| vip == address)
-        });
-        if down {
+            carp::from_config::vips(&self.config, &group.name).any(|vip| vip == address)
+        };
+        let down = |service: &Service| service.down == Some(true);
+        if self.services.iter().any(|service| down(service) && is_of_group(service)) {
             reasons.push(("a service has no usable backend".to_owned(), demotion.no_backend));
         }
-        if !self.is_complete() {
+        // Who is cut off from everything is master all the same, and has to give way to who has the
+        // flows before it has heard anything else of it.
+        let asks = |service: &Service| service.lost || down(service);
+        // Who can use fewer backends than the holder would send the flows of the others elsewhere.
+        let lacks = |service: &Service| asks(service) || service.lags();
+        let is_cut_off = self.config.sync.is_some()
+            && self.services.iter().any(|service| lacks(service) && is_of_group(service));
+        if is_cut_off || !self.is_complete() {
             reasons.push(("peers have not told everything".to_owned(), demotion.sync_incomplete));
         }
         for (name, weight) in &demotion.interfaces {

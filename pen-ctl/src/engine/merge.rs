@@ -198,6 +198,7 @@ impl Engine {
             members: None,
             table,
             inherited: None,
+            usable_there: BTreeSet::new(),
             held: false,
             lost: false,
             ask_until: Moment::NEVER,

@@ -61,6 +61,7 @@ use network::{Hop, Network};
 use scheduler::Member;
 use share::Sharing;
 use slots::Table;
+use sync::item::Place;
 use tables::Tables;
 
 /// First probes of all backends start this far apart, so that a start is no burst.
@@ -138,6 +139,8 @@ struct Service {
     table: Table,
     /// While another node holds its address: the slots as they are there.
     inherited: Option<Arc<[abi::Slot]>>,
+    /// While another node holds its address: the backends that this one can use.
+    usable_there: BTreeSet<Place>,
     /// This node had its address and its flows, and nobody else has said so since.
     held: bool,
     /// All its backends were lost, and with them its table; peers may have a better one.

@@ -104,7 +104,8 @@ impl Engine {
                 set_weight: backend.weight,
                 draining_since: (backend.admin == Admin::Drain).then_some(backend.draining_since),
             };
-            (place(backend), view::Backend { id: backend.id, standing })
+            let usable = backend.state != abi::Backend::DOWN;
+            (place(backend), view::Backend { id: backend.id, standing, usable })
         });
         view::Service {
             key: service.key,
@@ -157,6 +158,7 @@ impl Engine {
         }
         service.held = false;
         service.inherited = inherited(service, adopted, self.secret);
+        service.usable_there.clone_from(&adopted.usable);
         service.members = None;
         self.dirty = true;
         for (subject, what) in news {
@@ -198,6 +200,15 @@ impl Engine {
                 format!("{name} ({}) has something else than this node: {what}", peer.address)
             })
         })
+    }
+}
+
+impl Service {
+    /// Whether the holder of its address can use a backend that this node has, but cannot use: the
+    /// flows of that one would go elsewhere.
+    pub(super) fn lags(&self) -> bool {
+        let mut down = self.backends.iter().filter(|backend| backend.state == abi::Backend::DOWN);
+        down.any(|backend| self.usable_there.contains(&place(backend)))
     }
 }
 

@@ -53,6 +53,12 @@ impl Announcer {
         self.refresh_at = refresh.map_or(Moment::NEVER, |refresh| now + refresh);
     }
 
+    /// The node stays master, though it had stopped to tell.
+    pub(super) fn go_on(&mut self, now: Moment, refresh: Option<Duration>) {
+        self.again(now);
+        self.refresh_at = refresh.map_or(Moment::NEVER, |refresh| now + refresh);
+    }
+
     /// Neighbours may have been told otherwise.
     pub(super) fn again(&mut self, now: Moment) {
         self.again_at = self.again_at.min(now.max(self.not_before));

@@ -95,7 +95,7 @@ pub struct Carp {
     listening: BTreeMap<u32, Listening>,
     /// What is received may have to be something else.
     listening_changed: bool,
-    /// There are sync groups.
+    /// There are sync groups, or there were.
     synced: bool,
     /// What failed for all groups, also for those that are yet to come.
     demotion: BTreeMap<String, u16>,
@@ -136,7 +136,8 @@ impl Carp {
             return;
         }
         (self.now, self.listening_changed) = (now, true);
-        self.synced = settings.iter().any(|settings| settings.sync_group.is_some());
+        // Also after the last sync group was dissolved: what it did to its members has to end.
+        self.synced |= settings.iter().any(|settings| settings.sync_group.is_some());
         let mut wanted: BTreeMap<u32, Settings> =
             settings.into_iter().map(|settings| (settings.group, settings)).collect();
         let old: Vec<u32> = self.instances.keys().copied().collect();
@@ -352,9 +353,6 @@ impl Carp {
         let groups: Vec<u32> = self.instances.keys().copied().collect();
         for group in groups {
             let members = self.members(group);
-            if members.len() < 2 {
-                continue;
-            }
             let others = members.iter().filter(|member| **member != group);
             let mut others = others.filter_map(|member| self.instances.get(member));
             let fault = others.any(Instance::has_fault);

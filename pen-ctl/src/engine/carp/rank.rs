@@ -107,12 +107,13 @@ impl Rank<'_> {
         base * ratio + self.skew_of(base)
     }
 
-    /// For how long the role of master holds after an advertisement: shorter than any peer's down
-    /// time, its skew not counted, and long enough to be renewed.
+    /// For how long the role of master holds after an advertisement: long enough to be renewed, and in
+    /// no case longer than the down time of a peer, its skew not counted. With a `deadratio` of 1 the
+    /// one is as long as the other.
     pub(super) fn lease(&self) -> Duration {
         let missed = if self.strong() { self.interval() } else { self.missed() };
         let down = missed * self.settings.deadratio.max(1);
-        (down - down / 20).max(self.interval() + self.interval() / 4)
+        (down - down / 20).max(self.interval() + self.interval() / 4).min(down)
     }
 
     /// For how long to wait after a bow-out, so that several backups do not all take over.
@@ -251,7 +252,9 @@ mod tests {
         settings.advskew = 100;
         assert_eq!(rank(&settings).lease(), ms(2850), "a peer may have no skew");
         (settings.advskew, settings.deadratio) = (0, 1);
-        assert_eq!(rank(&settings).lease(), ms(1250));
+        assert_eq!(rank(&settings).lease(), ms(1000));
+        (settings.advskew, settings.deadratio) = (240, 2);
+        assert_eq!(rank(&settings).lease(), ms(2000), "the interval is 1938 ms");
         let mut settings = strong(1);
         settings.advbase = ms(10);
         assert_eq!(rank(&settings).lease(), Duration::from_micros(28_500));

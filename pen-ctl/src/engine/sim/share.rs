@@ -173,6 +173,12 @@ impl Pair {
         to
     }
 
+    /// How much worse a node is for what it lacks of what the others know or can use.
+    fn weight(&self, at: usize) -> u16 {
+        let reason = (1, "peers have not told everything".to_owned());
+        self.sims[at].demoted.get(&reason).copied().unwrap_or(0)
+    }
+
     /// The slots of a node's table by the addresses of backends.
     fn slots(&self, at: usize) -> Vec<(Option<Addr>, Option<Addr>, bool)> {
         let maps = &self.sims[at].maps;
@@ -348,15 +354,73 @@ fn records_of_a_backend_that_died_at_the_holder_are_void_at_both() {
 #[test]
 fn who_was_not_told_everything_is_a_worse_node() {
     let mut pair = Pair::start(&config(2));
-    let weight = |pair: &Pair| {
-        let reason = (1, "peers have not told everything".to_owned());
-        pair.sims[1].demoted.get(&reason).copied()
-    };
-    assert_eq!(weight(&pair), Some(0), "that is over");
+    assert_eq!(pair.weight(1), 0, "that is over");
     pair.sims[1].event(Event::SyncComplete(false));
-    assert_eq!(weight(&pair), Some(9));
+    assert_eq!(pair.weight(1), 9);
     pair.sims[1].event(Event::SyncComplete(true));
-    assert_eq!(weight(&pair), Some(0));
+    assert_eq!(pair.weight(1), 0);
+}
+
+#[test]
+fn who_can_use_fewer_backends_than_the_holder_is_a_worse_node_until_it_can_use_them_as_well() {
+    let mut pair = Pair::start(&config(3));
+    // Flows of a drained backend stay with it, so that it counts as well.
+    pair.sims[0].set_admin("b1", Admin::Drain).expect("it is there");
+    pair.run_for(secs(1));
+    for number in [1, 2] {
+        pair.sims[1].dead.insert(address(number));
+        pair.run_for(secs(10));
+        assert_eq!([pair.weight(0), pair.weight(1)], [0, 9], "b{number} is down there only");
+        pair.sims[1].dead.clear();
+        pair.run_for(secs(10));
+        assert_eq!([pair.weight(0), pair.weight(1)], [0, 0]);
+    }
+    // What the holder cannot use is asked of nobody, and who can use more is no worse.
+    pair.sims[0].dead.insert(address(3));
+    pair.run_for(secs(10));
+    assert_eq!([pair.weight(0), pair.weight(1)], [0, 0]);
+    pair.sims[1].dead.insert(address(3));
+    pair.run_for(secs(10));
+    assert_eq!([pair.weight(0), pair.weight(1)], [0, 0]);
+    pair.sims[0].dead.clear();
+    pair.run_for(secs(10));
+    assert_eq!([pair.weight(0), pair.weight(1)], [0, 9]);
+    // Who has the address itself is not measured by what was said by the one before.
+    pair.set_roles([Role::Backup, Role::Master]);
+    pair.run_for(secs(1));
+    assert_eq!([pair.weight(0), pair.weight(1)], [0, 0]);
+}
+
+#[test]
+fn a_node_that_was_cut_off_does_not_come_back_before_its_last_backend_does() {
+    let mut pair = Pair::start(&config(3));
+    let before: Vec<_> =
+        (0..400).map(|port| pair.packet(0, port, Stage::Open).expect("forwarded")).collect();
+    for number in 1..=3 {
+        pair.sims[0].dead.insert(address(number));
+    }
+    pair.sims[1].event(Event::CarpRole { group: 1, role: Role::Master });
+    pair.sims[1].maps.groups.insert(1, abi::Group::ALWAYS);
+    for sim in &mut pair.sims {
+        sim.run_for(secs(10));
+    }
+    pair.set_roles([Role::Backup, Role::Master]);
+    // One of them is later than a node that lost everything waits for it.
+    pair.sims[0].dead = [address(3)].into();
+    for _ in 0..10 {
+        pair.run_for(secs(1));
+        assert_eq!([pair.weight(0), pair.weight(1)], [9, 0], "b3 is down there only");
+    }
+    pair.sims[0].dead.clear();
+    while pair.weight(0) > 0 {
+        pair.run_for(Duration::from_millis(100));
+        assert!(pair.sims[0].now < Moment(3600 * 1_000_000_000), "it may come back some time");
+    }
+    // At once it knows where all flows are.
+    pair.set_roles([Role::Master, Role::Backup]);
+    for (port, backend) in (0..).zip(&before) {
+        assert_eq!(pair.packet(0, port, Stage::Established), Some(*backend), "flow {port}");
+    }
 }
 
 #[test]

@@ -10,6 +10,12 @@ use super::bytes::{Malformed, Reader, Writer};
 
 /// Slots that one [`Fact::Bases`] speaks of.
 pub const BLOCK: u32 = 16;
+/// Backends that one [`Fact::Usable`] speaks of.
+pub const FEW: usize = BLOCK as usize;
+/// On the wire, blocks from here on are [`Part::Usable`]: no table has so many slots, so that peers which do
+/// not know of that part take it for bases of slots that they do not have, and go on. Times [`BLOCK`]
+/// it fits in 32 bits.
+pub(super) const BEYOND: u32 = 0x0fff_0000;
 /// Most bytes of an item: a block of slots whose bases all differ.
 pub const MOST: usize = 400;
 
@@ -40,6 +46,8 @@ pub enum Part {
     Backend(Place),
     /// The slots from [`BLOCK`] times this number on.
     Slots(u32),
+    /// Which backends the holder of the address can use; [`FEW`] in each of these numbers.
+    Usable(u32),
 }
 
 /// What holds until it is told otherwise.
@@ -51,6 +59,8 @@ pub enum Fact {
     Backend(Standing),
     /// Of [`Part::Slots`]: the unsettled ones, by their number within the block, and their bases.
     Bases(Vec<(u8, Place)>),
+    /// Of [`Part::Usable`]: backends that take packets, at least those of the flows that they have.
+    Usable(Vec<Place>),
 }
 
 /// How a service is configured.
@@ -199,13 +209,14 @@ fn write_fact(topic: &Topic, fact: Option<&Fact>, now: Moment, to: &mut Writer) 
     to.u8(match topic.part {
         Part::Service => tag::SERVICE,
         Part::Backend(_) => tag::BACKEND,
-        Part::Slots(_) => tag::SLOTS,
+        Part::Slots(_) | Part::Usable(_) => tag::SLOTS,
     });
     write_service(&topic.service, to);
     match topic.part {
         Part::Service => {}
         Part::Backend(place) => write_place(&place, to),
         Part::Slots(block) => to.u32(block),
+        Part::Usable(number) => to.u32(BEYOND + number),
     }
     to.flag(fact.is_some());
     match fact {
@@ -233,6 +244,13 @@ fn write_fact(topic: &Topic, fact: Option<&Fact>, now: Moment, to: &mut Writer) 
                 write_place(base, to);
             }
         }
+        Some(Fact::Usable(places)) => {
+            to.u8(u8::try_from(places.len()).expect("a few"));
+            for (offset, place) in (0..).zip(places) {
+                to.u8(offset);
+                write_place(place, to);
+            }
+        }
     }
 }
 
@@ -241,7 +259,10 @@ fn read_fact(tag: u8, now: Moment, from: &mut Reader<'_>) -> Result<Item, Malfor
     let part = match tag {
         tag::SERVICE => Part::Service,
         tag::BACKEND => Part::Backend(read_place(from)?),
-        _ => Part::Slots(from.u32()?),
+        _ => match from.u32()? {
+            block @ ..BEYOND => Part::Slots(block),
+            number => Part::Usable(number - BEYOND),
+        },
     };
     let topic = Topic { service, part };
     if !from.flag()? {
@@ -267,19 +288,24 @@ fn read_fact(tag: u8, now: Moment, from: &mut Reader<'_>) -> Result<Item, Malfor
                 draining_since: drains.then_some(since),
             })
         }
-        Part::Slots(_) => {
-            let mut bases = Vec::new();
-            for _ in 0..from.u8()? {
-                let offset = from.u8()?;
-                if u32::from(offset) >= BLOCK {
-                    return Err(Malformed::Slot(offset));
-                }
-                bases.push((offset, read_place(from)?));
-            }
-            Fact::Bases(bases)
+        Part::Slots(_) => Fact::Bases(read_bases(from)?),
+        Part::Usable(_) => {
+            Fact::Usable(read_bases(from)?.into_iter().map(|(_, place)| place).collect())
         }
     };
     Ok(Item::Fact(topic, Some(fact)))
+}
+
+fn read_bases(from: &mut Reader<'_>) -> Result<Vec<(u8, Place)>, Malformed> {
+    let mut bases = Vec::new();
+    for _ in 0..from.u8()? {
+        let offset = from.u8()?;
+        if u32::from(offset) >= BLOCK {
+            return Err(Malformed::Slot(offset));
+        }
+        bases.push((offset, read_place(from)?));
+    }
+    Ok(bases)
 }
 
 fn write_record(record: &Record, now: Moment, to: &mut Writer) {

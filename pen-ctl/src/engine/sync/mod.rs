@@ -88,6 +88,8 @@ pub struct Adopted {
     pub backends: BTreeMap<Place, Standing>,
     /// Bases of the unsettled slots.
     pub bases: BTreeMap<u32, Place>,
+    /// Backends that it can use.
+    pub usable: BTreeSet<Place>,
     /// Both nodes have the same secret: slots mean the same.
     pub same_secret: bool,
 }
@@ -98,7 +100,6 @@ pub struct Node {
     key: Key,
     greeting: Greeting,
     peers: Vec<Peer>,
-    random: Random,
     started_at: Moment,
     view: Arc<View>,
     /// What is told of it.
@@ -126,7 +127,6 @@ impl Node {
             peers: peers.collect(),
             key: settings.key,
             greeting: Greeting { name: settings.name, secret: 0 },
-            random,
             started_at: now,
             view: Arc::default(),
             facts: BTreeMap::new(),
@@ -234,8 +234,8 @@ impl Node {
             self.refused += 1;
             return;
         };
-        let (peer, random) = (&mut self.peers[at], &mut self.random);
-        match peer.session.judge(header.from, header.to, header.number, || random.draw()) {
+        let peer = &mut self.peers[at];
+        match peer.session.judge(&header) {
             Freshness::Fresh => {}
             Freshness::Renewed => peer.renew(now),
             Freshness::Replayed => {
@@ -245,7 +245,7 @@ impl Node {
             Freshness::Stranger => {
                 if header.kind == Kind::Hello && now >= self.introduce_at {
                     self.introduce_at = now + INTRODUCTION;
-                    let header = peer.introduce(header.from);
+                    let header = peer.introduce(&header);
                     let datagram = seal::seal(&self.key, &header, &greet(&self.greeting));
                     self.introductions.push_back((peer.address, datagram));
                 }
@@ -347,6 +347,7 @@ impl Node {
                     let slots = bases.iter().map(|(at, base)| (first + u32::from(*at), *base));
                     adopted.bases.extend(slots);
                 }
+                (Part::Usable(_), Fact::Usable(places)) => adopted.usable.extend(places),
                 _ => {}
             }
         }

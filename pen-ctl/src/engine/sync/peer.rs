@@ -328,17 +328,19 @@ impl Peer {
             from: self.session.mine(),
             to: self.session.theirs(),
             number: self.session.number(),
+            heard: self.session.heard(),
             next,
             beyond,
             wants: self.wants,
         }
     }
 
-    /// The answer to a peer that does not know our session yet, in its session: nothing of the
-    /// streams, which belong to another one.
-    pub(super) fn introduce(&mut self, theirs: u64) -> Header {
+    /// The answer to a greeting of a peer that does not know our session yet, in its session: nothing
+    /// of the streams, which belong to another one.
+    pub(super) fn introduce(&mut self, greeting: &Header) -> Header {
         let (from, number) = (self.session.mine(), self.session.number());
-        Header { kind: Kind::Hello, from, to: theirs, number, next: 0, beyond: 0, wants: 0 }
+        let (to, heard) = (greeting.from, greeting.number);
+        Header { kind: Kind::Hello, from, to, number, heard, next: 0, beyond: 0, wants: 0 }
     }
 
     /// Fills a part; returns the number of items.

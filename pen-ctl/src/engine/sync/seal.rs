@@ -2,7 +2,7 @@
 //! can make. Whatever is not sealed with it is thrown away before anything of it is read.
 //!
 //! ```text
-//! magic 3 | version 1 | kind 1 | from 8 | to 8 | number 8 | next 8 | beyond 8 | wants 4 | body | tag 16
+//! magic 3 | version 1 | kind 1 | from 8 | to 8 | number 8 | heard 8 | next 8 | beyond 8 | wants 4 | body | tag 16
 //! ```
 //!
 //! The tag is HMAC-SHA256 over all before it, cut to 128 bits (RFC 2104 section 5).
@@ -16,7 +16,7 @@ const MAGIC: [u8; 3] = *b"pnS";
 /// Of the datagrams' form.
 const VERSION: u8 = 1;
 const TAG: usize = 16;
-const HEADER: usize = 49;
+const HEADER: usize = 57;
 /// Longest datagram: with the headers of IPv6 and UDP it fits through an Ethernet, and a tunnel.
 pub const LONGEST: usize = 1400;
 /// Longest body.
@@ -53,6 +53,8 @@ pub(super) struct Header {
     pub(super) to: u64,
     /// Rises with each datagram of a session.
     pub(super) number: u64,
+    /// The highest number that the sender has heard in the receiver's session; or 0.
+    pub(super) heard: u64,
     /// The part of the other direction's stream that is expected next: all before it have come.
     pub(super) next: u64,
     /// Bit `n`: part `next + 1 + n` has come.
@@ -137,8 +139,8 @@ pub(super) fn seal(key: &Key, header: &Header, body: &[u8]) -> Vec<u8> {
         Kind::Data => 2,
         Kind::Ack => 3,
     });
-    let Header { from, to, number, next, beyond, wants, .. } = *header;
-    for word in [from, to, number, next, beyond] {
+    let Header { from, to, number, heard, next, beyond, wants, .. } = *header;
+    for word in [from, to, number, heard, next, beyond] {
         datagram.u64(word);
     }
     datagram.u32(wants);
@@ -169,9 +171,10 @@ pub(super) fn open<'a>(key: &Key, datagram: &'a [u8]) -> Result<(Header, &'a [u8
     };
     let mut words = Reader::new(&head[5..]);
     let mut word = || words.u64().map_err(|_| Refused::Length);
-    let (from, to, number, next, beyond) = (word()?, word()?, word()?, word()?, word()?);
+    let (from, to, number, heard) = (word()?, word()?, word()?, word()?);
+    let (next, beyond) = (word()?, word()?);
     let wants = words.u32().map_err(|_| Refused::Length)?;
-    Ok((Header { kind, from, to, number, next, beyond, wants }, body))
+    Ok((Header { kind, from, to, number, heard, next, beyond, wants }, body))
 }
 
 #[cfg(test)]
@@ -179,7 +182,8 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header { kind: Kind::Data, from: 1, to: 2, number: 3, next: 4, beyond: 5, wants: 6 }
+        let kind = Kind::Data;
+        Header { kind, from: 1, to: 2, number: 3, heard: 4, next: 5, beyond: 6, wants: 7 }
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! Whether a datagram is fresh. Each end draws a random session for each peer when it starts; a
 //! datagram counts only if it names the receiver's session, which a recording of an earlier one does
 //! not, and if its number was not there before. A peer that has started again is recognised by its new
-//! session, once it has proved that it hears us.
+//! session, once it has proved that it hears us: it names a later datagram of ours than anybody did
+//! before. Whatever an ended session said, on its way for long or recorded, cannot do that.
+
+use super::seal::Header;
 
 /// Numbers behind the highest one that may still come, because datagrams overtake each other.
 const WINDOW: u64 = 64;
-/// Sessions that a peer has left and that are remembered.
-const RETIRED: usize = 256;
 
 /// What is known of the sessions of both ends.
 #[derive(Debug)]
 pub(super) struct Session {
     mine: u64,
     theirs: Option<u64>,
-    /// Sessions of theirs that are over.
-    retired: Vec<u64>,
     /// Number of the last datagram sent.
     sent: u64,
+    /// The highest of these that the peer said it has heard, in any of its sessions.
+    proved: u64,
     /// Highest number received in their session, and bit `n`: `highest - n` has come.
     highest: u64,
     seen: u64,
@@ -31,13 +32,13 @@ pub(super) enum Freshness {
     Renewed,
     /// It does not know our session (yet).
     Stranger,
-    /// It was there before.
+    /// It was there before, or belongs to a session that has ended.
     Replayed,
 }
 
 impl Session {
     pub(super) const fn new(mine: u64) -> Self {
-        Self { mine, theirs: None, retired: Vec::new(), sent: 0, highest: 0, seen: 0 }
+        Self { mine, theirs: None, sent: 0, proved: 0, highest: 0, seen: 0 }
     }
 
     /// Ours.
@@ -56,32 +57,29 @@ impl Session {
         self.sent
     }
 
-    /// Judges a sealed datagram by its header. `random` is drawn if too many sessions have gone by
-    /// to be remembered: then ours becomes another one.
-    pub(super) fn judge(
-        &mut self,
-        from: u64,
-        to: u64,
-        number: u64,
-        random: impl FnOnce() -> u64,
-    ) -> Freshness {
+    /// The highest number that was received in their session; 0 if none was.
+    pub(super) const fn heard(&self) -> u64 {
+        self.highest
+    }
+
+    /// Judges a sealed datagram by its header.
+    pub(super) fn judge(&mut self, header: &Header) -> Freshness {
+        let Header { from, to, number, heard, .. } = *header;
         if to != self.mine {
             return Freshness::Stranger;
         }
         if self.theirs == Some(from) {
-            return if self.is_new(number) { Freshness::Fresh } else { Freshness::Replayed };
+            if !self.is_new(number) {
+                return Freshness::Replayed;
+            }
+            self.proved = self.proved.max(heard);
+            return Freshness::Fresh;
         }
-        if self.retired.contains(&from) {
+        if heard <= self.proved {
             return Freshness::Replayed;
         }
-        if let Some(theirs) = self.theirs.replace(from) {
-            self.retired.push(theirs);
-        }
-        if self.retired.len() >= RETIRED {
-            // Whoever recorded them needs our session as well.
-            self.mine = random();
-            self.retired.clear();
-        }
+        self.proved = heard;
+        self.theirs = Some(from);
         (self.highest, self.seen) = (number, 1);
         Freshness::Renewed
     }
@@ -104,24 +102,34 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::seal::Kind;
     use super::*;
 
-    fn judge(session: &mut Session, from: u64, to: u64, number: u64) -> Freshness {
-        session.judge(from, to, number, || 99)
+    /// From a session to ours, under a number, by somebody who has heard that one of ours.
+    fn judge(session: &mut Session, from: u64, to: u64, number: u64, heard: u64) -> Freshness {
+        let (next, beyond, wants) = (0, 0, 0);
+        session.judge(&Header { kind: Kind::Ack, from, to, number, heard, next, beyond, wants })
     }
 
     #[test]
     fn who_does_not_know_our_session_is_a_stranger() {
         let mut session = Session::new(5);
-        assert_eq!(judge(&mut session, 7, 0, 1), Freshness::Stranger);
-        assert_eq!(judge(&mut session, 7, 4, 1), Freshness::Stranger);
+        assert_eq!(judge(&mut session, 7, 0, 1, 1), Freshness::Stranger);
+        assert_eq!(judge(&mut session, 7, 4, 1, 1), Freshness::Stranger);
+        assert_eq!((session.theirs(), session.heard()), (0, 0));
+    }
+
+    #[test]
+    fn who_has_heard_nothing_of_us_has_proved_nothing() {
+        let mut session = Session::new(5);
+        assert_eq!(judge(&mut session, 7, 5, 1, 0), Freshness::Replayed);
         assert_eq!(session.theirs(), 0);
     }
 
     #[test]
     fn each_number_counts_once_in_whatever_order() {
         let mut session = Session::new(5);
-        assert_eq!(judge(&mut session, 7, 5, 10), Freshness::Renewed);
+        assert_eq!(judge(&mut session, 7, 5, 10, 1), Freshness::Renewed);
         for (number, expected) in [
             (10, Freshness::Replayed),
             (12, Freshness::Fresh),
@@ -133,26 +141,29 @@ mod tests {
             (136, Freshness::Replayed),
             (137, Freshness::Replayed),
         ] {
-            assert_eq!(judge(&mut session, 7, 5, number), expected, "{number}");
+            assert_eq!(judge(&mut session, 7, 5, number, 1), expected, "{number}");
         }
+        assert_eq!(session.heard(), 200);
     }
 
     #[test]
     fn a_session_that_is_over_does_not_come_back() {
         let mut session = Session::new(5);
-        assert_eq!(judge(&mut session, 7, 5, 1), Freshness::Renewed);
-        assert_eq!(judge(&mut session, 8, 5, 1), Freshness::Renewed);
-        assert_eq!(judge(&mut session, 7, 5, 2), Freshness::Replayed);
+        assert_eq!(judge(&mut session, 7, 5, 1, 1), Freshness::Renewed);
+        assert_eq!(judge(&mut session, 7, 5, 2, 4), Freshness::Fresh);
+        assert_eq!(judge(&mut session, 8, 5, 1, 6), Freshness::Renewed);
+        for heard in 0..=6 {
+            assert_eq!(judge(&mut session, 7, 5, 3 + heard, heard), Freshness::Replayed);
+        }
         assert_eq!((session.theirs(), session.number(), session.number()), (8, 1, 2));
     }
 
     #[test]
-    fn when_too_many_have_gone_by_ours_changes() {
+    fn what_an_ended_session_sent_before_the_first_word_of_the_next_one_ends_that_one_not() {
         let mut session = Session::new(5);
-        for from in 0..=256 {
-            assert_eq!(judge(&mut session, 1000 + from, 5, 1), Freshness::Renewed);
-        }
-        assert_eq!(session.mine(), 99);
-        assert_eq!(judge(&mut session, 1000, 5, 2), Freshness::Stranger);
+        // Session 7 has heard our first datagram and said so, but 8 was faster.
+        assert_eq!(judge(&mut session, 8, 5, 1, 2), Freshness::Renewed);
+        assert_eq!(judge(&mut session, 7, 5, 2, 1), Freshness::Replayed);
+        assert_eq!(judge(&mut session, 8, 5, 2, 2), Freshness::Fresh);
     }
 }

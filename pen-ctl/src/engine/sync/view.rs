@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pen_common::abi::{self, ClientKey, FlowKey, ServiceKey, Slot, Translation, Tuple};
 use pen_common::moment::Moment;
 
-use super::item::{BLOCK, Fact, Of, Outline, Part, Place, Record, Standing, Topic};
+use super::item::{BLOCK, FEW, Fact, Of, Outline, Part, Place, Record, Standing, Topic};
 
 /// An entry of one of the maps `FLOWS`, `CLIENTS` and `NAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub struct Backend {
     pub id: u32,
     /// How it stands; [`Standing::life`] is the generation of its records in the maps.
     pub standing: Standing,
+    /// It takes packets, at least those of the flows that it has.
+    pub usable: bool,
 }
 
 /// Why an entry is not told to peers.
@@ -215,6 +217,11 @@ impl Service {
             if !bases.is_empty() {
                 facts.insert(topic(Part::Slots(block)), Fact::Bases(bases));
             }
+        }
+        let usable = self.backends.iter().filter(|(_, backend)| backend.usable);
+        let usable: Vec<Place> = usable.map(|(place, _)| *place).collect();
+        for (number, few) in (0..).zip(usable.chunks(FEW)) {
+            facts.insert(topic(Part::Usable(number)), Fact::Usable(few.to_vec()));
         }
         facts
     }

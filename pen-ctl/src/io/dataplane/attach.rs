@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -342,9 +343,26 @@ pub(super) fn program(ebpf: &mut Ebpf, build: Build) -> Result<&mut Xdp, Datapla
         .try_into()
         .map_err(|_| DataplaneError::Object(format!("has a program {name} that is not XDP")))?;
     if program.fd().is_err() {
-        program.load().map_err(DataplaneError::Verify)?;
+        load(program).map_err(DataplaneError::Verify)?;
     }
     Ok(program)
+}
+
+/// The verifier gives up with EAGAIN when a signal is pending (bpf_check in the kernel's verifier.c),
+/// and expects to be asked again.
+fn load(program: &mut Xdp) -> Result<(), ProgramError> {
+    const ATTEMPTS: usize = 10;
+    let is_interrupted = |error: &ProgramError| {
+        matches!(error, ProgramError::LoadError { io_error, .. }
+            if io_error.kind() == io::ErrorKind::WouldBlock)
+    };
+    for _ in 1..ATTEMPTS {
+        match program.load() {
+            Err(error) if is_interrupted(&error) => {}
+            other => return other,
+        }
+    }
+    program.load()
 }
 
 #[cfg(test)]

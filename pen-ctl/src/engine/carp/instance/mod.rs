@@ -167,6 +167,8 @@ pub(super) struct Instance {
     successes: u8,
     /// The last advertisement could not be sent.
     failed: bool,
+    /// How long the lease was with the last advertisement that was no offer.
+    kept_lease: Duration,
     /// Hooks, role and addresses are said for the first time.
     started: bool,
     /// It gave way to a node that is preferred; for the sync group, which takes it.
@@ -203,6 +205,7 @@ impl Instance {
             errors: 0,
             successes: 0,
             failed: false,
+            kept_lease: Duration::MAX,
             started: false,
             yielded: false,
             master: None,
@@ -385,6 +388,9 @@ impl Instance {
         result: Result<(), String>,
     ) {
         match (result, &self.state) {
+            (Ok(()), State::Taking { until }) if *until <= context.now => {
+                self.addresses_failed(context, "the answer came too late".to_owned());
+            }
             (Ok(()), State::Taking { .. }) => self.become_master(context),
             (Ok(()), _) => {}
             (Err(error), State::Taking { .. } | State::Master { .. }) => {
@@ -433,12 +439,12 @@ impl Instance {
         let text = format!("{}: an operator ordered it to {order}", self.settings.name);
         self.tell(context, false, "carp-order", text);
         match (order, &mut self.state) {
+            (Order::Promote, State::Master { leaving: Some(_), .. }) => {
+                self.stay(context, "an operator ordered it");
+            }
             (Order::Promote, State::Backup { .. }) => self.take(context, "an operator ordered it"),
             // At once, for others to know.
-            (Order::Promote, State::Master { advertise_at, leaving, .. }) => {
-                *leaving = None;
-                *advertise_at = context.now;
-            }
+            (Order::Promote, State::Master { advertise_at, .. }) => *advertise_at = context.now,
             (Order::Demote, State::Master { leaving: None, .. }) => {
                 self.leave(context, Cause::Order);
             }

@@ -12,7 +12,7 @@ use super::send::Word;
 use super::{Context, Instance, State};
 use crate::engine::carp::event::Order;
 use crate::engine::carp::packet::Packet;
-use crate::engine::carp::rank::compare_addresses;
+use crate::engine::carp::rank::{Announced, compare_addresses};
 use crate::engine::carp::reject::RejectReason;
 use crate::engine::carp::settings::Auth;
 use crate::engine::carp::verify::Heard;
@@ -135,8 +135,18 @@ impl Instance {
         }
     }
 
-    /// The VIPs are to be had: the nodes that are preferred go first.
+    /// The VIPs are to be had: the nodes that are preferred go first. Unless another node is master:
+    /// then it is the farewell of one that has been away, or that repeats itself.
     fn heard_bow_out(&mut self, now: Moment, heard: &Heard) {
+        let has_them = |(source, announced, at): &(IpAddr, Announced, Moment)| {
+            let interval = announced.interval();
+            *source != heard.source
+                && source.is_ipv4() == heard.source.is_ipv4()
+                && now.since(*at) < interval + interval / 2
+        };
+        if self.master.as_ref().is_some_and(has_them) {
+            return;
+        }
         let (down, wait) = (self.down(), self.rank().rank_wait());
         let better_off = self.rank().interval() < heard.announced.interval();
         let State::Backup { down_at, take_at, .. } = &mut self.state else { return };

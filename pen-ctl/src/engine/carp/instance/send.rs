@@ -148,10 +148,15 @@ impl Instance {
     }
 
     fn renew_lease(&mut self, context: &mut Context<'_>) {
-        let renewed = context.now + self.rank().lease();
-        let State::Master { lease, earlier_lease, .. } = &mut self.state else { return };
+        let now = context.now;
+        let length = self.rank().lease();
+        let State::Master { lease, earlier_lease, leaving, .. } = &mut self.state else { return };
+        // While the VIPs are offered, others still go by the interval that was announced before.
+        if leaving.is_none() {
+            self.kept_lease = length;
+        }
         *earlier_lease = *lease;
-        *lease = renewed;
+        *lease = now + length.min(self.kept_lease);
         self.write_role(context);
     }
 

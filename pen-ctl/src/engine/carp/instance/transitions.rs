@@ -40,6 +40,11 @@ impl Instance {
                     self.end(context, true);
                     return;
                 }
+                // Where the wire works, others need not wait for what they no longer hear.
+                let is_heard = |fault: &Fault| matches!(fault, Fault::Addresses | Fault::SyncGroup);
+                if matches!(self.state, State::Master { .. }) && self.faults.iter().all(is_heard) {
+                    self.say(context, send::Word::BowOut);
+                }
                 self.release(context);
                 self.set_state(context, State::Init);
                 self.master = None;
@@ -97,8 +102,9 @@ impl Instance {
         let state = State::Master {
             advertise_at: now,
             advertised_at: now,
-            lease,
-            earlier_lease: lease,
+            // Nothing is left of it if the first advertisement cannot be sent.
+            lease: now,
+            earlier_lease: now,
             leaving: None,
         };
         self.set_state(context, state);
@@ -152,7 +158,7 @@ impl Instance {
         *advertise_at = context.now;
         let lease = *lease;
         context.set_role(self.settings.group, Role::Master, lease);
-        self.announcer.again(context.now);
+        self.announcer.go_on(context.now, self.settings.announce_refresh);
         let text = format!("{} stays master: {why}", self.settings.name);
         self.tell(context, false, "carp-master", text);
     }

@@ -142,13 +142,13 @@ fn a_master_that_can_send_nothing_loses_its_lease() {
 
 // --- sync groups ---
 
-fn synced(group: u32, interface: &str) -> Settings {
+pub(super) fn synced(group: u32, interface: &str) -> Settings {
     let (name, vhid) = (format!("g{group}"), u8::try_from(40 + group).unwrap());
     let sync_group = Some("all".to_owned());
     Settings { group, name, vhid, interface: interface.to_owned(), sync_group, ..ucarp(1) }
 }
 
-fn two_groups_on_two_nodes(skew: u8, preempt: bool) -> Sim {
+pub(super) fn two_groups_on_two_nodes(skew: u8, preempt: bool) -> Sim {
     let groups = |skew| {
         let both = [synced(1, "eth0"), synced(2, "eth1")];
         both.map(|settings| Settings { preempt, ..skewed(settings, skew) }).to_vec()
@@ -223,7 +223,7 @@ fn a_member_that_gives_way_takes_the_others_along() {
 
 // --- demotion ---
 
-fn demote(sim: &mut Sim, node: usize, weight: u16) {
+pub(super) fn demote(sim: &mut Sim, node: usize, weight: u16) {
     let reason = "no backend".to_owned();
     sim.tell(node, Event::Demotion { group: None, reason, weight });
 }
@@ -303,7 +303,7 @@ fn what_failed_before_a_group_came_counts_for_it() {
 
 // --- orders ---
 
-fn order(sim: &mut Sim, node: usize, order: Order) {
+pub(super) fn order(sim: &mut Sim, node: usize, order: Order) {
     sim.tell(node, Event::Order { group: 1, order });
 }
 
@@ -371,7 +371,7 @@ fn an_order_that_cannot_be_obeyed_is_refused() {
 
 // --- configuration ---
 
-fn reload(sim: &mut Sim, settings: Vec<Settings>) {
+pub(super) fn reload(sim: &mut Sim, settings: Vec<Settings>) {
     let now = sim.now + sim.nodes[0].clock;
     sim.nodes[0].carp.configure(now, settings);
     sim.carry_out(0);

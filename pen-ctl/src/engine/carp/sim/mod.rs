@@ -2,6 +2,7 @@
 //! here too: a node whose daemon is dead goes on serving until its lease runs out.
 
 mod duels;
+mod faults;
 mod groups;
 mod random;
 mod stories;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::bytes::{Malformed, Reader, Writer};
 use super::super::item::{
-    BLOCK, Fact, Item, MOST, Of, Outline, Part, Place, Record, Standing, Topic,
+    BEYOND, BLOCK, FEW, Fact, Item, MOST, Of, Outline, Part, Place, Record, Standing, Topic,
 };
 
 const NOW: Moment = Moment(1_000_000_000_000);
@@ -55,12 +55,14 @@ fn fact() -> impl Strategy<Value = (Part, Option<Fact>)> {
     let offset = 0..u8::try_from(BLOCK).expect("small");
     let bases = prop::collection::btree_map(offset, place(), 0..=BLOCK as usize)
         .prop_map(|bases| Fact::Bases(bases.into_iter().collect()));
+    let usable = prop::collection::vec(place(), 0..=FEW).prop_map(Fact::Usable);
     prop_oneof![
         prop::option::of(outline).prop_map(|fact| (Part::Service, fact)),
         (place(), prop::option::of(standing))
             .prop_map(|(place, fact)| (Part::Backend(place), fact)),
-        (any::<u32>(), prop::option::of(bases))
-            .prop_map(|(block, fact)| (Part::Slots(block), fact)),
+        (0..BEYOND, prop::option::of(bases)).prop_map(|(block, fact)| (Part::Slots(block), fact)),
+        (0..1024_u32, prop::option::of(usable))
+            .prop_map(|(number, fact)| (Part::Usable(number), fact)),
     ]
 }
 
@@ -132,6 +134,20 @@ fn what_means_nothing_is_refused_with_its_reason() {
     assert_eq!(read(&[5, 4, 1, 2, 3, 4, 0, 80, 6, 2]), Err(Malformed::Flag(2)));
     let slots = [7, 4, 1, 2, 3, 4, 0, 80, 6, 0, 0, 0, 0, 1, 1, 16];
     assert_eq!(read(&slots), Err(Malformed::Slot(16)));
+}
+
+#[test]
+fn who_knows_nothing_of_usable_backends_takes_them_for_bases_of_slots_that_no_table_has() {
+    let place = |last: u8| Place { addr: Addr::v4([10, 0, 0, last]), port: Be16::new(80) };
+    let usable = Fact::Usable(vec![place(1), place(2)]);
+    let topic = Topic { service: ServiceKey::default(), part: Part::Usable(3) };
+    let bases = Fact::Bases(vec![(0, place(1)), (1, place(2))]);
+    let as_bases = Topic { part: Part::Slots(BEYOND + 3), ..topic };
+    assert_eq!(
+        written(&Item::Fact(topic, Some(usable))),
+        written(&Item::Fact(as_bases, Some(bases)))
+    );
+    assert!((BEYOND + 1024).checked_mul(BLOCK).is_some(), "they count slots in 32 bits");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use pen_common::abi::{self, ClientKey, FlowKey, Translation, Tuple};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
 
-use super::super::item::{Of, Standing};
+use super::super::item::{Fact, Of, Standing};
 use super::super::peer::QUEUE;
 use super::super::seal::{Header, Kind, seal};
 use super::super::view::{Entry, Role, Service, Untold, View};
@@ -159,8 +159,8 @@ fn sealed_nonsense_is_counted_and_does_not_stop_what_follows() {
     let mut number = 0;
     let mut send = |node: &mut Node, kind: Kind, body: &[u8]| {
         number += 1;
-        let header =
-            Header { kind, from: 7, to: header.from, number, next: 0, beyond: 0, wants: 0 };
+        let (from, to, heard) = (7, header.from, header.number);
+        let header = Header { kind, from, to, number, heard, next: 0, beyond: 0, wants: 0 };
         node.receive(now, address(1), &seal(&Key::new(b"shared"), &header, body));
         node.report(now).peers[0].malformed
     };
@@ -346,4 +346,30 @@ fn what_the_operator_set_comes_along() {
     let age = world.time(1).since(found.draining_since.expect("it is drained"));
     assert_eq!(Standing { draining_since: Some(since), ..found }, standing);
     assert!((Duration::from_secs(9)..Duration::from_millis(9050)).contains(&age), "{age:?}");
+}
+
+#[test]
+fn a_backup_is_told_which_backends_the_holder_can_use() {
+    let mut world = World::new(13, 2);
+    world.run(Duration::from_secs(1));
+    let all = [place(0), place(1), place(2)];
+    assert_eq!(world.machines[1].adopted[&key(0)].usable, all.into());
+    for (usable, expected) in [(false, vec![place(0), place(2)]), (true, all.to_vec())] {
+        let backends = &mut world.machines[0].service(key(0)).backends;
+        backends.get_mut(&place(1)).expect("there").usable = usable;
+        world.share(0);
+        world.run(Duration::from_millis(5));
+        let adopted = &world.machines[1].adopted[&key(0)];
+        assert_eq!(adopted.usable, expected.into_iter().collect());
+    }
+    // They are told in parts, of which one may go.
+    for (count, parts) in [(40_u8, 3), (16, 1), (0, 0)] {
+        let backends =
+            (0..count).map(|at| (place(at), world.machines[0].services[0].backends[&place(1)]));
+        let service =
+            Service { backends: backends.collect(), ..world.machines[0].services[0].clone() };
+        let facts = service.facts();
+        let told = facts.values().filter(|fact| matches!(fact, Fact::Usable(_))).count();
+        assert_eq!(told, parts, "{count} backends");
+    }
 }

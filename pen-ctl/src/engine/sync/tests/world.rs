@@ -337,7 +337,7 @@ fn new_service(number: u8, machine: usize, role: Role) -> Service {
     let backend = |at: u8| {
         let id = 1 + shift + u32::from(number) * 3 + u32::from(at);
         let standing = Standing { weight: 1, life: id, ..Standing::default() };
-        (place(number * 10 + at), Backend { id, standing })
+        (place(number * 10 + at), Backend { id, standing, usable: true })
     };
     let backends: BTreeMap<_, _> = (0..3).map(backend).collect();
     let first = backends.values().next().expect("three").id;
