@@ -23,7 +23,7 @@ use pen_tests::{ConfigText, Lab, Netns, Pend, Protocol, ServiceText};
 use crate::stage::{Stage, over_all, vips};
 
 /// Longer than anything here takes.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A lab whose backends do not hold the virtual addresses: a proxy asks nothing of them.
 pub(crate) fn lab(backends: u8) -> Lab {
