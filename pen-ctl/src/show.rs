@@ -272,12 +272,14 @@ pub fn clients(clients: &Clients, style: Style) -> String {
 #[must_use]
 pub fn connections(connections: &Connections, style: Style) -> String {
     let mut table = Table::new(&[
-        "ID", "SERVICE", "CLIENT", "BACKEND", "ADDRESS", "STATE", "AGE", "IDLE", "UP", "DOWN",
+        "ID", "PROTO", "SERVICE", "CLIENT", "BACKEND", "ADDRESS", "STATE", "AGE", "IDLE", "UP",
+        "DOWN",
     ]);
     for connection in &connections.connections {
         let short = |millis: u64| plain(short(Duration::from_millis(millis)));
         table.row([
             plain(connection.id),
+            plain(&connection.protocol),
             plain(&connection.service),
             plain(connection.client),
             known(&connection.backend),

@@ -20,6 +20,8 @@ pub struct Connections {
 pub struct Connection {
     /// Its number.
     pub id: u64,
+    /// `tcp` or `udp`.
+    pub protocol: String,
     /// Name of its service.
     pub service: String,
     /// Its client.

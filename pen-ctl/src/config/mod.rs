@@ -230,9 +230,9 @@ pub struct Proxy {
     pub timeouts: Timeouts,
     /// A backend that could not be connected to gets nothing new for this time.
     pub eject: Duration,
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time; more wait to be accepted. Of UDP flows, and more are dropped.
     pub max_connections: Option<u32>,
-    /// Connections at a time of one source; more are closed.
+    /// Connections at a time of one source, or flows; more are closed.
     pub max_per_source: Option<u32>,
     /// Connections that may wait while all backends have as many as they may have.
     pub queue: u32,
@@ -273,6 +273,8 @@ pub struct Timeouts {
     pub queue: Duration,
     /// All together, for a header of the PROXY protocol.
     pub header: Duration,
+    /// Silence of a flow of UDP.
+    pub udp: Duration,
 }
 
 /// How the backend of a new connection is chosen.

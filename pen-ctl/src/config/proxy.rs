@@ -7,7 +7,7 @@ use crate::config::backend::{self, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
-use crate::config::{Mode, Proxy, Scheduler, Timeouts};
+use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts};
 
 /// Keys of a service that belong here.
 pub(super) const KEYS: [&str; 10] = [
@@ -26,11 +26,16 @@ pub(super) const KEYS: [&str; 10] = [
 const TIMEOUTS: Spec = Spec {
     name: "timeouts",
     title: "`timeouts`",
-    keys: &["client", "connect", "half_closed", "header", "queue", "server", "tunnel"],
+    keys: &["client", "connect", "half_closed", "header", "queue", "server", "tunnel", "udp"],
 };
 
 /// Most connections that a limit may speak of.
 pub(super) const MAX_LIMIT: u32 = 1_000_000;
+/// Flows of UDP that a service may have if it does not say. Each needs a descriptor and, on the side
+/// of the backends, a port of this machine, of which Linux gives out 28 thousand.
+const USUAL_FLOWS: u32 = 16_384;
+/// Keys that mean nothing for datagrams.
+const ONLY_TCP: [&str; 3] = ["accept_proxy", "queue", "send_proxy"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -54,6 +59,7 @@ impl Proxy {
                 half_closed: Duration::from_secs(30),
                 queue: Duration::from_secs(10),
                 header: Duration::from_secs(10),
+                udp: Duration::from_secs(30),
             },
             eject: Duration::from_secs(10),
             max_connections: None,
@@ -71,6 +77,7 @@ impl Proxy {
 pub(super) fn read(
     table: &Table<'_>,
     mode: Read<Mode>,
+    protocol: Read<Protocol>,
     acls: &Names<String>,
     report: &mut Report<'_>,
 ) -> Read<Option<RawProxy>> {
@@ -80,7 +87,8 @@ pub(super) fn read(
     }
     let usual = Proxy::usual();
     let scheduler = table.word("scheduler", report);
-    let timeouts = timeouts(table, usual.timeouts, report);
+    let of_protocol = of_protocol(table, protocol, report);
+    let timeouts = timeouts(table, usual.timeouts, protocol, report);
     let eject = duration(table, "eject", Duration::ZERO, DAY, report);
     let max_connections = table.integer("max_connections", 1..=MAX_LIMIT, report);
     let max_per_source = table.integer("max_per_source", 1..=MAX_LIMIT, report);
@@ -89,12 +97,14 @@ pub(super) fn read(
     let accept_proxy = list(table, "accept_proxy", acls, report);
     let send_proxy = table.word("send_proxy", report);
     let abuse = backend::single(table, "abuse", report);
+    of_protocol?;
+    let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
         proxy: Proxy {
             scheduler: scheduler?.unwrap_or(usual.scheduler),
             timeouts: timeouts?,
             eject: eject?.map_or(usual.eject, |eject| eject.value),
-            max_connections: max_connections?,
+            max_connections: max_connections?.or(usual_most),
             max_per_source: max_per_source?,
             queue: queue?.unwrap_or(usual.queue),
             acl: acl?,
@@ -123,10 +133,35 @@ fn foreign(table: &Table<'_>, mode: Mode, report: &mut Report<'_>) -> Read<()> {
     found
 }
 
-fn timeouts(table: &Table<'_>, usual: Timeouts, report: &mut Report<'_>) -> Read<Timeouts> {
+/// Reports the keys that mean nothing for this protocol.
+fn of_protocol(table: &Table<'_>, protocol: Read<Protocol>, report: &mut Report<'_>) -> Read<()> {
+    let mut found = Ok(());
+    for key in ONLY_TCP.into_iter().filter(|_| protocol.is_ok_and(|found| found == Protocol::Udp)) {
+        if let Some(At { place, .. }) = table.get(key) {
+            let needs = "`protocol = \"tcp\"`";
+            found = Err(report.add(place, ErrorKind::NoEffect { key, needs }));
+        }
+    }
+    found
+}
+
+fn timeouts(
+    table: &Table<'_>,
+    usual: Timeouts,
+    protocol: Read<Protocol>,
+    report: &mut Report<'_>,
+) -> Read<Timeouts> {
     const MIN: Duration = Duration::from_millis(10);
     let Some(table) = table.table("timeouts", &TIMEOUTS, report)? else { return Ok(usual) };
     let mut read = |key, usual| {
+        let needs = match protocol {
+            Ok(Protocol::Udp) if key != "udp" => Some("`protocol = \"tcp\"`"),
+            Ok(Protocol::Tcp) if key == "udp" => Some("`protocol = \"udp\"`"),
+            _ => None,
+        };
+        if let (Some(needs), Some(At { place, .. })) = (needs, table.get(key)) {
+            return Err(report.add(place, ErrorKind::NoEffect { key, needs }));
+        }
         let found = duration(&table, key, MIN, DAY, report);
         found.map(|found| found.map_or(usual, |found| found.value))
     };
@@ -137,6 +172,7 @@ fn timeouts(table: &Table<'_>, usual: Timeouts, report: &mut Report<'_>) -> Read
     let half_closed = read("half_closed", usual.half_closed);
     let queue = read("queue", usual.queue);
     let header = read("header", usual.header);
+    let udp = read("udp", usual.udp);
     Ok(Timeouts {
         connect: connect?,
         client: client?,
@@ -145,6 +181,7 @@ fn timeouts(table: &Table<'_>, usual: Timeouts, report: &mut Report<'_>) -> Read
         half_closed: half_closed?,
         queue: queue?,
         header: header?,
+        udp: udp?,
     })
 }
 

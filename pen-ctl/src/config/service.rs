@@ -113,7 +113,7 @@ impl Reader<'_> {
         let protocol = table.word("protocol", report).map(|word| word.unwrap_or(Protocol::Tcp));
         let mode = self.mode(table, report);
         let listen = self.listen(table, protocol, mode, report);
-        let proxy = proxy::read(table, mode, self.acls, report);
+        let proxy = proxy::read(table, mode, protocol, self.acls, report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, report);
@@ -129,11 +129,6 @@ impl Reader<'_> {
         let abuse = abuse.and_then(|proxy| proxy.abuse.as_ref());
         let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, listen, mode, report);
         let protocol = protocol?;
-        if mode == Mode::Proxy && protocol == Protocol::Udp {
-            let what = "mode = \"proxy\" for UDP".to_owned();
-            let instead = "use `mode = \"masquerade\"`, or another one that the kernel carries out";
-            return Err(report.add(table.place, ErrorKind::NotBuiltIn { what, instead }));
-        }
         // The service's own check replaces the pool's as a whole.
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
         let check = check.of_service(protocol, listen.ports, mode, report);

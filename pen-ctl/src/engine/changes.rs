@@ -254,6 +254,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
         ("half_closed", timeouts.half_closed),
         ("queue", timeouts.queue),
         ("header", timeouts.header),
+        ("udp", timeouts.udp),
     ];
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(

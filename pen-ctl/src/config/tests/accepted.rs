@@ -463,3 +463,16 @@ fn a_secret_without_newline_and_a_relative_path_are_fine() {
         assert!(config.node.secret.is_some());
     }
 }
+
+#[test]
+fn a_proxied_service_of_udp_may_have_so_many_flows_if_it_does_not_say() {
+    let text = "listen = \"192.0.2.10:53\"\nbackends = [\"10.0.0.11\"]\nmode = \"proxy\"\n";
+    let most = |keys: &str| {
+        let proxy = service(&format!("{text}{keys}")).proxy.expect("proxied");
+        (proxy.max_connections, proxy.timeouts.udp)
+    };
+    assert_eq!(most(""), (None, Duration::from_secs(30)));
+    assert_eq!(most("protocol = \"udp\""), (Some(16_384), Duration::from_secs(30)));
+    let keys = "protocol = \"udp\"\nmax_connections = 7\ntimeouts = { udp = \"2s\" }";
+    assert_eq!(most(keys), (Some(7), Duration::from_secs(2)));
+}

@@ -101,11 +101,6 @@ backends = ["10.0.0.11"]"#, &[
 listen = "127.0.0.1:9118""#, &[
         "1:2: `web` is not built into this version of pen; remove it; `penctl` shows state and counters",
     ]),
-    Case(web!("192.0.2.10:53", r#"backends = ["10.0.0.11"]
-protocol = "udp"
-mode = "proxy""#), &[
-        r#"1:1: `mode = "proxy" for UDP` is not built into this version of pen; use `mode = "masquerade"`, or another one that the kernel carries out"#,
-    ]),
     Case(r#"[access_log]
 file = "access.log"
 format = "xml"
@@ -127,6 +122,21 @@ queue = 5"#), &[
         r#"5:13: `scheduler` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
         r#"6:12: `timeouts` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
         r#"7:9: `queue` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
+    ]),
+    Case(web!("192.0.2.10:53", r#"backends = ["10.0.0.11"]
+protocol = "udp"
+mode = "proxy"
+queue = 5
+send_proxy = "v2"
+timeouts = { udp = "5s", half_closed = "1s" }"#), &[
+        r#"7:9: `queue` has no effect without `protocol = "tcp"`; remove it, or add that"#,
+        r#"8:14: `send_proxy` has no effect without `protocol = "tcp"`; remove it, or add that"#,
+        r#"9:40: `half_closed` has no effect without `protocol = "tcp"`; remove it, or add that"#,
+    ]),
+    Case(web!("192.0.2.10:53", r#"backends = ["10.0.0.11"]
+mode = "proxy"
+timeouts = { udp = "5s" }"#), &[
+        r#"6:20: `udp` has no effect without `protocol = "udp"`; remove it, or add that"#,
     ]),
     Case(web!("192.0.2.10:80-81", r#"mode = "proxy"
 backends = [{ address = "10.0.0.11", max_known = 5 }, { address = "10.0.0.12", max_connections = 6, max_known = 5 }]

@@ -54,7 +54,7 @@ fn draft() -> impl Strategy<Value = Draft> {
     let words = (
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
         prop::sample::select(vec![Affinity::Client, Affinity::Flow]),
-        // A proxy takes neither many ports nor UDP.
+        // A proxy does not take many ports.
         prop::sample::select(
             Mode::ALL
                 .iter()

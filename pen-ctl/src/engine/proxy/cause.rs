@@ -59,6 +59,13 @@ causes! {
     /// A header of the PROXY protocol was to come first, and its sender is not trusted, or none came
     /// that is valid and in time.
     BadHeader = "bad-header",
+    /// Nothing was said on a flow of UDP for its time: the usual end of one.
+    FlowIdle = "flow-idle",
+    /// A flow of UDP that was silent gave way to a new one: there were as many as there may be.
+    FlowDisplaced = "flow-displaced",
+    /// A datagram that would have begun a flow of UDP was dropped: there were as many as there may be,
+    /// and none that was silent.
+    FlowLimit = "flow-limit",
     /// This machine was short of descriptors, ports or memory.
     Local = "local",
     /// The operator closed it, or took its backend into maintenance.

@@ -8,6 +8,7 @@ mod access;
 pub mod cause;
 pub mod choose;
 pub mod clients;
+pub mod flow;
 pub mod header;
 pub mod relay;
 pub mod turns;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use pen_common::abi::{ServiceKey, Slot};
 use pen_common::hash::Secret;
-use pen_common::net::Addr;
+use pen_common::net::{Addr, protocol};
 
 pub use self::access::AccessList;
 use crate::config::{self, Affinity, Limits};
@@ -104,6 +105,12 @@ impl Backend {
 }
 
 impl Service {
+    /// It carries datagrams.
+    #[must_use]
+    pub const fn is_udp(&self) -> bool {
+        self.key.protocol == protocol::UDP
+    }
+
     /// What a client is to this service: its address, or the network that stands for it.
     #[must_use]
     pub fn client(&self, source: &Addr) -> Addr {

@@ -73,6 +73,7 @@ impl Conn {
         };
         Connection {
             id: self.id,
+            protocol: "tcp".to_owned(),
             service: service.name.clone(),
             client: self.client,
             backend: backend.map(|backend| backend.name.clone()),
@@ -122,7 +123,7 @@ impl Conn {
 }
 
 /// Ticks that are no less than this time.
-fn ticks(time: Duration) -> Tick {
+pub(super) fn ticks(time: Duration) -> Tick {
     // One more: the tick that it is may be over in a moment.
     let ticks = time.as_nanos().div_ceil(TICK.as_nanos()) + 1;
     Tick::try_from(ticks).unwrap_or(Tick::MAX / 2)

@@ -108,14 +108,15 @@ async fn find(
     }
 }
 
-enum Taken {
+/// What came of looking for a place.
+pub(super) enum Taken {
     Seat(usize, Place),
     Full,
     None,
 }
 
 /// Chooses a backend, and takes a place there. Between the two another thread may take the last one.
-fn take(served: &Served, client: &Client<'_>, now: Moment) -> Taken {
+pub(super) fn take(served: &Served, client: &Client<'_>, now: Moment) -> Taken {
     let mut tried = client.tried.to_vec();
     let mut lost = false;
     loop {
@@ -199,7 +200,7 @@ pub(super) fn is_local(error: &io::Error) -> bool {
 }
 
 /// A random number, good enough to draw backends (xorshift64*, Vigna 2014).
-fn draw() -> u64 {
+pub(super) fn draw() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(clock::now().0 | 1);
     }

@@ -10,6 +10,7 @@ mod pipe;
 mod preface;
 mod relay;
 mod shared;
+mod udp;
 mod worker;
 
 use std::collections::HashMap;
@@ -44,6 +45,7 @@ pub struct Proxies {
     registry: Registry,
     served: Vec<Arc<Served>>,
     sockets: HashMap<ServiceKey, Sockets>,
+    datagrams: udp::Sockets,
     count: usize,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
@@ -81,6 +83,7 @@ impl Default for Proxies {
             registry: Registry::default(),
             served: Vec::new(),
             sockets: HashMap::new(),
+            datagrams: udp::Sockets::default(),
             questions: Vec::new(),
             writer: None,
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -97,7 +100,7 @@ impl Proxies {
         }
         let mut failures = Vec::new();
         let mut before = std::mem::take(&mut self.sockets);
-        for service in &view.services {
+        for service in view.services.iter().filter(|service| !service.is_udp()) {
             let (address, foreign) = (service.listen, service.virtual_address);
             let kept = before.remove(&service.key);
             let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
@@ -113,17 +116,23 @@ impl Proxies {
             };
             self.sockets.insert(service.key, sockets);
         }
+        self.datagrams.follow(view, self.count, &mut failures);
         self.served = self.registry.serve(view);
         let none = Arc::new(Vec::new());
-        let services = self.served.iter().map(|served| {
+        let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());
+        let services = of_tcp.map(|served| {
             let sockets = self.sockets.get(&served.service.key);
             let listeners = sockets.map_or(&none, |sockets| &sockets.listeners);
             (Arc::clone(served), Arc::clone(listeners))
         });
         let services = services.collect();
+        let udp = self.served.iter().filter_map(|served| {
+            Some((Arc::clone(served), self.datagrams.of(&served.service.key)?))
+        });
+        let udp = udp.collect();
         self.follow_log(view, &mut failures);
         let log = self.writer.as_ref().map(|writer| Arc::clone(&writer.log));
-        let orders = Arc::new(Orders { services, log });
+        let orders = Arc::new(Orders { services, udp, log });
         match &self.orders {
             Some(sender) => drop(sender.send_replace(orders)),
             None => self.start(orders, &mut failures),
@@ -185,7 +194,7 @@ impl Proxies {
         let mut rows = vec![
             row(
                 "proxy-accepted".to_owned(),
-                "Connections that the proxy accepted.",
+                "Connections that the proxy accepted, and flows of UDP.",
                 accepted,
                 bytes,
             ),
@@ -199,6 +208,12 @@ impl Proxies {
                 "proxy-log-dropped".to_owned(),
                 "A line of the access log was not written: the disk is too slow.",
                 self.writer.as_ref().map_or(0, |writer| writer.log.dropped()),
+                0,
+            ),
+            row(
+                "proxy-datagram-lost".to_owned(),
+                "A datagram was not passed on: no room in a buffer of the kernel, or too long.",
+                self.common.lost.load(Relaxed),
                 0,
             ),
             row(
@@ -266,7 +281,7 @@ impl Proxies {
     fn most_connections(&self) -> u32 {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         let pipes = 2 * pipe::MOST * self.count;
-        let listeners = 2 * self.count * self.sockets.len();
+        let listeners = 2 * self.count * (self.sockets.len() + 2 * self.datagrams.len());
         let others = RESERVE + u64::try_from(pipes + listeners).unwrap_or(u64::MAX);
         // With few descriptors at all, half of them.
         let free = limit.saturating_sub(others).max(limit / 2);

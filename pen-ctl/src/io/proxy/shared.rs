@@ -314,7 +314,8 @@ impl Gate {
         self.inside.load(Relaxed)
     }
 
-    fn try_enter(&self) -> bool {
+    /// Takes room, if there is some.
+    pub(super) fn try_enter(&self) -> bool {
         let limit = self.limit.load(Relaxed);
         let more = |inside: u32| (inside < limit).then(|| inside + 1);
         self.inside.fetch_update(Relaxed, Relaxed, more).is_ok()

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{TcpListener as StdListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -25,8 +25,10 @@ use super::pipe::Pipes;
 use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Served};
+use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::wheel::Tick;
 use crate::io::clock;
 
 /// Bytes that are read at once.
@@ -41,6 +43,8 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(10
 pub(super) struct Orders {
     /// The services, each with the sockets of all threads.
     pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
+    /// Those of UDP.
+    pub(super) udp: Vec<(Arc<Served>, Arc<Vec<UdpSocket>>)>,
     /// Where it is said what became of connections.
     pub(super) log: Option<Arc<Log>>,
 }
@@ -69,13 +73,17 @@ pub(super) struct Common {
     pub(super) last_id: AtomicU64,
     /// Times that accept failed for want of descriptors or memory.
     pub(super) starved: AtomicU64,
+    /// Datagrams that were not passed on.
+    pub(super) lost: AtomicU64,
 }
 
 /// What a thread's connections share.
+#[derive(Debug)]
 pub(super) struct Worker {
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) pipes: RefCell<Pipes>,
     conns: Rc<Conns>,
+    udp: Udp,
     common: Arc<Common>,
     log: RefCell<Option<Arc<Log>>>,
 }
@@ -96,6 +104,7 @@ pub(super) fn run(index: usize, common: Arc<Common>, ears: Ears) {
         buffer: RefCell::new(vec![0; BUFFER].into()),
         pipes: RefCell::default(),
         conns: Rc::new(Conns::new()),
+        udp: Udp::default(),
         common,
         log: RefCell::default(),
     });
@@ -105,7 +114,7 @@ pub(super) fn run(index: usize, common: Arc<Common>, ears: Ears) {
 impl Worker {
     async fn serve(self: Rc<Self>, index: usize, ears: Ears) {
         let Ears { mut orders, mut questions } = ears;
-        let ticking = spawn_local(tick(Rc::clone(&self.conns)));
+        let ticking = spawn_local(tick(Rc::clone(&self)));
         let mut listening = HashMap::new();
         loop {
             let now = Arc::clone(&orders.borrow_and_update());
@@ -114,7 +123,11 @@ impl Worker {
                 tokio::select! {
                     changed = orders.changed() => match changed {
                         Ok(()) => break,
-                        Err(_) => return ticking.abort(),
+                        Err(_) => {
+                            // They hold this thread's things, which hold them.
+                            self.udp.follow(&self, index, &[]);
+                            return ticking.abort();
+                        }
                     },
                     Some(question) = questions.recv() => self.answer(question),
                 }
@@ -132,8 +145,9 @@ impl Worker {
                 fit.sort_by_key(|conn| std::cmp::Reverse(conn.id));
                 let more = fit.len().saturating_sub(wanted.limit) as u64;
                 let shown = fit.iter().take(wanted.limit);
-                let shown = shown.map(|conn| conn.describe(tick, now)).collect();
-                let _ = answer.send((shown, more));
+                let shown = shown.map(|conn| conn.describe(tick, now));
+                let (flows, more_flows) = self.udp.list(&wanted, tick, now);
+                let _ = answer.send((shown.chain(flows).collect(), more + more_flows));
             }
             Question::Close(wish, answer) => {
                 let (id, wanted) = (wish.id, wish.query());
@@ -142,8 +156,47 @@ impl Worker {
                     true => self.conns.all().iter().filter(|conn| fits(conn)).count(),
                     false => self.conns.end(Cause::Killed, fits),
                 };
-                let _ = answer.send(count as u64);
+                let _ = answer.send((count + self.udp.close(&wish)) as u64);
             }
+        }
+    }
+
+    /// The tick that it is.
+    pub(super) fn now(&self) -> Tick {
+        self.conns.now()
+    }
+
+    /// The number of a new connection or flow.
+    pub(super) fn next_id(&self) -> u64 {
+        self.common.last_id.fetch_add(1, Relaxed) + 1
+    }
+
+    /// A place behind both gates, if there is one.
+    pub(super) fn try_enter(&self, served: &Arc<Served>) -> Option<Inside> {
+        if !served.state.gate.try_enter() {
+            return None;
+        }
+        if !self.common.gate.try_enter() {
+            served.state.gate.leave();
+            return None;
+        }
+        Some(Inside { common: Arc::clone(&self.common), served: Arc::clone(served) })
+    }
+
+    /// This machine lacked something.
+    pub(super) fn starve(&self) {
+        self.common.starved.fetch_add(1, Relaxed);
+    }
+
+    /// A datagram was not passed on.
+    pub(super) fn lose_datagram(&self) {
+        self.common.lost.fetch_add(1, Relaxed);
+    }
+
+    /// Writes a line to the access log, if there is one.
+    pub(super) fn write(&self, line: impl FnOnce() -> Line) {
+        if let Some(log) = &*self.log.borrow() {
+            log.write(line());
         }
     }
 
@@ -205,6 +258,7 @@ impl Worker {
                 }
             }
         }
+        self.udp.follow(self, index, &orders.udp);
         // A backend in maintenance has no connections.
         self.conns.end(Cause::Killed, |conn| {
             let Some(place) = conn.place.get() else { return false };
@@ -218,14 +272,15 @@ impl Worker {
     }
 }
 
-async fn tick(conns: Rc<Conns>) {
+async fn tick(worker: Rc<Worker>) {
     let mut interval = interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
     // Counted, not read from the clock: if this thread did not run for a while, what came meanwhile is
     // noted with the tick before, and nobody is to be closed for the silence of a machine.
     for now in 1.. {
         interval.tick().await;
-        conns.turn(now);
+        worker.conns.turn(now);
+        worker.udp.turn(now);
     }
 }
 
@@ -242,7 +297,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Ar
                 served.state.gate.enter().await;
                 worker.common.gate.enter().await;
                 served.state.accepted.fetch_add(1, Relaxed);
-                let id = worker.common.last_id.fetch_add(1, Relaxed) + 1;
+                let id = worker.next_id();
                 spawn_local(handle(Rc::clone(&worker), served, id, client, peer));
             }
             // The client is gone already.
@@ -283,7 +338,8 @@ fn is_of_the_client(error: &io::Error) -> bool {
 }
 
 /// A place behind both gates.
-struct Inside {
+#[derive(Debug)]
+pub(super) struct Inside {
     common: Arc<Common>,
     served: Arc<Served>,
 }
