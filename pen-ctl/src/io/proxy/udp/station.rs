@@ -375,25 +375,26 @@ fn receive_some(station: &Rc<Station>, listener: &mut Listener) -> bool {
 
 /// Waits for what a flow's backend says, until that refuses or has to be left.
 async fn hear(station: Rc<Station>, flow: Rc<Flow>, socket: Rc<Connected>) {
-    const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
     loop {
-        if socket.ready(INTEREST).await.is_err() {
+        let Ok(mut ready) = socket.ready(Interest::READABLE | Interest::ERROR).await else {
             return;
-        }
+        };
         for _ in 0..BATCH {
             let mut buffer = station.worker.buffer.borrow_mut();
-            match socket.try_io(INTEREST, |socket| socket.recv(&mut buffer)) {
-                Ok(length) => station.answer(&flow, &buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if trouble(&error) == Trouble::Server => {
-                    // It has another socket now, and another one of these.
+            // Not `socket.try_io`: tokio's knows no two interests at a time.
+            match ready.try_io(|socket| socket.get_ref().recv(&mut buffer)) {
+                Ok(Ok(length)) => station.answer(&flow, &buffer[..length]),
+                Ok(Err(error)) if trouble(&error) == Trouble::Server => {
+                    // It has another socket now, and another one of these; or it has ended.
                     let _ = station.failed(&flow);
                     return;
                 }
                 // Reading it has cleared it.
-                Err(_) => station.worker.lose_datagram(),
+                Ok(Err(_)) => station.worker.lose_datagram(),
+                Err(_would_block) => break,
             }
         }
+        drop(ready);
         yield_now().await;
     }
 }
