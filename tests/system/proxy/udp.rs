@@ -229,7 +229,9 @@ fn answers_come_from_the_address_that_was_asked_on_a_host_that_has_several() {
         for address in addresses {
             let any = if address.is_ipv4() { "0.0.0.0" } else { "::" };
             let client = &lab.client().netns;
-            let socket = client.run(|| UdpSocket::bind((any, port))).unwrap();
+            // A process that another test is about to start may still hold the one before.
+            let bind = || client.run(|| UdpSocket::bind((any, port))).ok();
+            let socket = wait_until(SHORT, "the port is free", bind).unwrap();
             client.run(|| socket.connect((address, 7))).unwrap();
             socket.set_read_timeout(Some(LONG)).unwrap();
             assert_eq!(Talk(socket).ask().as_deref(), Some("b1"), "{everywhere} {address}");
@@ -404,7 +406,8 @@ fn flows_are_bounded_and_only_silent_ones_give_way() {
             flow.0.send(b"who").unwrap();
         }
         let now = descriptors(pid);
-        assert!(now <= before + 110, "{before} before, {now} now");
+        // Those that have just given way may be closed a moment later.
+        assert!(now <= before + 100 + 2 * 32, "{before} before, {now} now");
     }
     assert!(scene.rows(&["--limit", "1000"]).len() <= 100);
     wait_until(LONG, "there is room again", || scene.flow().ask()).unwrap();
@@ -415,10 +418,9 @@ fn idle_flows_give_all_descriptors_back() {
     let scene = Scene::new(2, "timeouts = { udp = \"500ms\" }");
     let pid = scene.pend.pid().unwrap();
     let before = descriptors(pid);
-    for _ in 0..10 {
-        let flows: Vec<Talk> = (0..200).map(|_| scene.flow()).collect();
-        assert!(flows.iter().all(|flow| flow.ask().is_some()));
-    }
+    // Kept to the end, so that none has the port of an earlier one.
+    let flows: Vec<Talk> = (0..2000).map(|_| scene.flow()).collect();
+    assert!(flows.iter().all(|flow| flow.ask().is_some()));
     wait_until(LONG, "all are back", || (descriptors(pid) <= before).then_some(())).unwrap();
     assert_eq!(scene.counter("proxy-flow-idle"), 2000);
     let service = &scene.pend.penctl_json(["services"]).unwrap()[0]["proxy"];
@@ -546,11 +548,13 @@ fn without_descriptors_flows_that_exist_go_on_and_new_ones_come_later() {
         let files = format!("--nofile={files}:20000");
         run_ok(Command::new("prlimit").args(["--pid", &pid.to_string(), &files])).unwrap();
     };
+    // Some numbers below the highest one may be free.
     limit(descriptors(pid));
-    assert!(scene.flow().is_ignored());
+    let some: Vec<Talk> = (0..60).map(|_| scene.flow()).collect();
+    assert!(some.iter().any(|flow| flow.is_ignored()));
     assert_eq!(flow.ask().as_deref(), Some("b1"));
     limit(20_000);
-    assert_eq!(scene.counter("proxy-local"), 1);
+    assert!(scene.counter("proxy-local") >= 1);
     assert_eq!(scene.flow().ask().as_deref(), Some("b1"));
 }
 
