@@ -100,7 +100,7 @@ fn checks_take_a_server_out_and_bring_it_back() {
 }
 
 /// Seconds of CPU that a process has used.
-fn cpu(pid: u32) -> f64 {
+pub(super) fn cpu(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let rest = text.rsplit_once(')').unwrap().1;
     let fields: Vec<&str> = rest.split_whitespace().collect();
