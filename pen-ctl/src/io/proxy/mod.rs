@@ -47,6 +47,7 @@ pub struct Proxies {
     sockets: HashMap<ServiceKey, Sockets>,
     datagrams: udp::Sockets,
     count: usize,
+    most: Most,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
 }
@@ -64,6 +65,13 @@ pub struct Traffic {
     pub bytes: u64,
     /// It could not be connected to lately, and gets nothing new for a time.
     pub ejected: bool,
+}
+
+/// How many there may be at a time, of all services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Most {
+    connections: u32,
+    flows: u32,
 }
 
 /// Sockets of a service, one for each thread.
@@ -86,6 +94,7 @@ impl Default for Proxies {
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
             writer: None,
+            most: Most::default(),
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
@@ -117,6 +126,7 @@ impl Proxies {
             self.sockets.insert(service.key, sockets);
         }
         self.datagrams.follow(view, self.count, &mut failures);
+        self.set_limits();
         self.served = self.registry.serve(view);
         let none = Arc::new(Vec::new());
         let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());
@@ -258,9 +268,6 @@ impl Proxies {
     }
 
     fn start(&mut self, orders: Arc<Orders>, failures: &mut Vec<(String, String)>) {
-        let most = self.most_connections();
-        self.common.gate.set_limit(most);
-        tracing::info!("proxy: {} threads, at most {most} connections at a time", self.count);
         let (sender, receiver) = watch::channel(orders);
         for index in 0..self.count {
             let common = Arc::clone(&self.common);
@@ -276,16 +283,36 @@ impl Proxies {
         self.orders = Some(sender);
     }
 
-    /// Connections for which there are descriptors: two each, beside those for pipes, for the
-    /// sockets that listen, and for the rest of the daemon.
-    fn most_connections(&self) -> u32 {
+    fn set_limits(&mut self) {
+        let most = self.most();
+        if most == self.most {
+            return;
+        }
+        self.most = most;
+        let Most { connections, flows } = most;
+        self.common.gate.set_limit(connections);
+        self.common.flows.set_limit(flows);
+        let flows = if flows == 0 { String::new() } else { format!(", {flows} flows of UDP") };
+        let count = self.count;
+        tracing::info!(
+            "proxy: {count} threads, at most {connections} connections at a time{flows}"
+        );
+    }
+
+    /// Connections and flows for which there are descriptors: two for each connection, one for each
+    /// flow, beside those for pipes, for the sockets that listen, and for the rest of the daemon.
+    fn most(&self) -> Most {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         let pipes = 2 * pipe::MOST * self.count;
         let listeners = 2 * self.count * (self.sockets.len() + 2 * self.datagrams.len());
         let others = RESERVE + u64::try_from(pipes + listeners).unwrap_or(u64::MAX);
         // With few descriptors at all, half of them.
         let free = limit.saturating_sub(others).max(limit / 2);
-        u32::try_from(free / 2).unwrap_or(u32::MAX)
+        let share = |parts: u64| u32::try_from(free / parts).unwrap_or(u32::MAX);
+        match self.datagrams.len() {
+            0 => Most { connections: share(2), flows: 0 },
+            _ => Most { connections: share(3), flows: share(3) },
+        }
     }
 }
 

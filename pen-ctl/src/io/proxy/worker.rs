@@ -69,6 +69,9 @@ pub(super) struct Ears {
 pub(super) struct Common {
     /// Connections of all services.
     pub(super) gate: Gate,
+    /// Flows of all services. Apart, since anybody can begin flows in any name, and connections are not
+    /// to wait for those.
+    pub(super) flows: Gate,
     /// Numbers of connections.
     pub(super) last_id: AtomicU64,
     /// Times that accept failed for want of descriptors or memory.
@@ -84,7 +87,7 @@ pub(super) struct Worker {
     pub(super) pipes: RefCell<Pipes>,
     conns: Rc<Conns>,
     udp: Udp,
-    common: Arc<Common>,
+    pub(super) common: Arc<Common>,
     log: RefCell<Option<Arc<Log>>>,
 }
 
@@ -169,18 +172,6 @@ impl Worker {
     /// The number of a new connection or flow.
     pub(super) fn next_id(&self) -> u64 {
         self.common.last_id.fetch_add(1, Relaxed) + 1
-    }
-
-    /// A place behind both gates, if there is one.
-    pub(super) fn try_enter(&self, served: &Arc<Served>) -> Option<Inside> {
-        if !served.state.gate.try_enter() {
-            return None;
-        }
-        if !self.common.gate.try_enter() {
-            served.state.gate.leave();
-            return None;
-        }
-        Some(Inside { common: Arc::clone(&self.common), served: Arc::clone(served) })
     }
 
     /// This machine lacked something.
@@ -338,8 +329,7 @@ fn is_of_the_client(error: &io::Error) -> bool {
 }
 
 /// A place behind both gates.
-#[derive(Debug)]
-pub(super) struct Inside {
+struct Inside {
     common: Arc<Common>,
     served: Arc<Served>,
 }

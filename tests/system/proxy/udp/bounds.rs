@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use pen_tests::client::http;
 use pen_tests::process::{SHORT, run_ok};
+use pen_tests::server::HTTP_PORT;
 use pen_tests::wait::{Stopwatch, pace};
-use pen_tests::{ConfigText, paths::Scratch, wait_until};
+use pen_tests::{ConfigText, Demo, Pend, paths::Scratch, wait_until};
 
 use super::super::fail::cpu;
-use super::{LONG, Scene, Server, Talk, unchecked};
-use crate::stage::{ECHO, count, vips};
+use super::{LONG, Scene, Server, Talk, lab, unchecked};
+use crate::stage::{ECHO, WEB, count, vips};
 
 fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
@@ -152,6 +154,32 @@ fn flows_that_nobody_speaks_on_cost_no_time() {
     pace(Duration::from_secs(1));
     let share = (cpu(pid) - before) / started.elapsed().as_secs_f64();
     assert!(share < 0.1, "{share} of a core");
+}
+
+#[test]
+fn flows_as_many_as_there_may_be_keep_no_connection_waiting() {
+    let lab = lab(1);
+    let _server = Server::of(&lab.backends[0]);
+    let _demo = Demo::start(&lab.backends[0].netns, "b1", HTTP_PORT, 7777).unwrap();
+    let config = vips().service(unchecked(&lab, ECHO, ""));
+    let config = config.service(super::super::proxied(&lab, "web", WEB, ""));
+    let pend = Pend::prepare(&lab.balancer().netns).unwrap();
+    pend.write_config(&config.render(Some(pend.socket()))).unwrap();
+    let mut pend = pend.through(&["prlimit", "--nofile=600:600"]);
+    pend.launch().unwrap();
+    pend.wait_ready(2).unwrap();
+    let client = &lab.client().netns;
+    let flows: Vec<Talk> = (0..300).map(|_| Talk::open(client, ECHO)).collect();
+    for flow in &flows {
+        flow.0.send(b"who").unwrap();
+    }
+    wait_until(LONG, "there are too many", || {
+        (pend.counter("proxy-flow-limit").unwrap() > 50).then_some(())
+    })
+    .unwrap();
+    for _ in 0..20 {
+        assert_eq!(http(client, WEB).unwrap(), "b1");
+    }
 }
 
 /// Servers that come and go, no descriptors, checks, drains, reloads and closings, all at once.

@@ -15,7 +15,7 @@ use crate::api::{Connection, RecordQuery};
 use crate::engine::proxy::wheel::Tick;
 use crate::io::proxy::conn::TICK;
 use crate::io::proxy::shared::{Place, Served, Source};
-use crate::io::proxy::worker::Inside;
+use crate::io::proxy::worker::Common;
 
 /// Longest first datagram of a flow that is kept until something else is heard of it.
 const KEPT: usize = 4096;
@@ -53,12 +53,40 @@ pub(super) struct Flow {
     way: RefCell<Option<Way>>,
 }
 
+/// Room for a flow, in its service and in the process; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    common: Arc<Common>,
+    served: Arc<Served>,
+}
+
+impl Room {
+    /// Takes it, if there is some.
+    pub(super) fn take(common: &Arc<Common>, served: &Arc<Served>) -> Option<Self> {
+        if !served.state.gate.try_enter() {
+            return None;
+        }
+        if !common.flows.try_enter() {
+            served.state.gate.leave();
+            return None;
+        }
+        Some(Self { common: Arc::clone(common), served: Arc::clone(served) })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.common.flows.leave();
+        self.served.state.gate.leave();
+    }
+}
+
 /// What it gives back when it ends.
 #[derive(Debug)]
 struct Held {
     seat: Option<Place>,
     _source: Option<Source>,
-    _inside: Inside,
+    _room: Room,
 }
 
 #[derive(Debug)]
@@ -81,7 +109,7 @@ impl Flow {
         now: Moment,
         served: Arc<Served>,
         source: Option<Source>,
-        inside: Inside,
+        room: Room,
     ) -> Self {
         Self {
             id,
@@ -99,7 +127,7 @@ impl Flow {
             credited: Cell::default(),
             first: RefCell::new(None),
             begun: Cell::new(false),
-            held: RefCell::new(Some(Held { seat: None, _source: source, _inside: inside })),
+            held: RefCell::new(Some(Held { seat: None, _source: source, _room: room })),
             way: RefCell::new(None),
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::sleep;
 
-use super::flow::Flow;
+use super::flow::{Flow, Room};
 use super::socket::{self, Connected, Listener, Origin, Replier, Trouble, trouble};
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Choice, Client, choose};
@@ -25,7 +25,7 @@ use crate::io::proxy::conn::ticks;
 use crate::io::proxy::establish::{Taken, draw, take};
 use crate::io::proxy::log::Line;
 use crate::io::proxy::shared::Served;
-use crate::io::proxy::worker::{Inside, Worker};
+use crate::io::proxy::worker::Worker;
 
 /// Datagrams of one socket after which others have their turn.
 const BATCH: u32 = 32;
@@ -220,21 +220,22 @@ impl Station {
             Some(limit) => Some(served.state.admit(client, limit).ok_or(Cause::SourceLimit)?),
             None => None,
         };
-        let inside = self.room(served).ok_or(Cause::FlowLimit)?;
+        let room = self.room(served).ok_or(Cause::FlowLimit)?;
         let id = self.worker.next_id();
-        let flow = Flow::new(id, origin, clock::now(), Arc::clone(served), source, inside);
+        let flow = Flow::new(id, origin, clock::now(), Arc::clone(served), source, room);
         flow.denied.set(denied);
         Ok(Rc::new(flow))
     }
 
     /// Room for one more flow; a silent one of this thread gives way if there is none.
-    fn room(&self, served: &Arc<Served>) -> Option<Inside> {
-        if let Some(inside) = self.worker.try_enter(served) {
-            return Some(inside);
+    fn room(&self, served: &Arc<Served>) -> Option<Room> {
+        let common = &self.worker.common;
+        if let Some(room) = Room::take(common, served) {
+            return Some(room);
         }
         let since = self.worker.now().checked_sub(ticks(GIVES_WAY))?;
         self.end(&self.silent(since)?, Cause::FlowDisplaced);
-        self.worker.try_enter(served)
+        Room::take(common, served)
     }
 
     /// Whether what comes next on a flow has to go to another backend.
