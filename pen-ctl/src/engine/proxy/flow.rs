@@ -87,6 +87,14 @@ impl<K: Copy + Eq + Hash, T> Flows<K, T> {
         (entry.seen <= since).then_some(&entry.flow)
     }
 
+    /// From the one that has been silent for longest to the one that spoke last, each with the tick when
+    /// something came last.
+    pub fn oldest_first(&self) -> impl Iterator<Item = (&T, Tick)> {
+        let entry = |at: usize| self.entries.get(at).and_then(Option::as_ref);
+        std::iter::successors(entry(self.oldest), move |before| entry(before.newer))
+            .map(|entry| (&entry.flow, entry.seen))
+    }
+
     /// All of them in no order, each with the tick when something came last.
     pub fn iter(&self) -> impl Iterator<Item = (&T, Tick)> {
         self.entries.iter().flatten().map(|entry| (&entry.flow, entry.seen))
@@ -257,6 +265,8 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(flows.oldest(now).copied(), model.first().map(|(key, _)| *key));
+                let in_order: Vec<_> = flows.oldest_first().map(|(key, seen)| (*key, seen)).collect();
+                prop_assert_eq!(&in_order, &model);
                 prop_assert_eq!((flows.len(), flows.is_empty()), (model.len(), model.is_empty()));
             }
         }

@@ -48,6 +48,8 @@ pub(super) struct Flow {
     /// Its first datagram, as long as it is the only one: a refusal means that nobody has got it.
     first: RefCell<Option<Box<[u8]>>>,
     begun: Cell<bool>,
+    /// The server had the last word.
+    answered: Cell<bool>,
     held: RefCell<Option<Held>>,
     /// The way to its backend.
     way: RefCell<Option<Way>>,
@@ -127,6 +129,7 @@ impl Flow {
             credited: Cell::default(),
             first: RefCell::new(None),
             begun: Cell::new(false),
+            answered: Cell::new(false),
             held: RefCell::new(Some(Held { seat: None, _source: source, _room: room })),
             way: RefCell::new(None),
         }
@@ -180,6 +183,7 @@ impl Flow {
     /// A datagram was sent to its backend.
     pub(super) fn sent(&self, datagram: &[u8]) {
         self.up.set(self.up.get() + datagram.len() as u64);
+        self.answered.set(false);
         let first = !self.begun.replace(true);
         if first && datagram.len() <= KEPT {
             *self.first.borrow_mut() = Some(datagram.into());
@@ -191,6 +195,7 @@ impl Flow {
     /// A datagram came from its backend, which therefore is there.
     pub(super) fn heard(&self, length: usize) {
         self.down.set(self.down.get() + length as u64);
+        self.answered.set(true);
         *self.first.borrow_mut() = None;
         self.tried.borrow_mut().clear();
     }
@@ -234,6 +239,11 @@ impl Flow {
     /// A datagram of its client has been sent to some backend.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.get()
+    }
+
+    /// Nothing was asked on it since the server spoke last.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.get()
     }
 
     /// Address of its client.

@@ -33,6 +33,10 @@ const BATCH: u32 = 32;
 const PAUSE: Duration = Duration::from_millis(5);
 /// A flow that was silent for so long gives way to a new one, if there are as many as there may be.
 const GIVES_WAY: Duration = Duration::from_secs(1);
+/// And one whose server had the last word: most are a question and its answer.
+const ANSWERED_GIVES_WAY: Duration = Duration::from_millis(200);
+/// So many of the oldest flows are looked at for such a one.
+const LOOKED_AT: usize = 16;
 /// A flow at the server for emergencies is not asked more often whether it may leave.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -233,9 +237,21 @@ impl Station {
         if let Some(room) = Room::take(common, served) {
             return Some(room);
         }
-        let since = self.worker.now().checked_sub(ticks(GIVES_WAY))?;
-        self.end(&self.silent(since)?, Cause::FlowDisplaced);
+        self.end(&self.dispensable()?, Cause::FlowDisplaced);
         Room::take(common, served)
+    }
+
+    /// The flow that is missed least if it ends.
+    fn dispensable(&self) -> Option<Rc<Flow>> {
+        let now = self.worker.now();
+        let since = |time| now.checked_sub(ticks(time));
+        if let Some(silent) = since(GIVES_WAY).and_then(|since| self.silent(since)) {
+            return Some(silent);
+        }
+        let since = since(ANSWERED_GIVES_WAY)?;
+        let flows = self.flows.borrow();
+        let mut old = flows.oldest_first().take(LOOKED_AT).take_while(|(_, seen)| *seen <= since);
+        old.find(|(flow, _)| flow.is_answered()).map(|(flow, _)| Rc::clone(flow))
     }
 
     /// Whether what comes next on a flow has to go to another backend.
