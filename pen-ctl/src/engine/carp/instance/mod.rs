@@ -337,7 +337,9 @@ impl Instance {
     fn wire_of(&self, link: &Link) -> Wire {
         let vips = &self.settings.vips;
         let mut own = self.settings.sources.clone();
-        own.extend(link.addresses.iter().filter(|address| !vips.contains(address)));
+        let all_vips = &self.settings.all_vips;
+        let moves = |address: &IpAddr| vips.contains(address) || all_vips.contains(address);
+        own.extend(link.addresses.iter().filter(|address| !moves(address)));
         let v4 = own.iter().copied().find(IpAddr::is_ipv4);
         let configured = self.settings.sources.iter().copied().find(IpAddr::is_ipv6);
         let link_local = |address: &&IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
