@@ -132,6 +132,7 @@ pub enum ErrorKind {
     PeerIsSelf { address: IpAddr },
     NodeIsVip { key: &'static str, address: IpAddr, vip: Position },
     VirtualMacWithoutXdp { name: String, carp: String },
+    KeyOfTwoGroups { vhid: u8, other: String },
     VipElsewhere { vip: String, carp: String, interface: String },
     CarpWithoutVip { name: String },
     UcarpIpv6 { name: String, address: IpAddr },
@@ -433,6 +434,12 @@ impl fmt::Display for ErrorKind {
                 f,
                 "`{name}` has `xdp = \"off\"`, so nobody would answer at the virtual MAC of the \
                  group `{carp}`; set `mac = \"interface\"` there, or `xdp = \"auto\"`"
+            ),
+            Self::KeyOfTwoGroups { vhid, other } => write!(
+                f,
+                "`{other}` has vhid {vhid} and a key of this group too, on another interface: what \
+                 is signed for one would be genuine for the other; give one another `vhid`, or keys \
+                 of its own"
             ),
             Self::VipElsewhere { vip, carp, interface } => write!(
                 f,

@@ -108,7 +108,9 @@ pub fn carp_group(group: &CarpGroup, style: Style) -> String {
         facts.extend((peer.demotion > 0).then(|| format!("demoted by {}", peer.demotion)));
         facts.extend(peer.key.map(|key| format!("key {key}")));
         facts.extend((peer.same_vips == Some(false)).then(|| "has other addresses".to_owned()));
-        facts.extend((peer.same_config == Some(false)).then(|| "has another configuration".to_owned()));
+        facts.extend(
+            (peer.same_config == Some(false)).then(|| "has another configuration".to_owned()),
+        );
         let odd = peer.same_vips == Some(false) || peer.same_config == Some(false);
         let paint = if odd { Paint::Odd } else { Paint::Plain };
         line(

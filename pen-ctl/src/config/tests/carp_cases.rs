@@ -119,6 +119,40 @@ keys = [{ id = 1, file = "/etc/pen/32-bytes" }]
 advbase = "9ms""#), &[
         "7:11: `advbase` is 9ms; use 10ms to 255s",
     ]),
+    Case(r#"[[carp]]
+name = "inside"
+interface = "eth0"
+vhid = 7
+auth = "sha256"
+keys = [{ id = 1, file = "/etc/pen/32-bytes" }]
+[[vip]]
+address = "192.0.2.20"
+interface = "eth0"
+carp = "inside"
+[[carp]]
+name = "outside"
+interface = "eth1"
+vhid = 7
+auth = "sha256"
+keys = [{ id = 1, file = "/etc/pen/32-bytes" }, { id = 2, file = "/etc/pen/64-bytes" }]
+[[vip]]
+address = "192.0.2.21"
+interface = "eth1"
+carp = "outside"
+[[carp]]
+name = "third"
+interface = "eth1"
+vhid = 8
+auth = "sha256"
+keys = [{ id = 1, file = "/etc/pen/32-bytes" }]
+[[vip]]
+address = "192.0.2.22"
+interface = "eth1"
+carp = "third"
+[[interface]]
+name = "eth1""#, &[
+        "11:1: `inside` has vhid 7 and a key of this group too, on another interface: what is signed for one would be genuine for the other; give one another `vhid`, or keys of its own",
+    ]),
     // passwords
     Case(carp!(r#"auth = "ucarp""#), &[
         r#"1:1: [[carp]] lacks `password_file`; add `password_file = "/etc/pen/carp.password"`"#,

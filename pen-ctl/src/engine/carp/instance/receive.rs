@@ -53,6 +53,7 @@ impl Instance {
             R::BadTrailer => "has a signature of an unknown kind",
             R::UnknownKey => "is signed with a key that this node does not have",
             R::BadTag => "is signed with another key, or was changed",
+            R::OtherVips => "is of a group that has none of its addresses",
             R::Replayed => "repeats what was signed before",
             R::OwnSource => "claims to come from this node",
             R::UnknownPeer => "comes from a node that is no peer",
