@@ -102,6 +102,7 @@ pub enum ErrorKind {
     SocketTooLong { length: usize, max: usize },
     InvalidInterfaceName { name: String },
     InvalidPorts { key: &'static str, text: String },
+    PortsOfAnswers { taken: Ports, ports: Ports, address: IpAddr, service: String },
     PortsOfTheMachine { ports: Ports, local: Ports },
     AbsentInterface { name: String, near: Option<String>, existing: Vec<String> },
 
@@ -297,6 +298,18 @@ impl fmt::Display for ErrorKind {
                 "`{key}` is no range of ports: `{text}`; write one like \"10240-32767\", of ports \
                  from 1024 on"
             ),
+            Self::PortsOfAnswers { taken, ports, address, service } => {
+                match taken.single() {
+                    Some(port) => write!(f, "port {port}")?,
+                    None if *taken == Ports::ANY => f.write_str("any port")?,
+                    None => write!(f, "ports {taken}")?,
+                }
+                write!(
+                    f,
+                    " of {address}: answers for `{service}` come to its ports {ports}; use another \
+                     port, other `masquerade_ports` in `[node]`, or another `source`"
+                )
+            }
             Self::PortsOfTheMachine { ports, local } => write!(
                 f,
                 "the ports {ports} for masquerading overlap with {local}, which this machine gives \

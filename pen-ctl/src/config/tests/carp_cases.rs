@@ -380,6 +380,32 @@ name = "web"
 listen = "192.0.2.10:80"
 backends = ["10.0.0.11"]
 mode = "masquerade"
+source = "192.0.2.10"
+[[service]]
+name = "high"
+listen = "192.0.2.10:32767-32770"
+backends = ["10.0.0.11"]
+[[service]]
+name = "any"
+listen = "192.0.2.10:0"
+backends = ["10.0.0.11"]
+[[service]]
+name = "udp"
+listen = "192.0.2.10:20000"
+protocol = "udp"
+backends = ["10.0.0.11"]
+[[service]]
+name = "six"
+listen = "[2001:db8::10]:20000"
+backends = ["2001:db8::11"]"#, &[
+        "9:10: ports 32767-32770 of 192.0.2.10: answers for `web` come to its ports 10240-32767; use another port, other `masquerade_ports` in `[node]`, or another `source`",
+        "13:10: any port of 192.0.2.10: answers for `web` come to its ports 10240-32767; use another port, other `masquerade_ports` in `[node]`, or another `source`",
+    ]),
+    Case(r#"[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backends = ["10.0.0.11"]
+mode = "masquerade"
 source = "2001:db8::10""#, &[
         "6:10: `source` 2001:db8::10 is IPv6, but the service's address 192.0.2.10 is IPv4; use one family",
     ]),
