@@ -142,11 +142,12 @@ impl Rank<'_> {
         (byte(base), byte(skew))
     }
 
-    /// OpenBSD's byte for what failed.
+    /// OpenBSD's byte for what failed. It counts there before the interval: an operator who promotes
+    /// the node nonetheless wants none of it.
     pub(super) fn demote_byte(&self) -> u8 {
         match self.settings.auth {
-            Auth::Bsd { .. } => byte(u128::from(self.demotion)),
-            Auth::Ucarp { .. } | Auth::Sha256(_) => 0,
+            Auth::Bsd { .. } if !self.promoted => byte(u128::from(self.demotion)),
+            Auth::Bsd { .. } | Auth::Ucarp { .. } | Auth::Sha256(_) => 0,
         }
     }
 

@@ -8,7 +8,7 @@ use super::stories::{last_advert, pair, skewed};
 use super::{Sim, ms, secs};
 use crate::api::carp::CarpState;
 use crate::engine::carp::event::{Event, Family, Order, Role};
-use crate::engine::carp::fixtures::{IFINDEX, strong, ucarp};
+use crate::engine::carp::fixtures::{IFINDEX, bsd, strong, ucarp};
 use crate::engine::carp::settings::Settings;
 
 #[test]
@@ -71,6 +71,18 @@ fn who_loses_its_addresses_says_farewell() {
     assert_eq!(sim.role(0, 1), Role::Backup);
     assert_eq!(sim.adverts(0, lost)[0].base_and_skew(), (255, 255));
     sim.run_until(ms(500), |sim| sim.masters() == [1]);
+}
+
+#[test]
+fn a_promoted_node_of_a_bsd_is_master_whatever_failed_on_it() {
+    let mut sim = pair(bsd(1), skewed(bsd(1), 100));
+    demote(&mut sim, 1, 50);
+    order(&mut sim, 1, Order::Promote);
+    sim.run_for(secs(10));
+    assert_eq!(sim.masters(), [1]);
+    order(&mut sim, 1, Order::Release);
+    sim.run_for(secs(10));
+    assert_eq!(sim.masters(), [1], "whoever does not preempt, does not");
 }
 
 /// It may be a node that was cut off for a while, or one whose farewells are repeated.
