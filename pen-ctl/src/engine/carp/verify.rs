@@ -23,6 +23,8 @@ pub(super) struct Heard {
     pub(super) offer: bool,
     pub(super) counter: u64,
     pub(super) trailer: Option<Trailer>,
+    /// The sender has the number of this node, and an address of its own.
+    pub(super) is_twin: bool,
 }
 
 /// What a group checks packets with.
@@ -154,6 +156,7 @@ impl Verifier {
             offer: false,
             counter: advert.counter,
             trailer: None,
+            is_twin: false,
         })
     }
 
@@ -173,16 +176,12 @@ impl Verifier {
             }
             Err(reason) => return Err(reason),
         };
-        // Two nodes with one number, if it is not a loop.
-        if trailer.node == self.node {
-            return Err(RejectReason::OwnSource);
-        }
         // Another group with the same key, perhaps of another network. It is not to use up numbers that
         // its node needs for this one.
         if trailer.vips.is_disjoint(&self.vips) {
             return Err(RejectReason::OtherVips);
         }
-        self.sequences.accept(trailer.node, trailer.sequence)?;
+        self.sequences.accept((trailer.node, packet.source), trailer.sequence)?;
         Ok(Heard {
             source: packet.source,
             announced: Announced {
@@ -195,6 +194,7 @@ impl Verifier {
             offer: trailer.has(Trailer::OFFER),
             counter: packet.advert.counter,
             trailer: Some(trailer),
+            is_twin: trailer.node == self.node,
         })
     }
 }

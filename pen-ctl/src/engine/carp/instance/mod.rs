@@ -24,7 +24,7 @@ use super::random::Random;
 use super::rank::{Announced, MAX_DEMOTED_SKEW, Rank};
 use super::reject::Drops;
 use super::replay::Counter;
-use super::settings::{Auth, Settings, VipMac};
+use super::settings::{Auth, Settings, Transport, VipMac};
 use super::verify::Verifier;
 
 /// Taking the VIPs may last this long.
@@ -182,6 +182,8 @@ pub(super) struct Instance {
     /// What is heard until then was sent before the other gave way as well.
     jitter_until: Moment,
     verifier: Verifier,
+    /// Until when another node counts as having the name of this one.
+    twin: Option<Moment>,
     counter: Counter,
     announcer: Announcer,
     pub(super) drops: Drops,
@@ -212,6 +214,7 @@ impl Instance {
             better: None,
             jitter: Duration::ZERO,
             jitter_until: Moment(0),
+            twin: None,
             counter: Counter::default(),
             announcer: Announcer::new(),
             drops: Drops::default(),
@@ -344,8 +347,13 @@ impl Instance {
         let configured = self.settings.sources.iter().copied().find(IpAddr::is_ipv6);
         let link_local = |address: &&IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
         let v6 = configured.or_else(|| own.iter().find(link_local).copied());
-        // Each family of VIPs has its advertisements, as the BSDs do it.
-        let has = |test: fn(&IpAddr) -> bool| vips.iter().any(test);
+        // Each family of VIPs has its advertisements, as the BSDs do it; or each of the peers that
+        // they go to.
+        let told = match self.settings.transport {
+            Transport::Unicast { .. } => &self.settings.peers,
+            Transport::Multicast | Transport::Broadcast => vips,
+        };
+        let has = |test: fn(&IpAddr) -> bool| told.iter().any(test);
         let v4 = v4.filter(|_| has(IpAddr::is_ipv4));
         let v6 = v6.filter(|_| has(IpAddr::is_ipv6) && !self.is_ucarp());
         let sources = v4.into_iter().chain(v6).collect();

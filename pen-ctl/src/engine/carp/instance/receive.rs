@@ -198,7 +198,7 @@ impl Instance {
         self.give_way(context, false, &format!("{} is preferred", heard.source));
     }
 
-    /// Who stays of two with the same interval. `None`: a packet of the other family decides.
+    /// Who stays of two with the same interval. `None`: a packet of IPv4 decides, if both hear any.
     fn stays_with_equal(&mut self, context: &mut Context<'_>, heard: &Heard) -> Option<bool> {
         if matches!(self.settings.auth, Auth::Bsd { .. }) {
             // Both BSDs give way, and so will a node like this one.
@@ -207,7 +207,8 @@ impl Instance {
         }
         let sources = &self.wire.sources;
         let own = sources.iter().find(|own| own.is_ipv4() == heard.source.is_ipv4())?;
-        if heard.source.is_ipv6() && sources.iter().any(IpAddr::is_ipv4) {
+        let waits_for_v4 = heard.source.is_ipv6() && sources.iter().any(IpAddr::is_ipv4);
+        if waits_for_v4 && !self.is_heard_in_v6_only(heard) {
             return None;
         }
         Some(compare_addresses(self.settings.tie_break, *own, heard.source) == Ordering::Less)

@@ -424,12 +424,14 @@ fn each_step_to_signatures_takes_what_it_says() {
 }
 
 #[test]
-fn a_node_with_our_number_is_refused() {
+fn a_node_with_our_number_is_a_peer_unless_it_has_our_address_as_well() {
     let mut bench = Bench::new(strong(1));
     let mut peer = Peer::signed(5);
     peer.trailer = peer.trailer.map(|fields| Trailer { node: 2, ..fields });
     bench.receive(&peer.frame());
+    bench.receive(&Peer { source: [10, 77, 0, 2].into(), ..peer }.frame());
     assert_eq!(bench.refused(), [("own-source".to_owned(), 1)]);
+    assert_eq!(bench.carp.snapshot(bench.now)[0].peers[0].same_name, Some(true));
 }
 
 #[test]
