@@ -355,9 +355,13 @@ impl Carp {
         for group in groups {
             let members = self.members(group);
             let others = members.iter().filter(|member| **member != group);
-            let mut others = others.filter_map(|member| self.instances.get(member));
-            let fault = others.any(Instance::has_fault);
-            self.step(group, |instance, context| instance.sync_fault(context, fault));
+            let others: Vec<_> = others.filter_map(|member| self.instances.get(member)).collect();
+            let fault = others.iter().any(|other| other.has_fault());
+            let held = others.iter().any(|other| other.is_master());
+            self.step(group, |instance, context| {
+                instance.holds_others = held;
+                instance.sync_fault(context, fault);
+            });
             let yielded = self
                 .instances
                 .get_mut(&group)

@@ -173,6 +173,8 @@ pub(super) struct Instance {
     started: bool,
     /// It gave way to a node that is preferred; for the sync group, which takes it.
     pub(super) yielded: bool,
+    /// The node is master of another member of the sync group.
+    pub(super) holds_others: bool,
     /// The other node that is master: its address, what it said, and when.
     master: Option<(IpAddr, Announced, Moment)>,
     /// Who goes before this node, and until when that is news.
@@ -210,6 +212,7 @@ impl Instance {
             kept_lease: Duration::MAX,
             started: false,
             yielded: false,
+            holds_others: false,
             master: None,
             better: None,
             jitter: Duration::ZERO,
@@ -242,6 +245,11 @@ impl Instance {
     /// At fault by itself, not because of its sync group.
     pub(super) fn has_fault(&self) -> bool {
         self.faults.iter().any(|fault| *fault != Fault::SyncGroup)
+    }
+
+    /// It has the VIPs, and keeps them.
+    pub(super) const fn is_master(&self) -> bool {
+        matches!(self.state, State::Master { leaving: None, .. })
     }
 
     /// Where it does not hold its sync group's members back: it has the VIPs, or is about to preempt.

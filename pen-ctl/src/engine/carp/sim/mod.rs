@@ -345,11 +345,19 @@ impl Sim {
 
     /// Nodes that are master of group 1.
     fn masters(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|index| self.is_master(*index, 1)).collect()
+        self.masters_of(1)
+    }
+
+    fn masters_of(&self, group: u32) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|index| self.is_master(*index, group)).collect()
     }
 
     fn roles(&self) -> Vec<Role> {
-        (0..self.nodes.len()).map(|index| self.role(index, 1)).collect()
+        self.roles_of(1)
+    }
+
+    fn roles_of(&self, group: u32) -> Vec<Role> {
+        (0..self.nodes.len()).map(|index| self.role(index, group)).collect()
     }
 
     fn state(&self, index: usize) -> CarpState {

@@ -69,6 +69,11 @@ impl Wire {
         }
     }
 
+    /// Something that is sent now may not arrive.
+    pub(super) fn is_disturbed(&self) -> bool {
+        !self.blocked.is_empty() || !self.cut.is_empty()
+    }
+
     pub(super) fn heal(&mut self) {
         self.blocked.clear();
     }
