@@ -31,9 +31,6 @@ use super::verify::Verifier;
 const TAKE_LIMIT: Duration = Duration::from_secs(1);
 /// After VIPs could not be taken, the group takes part again after this time.
 const TAKE_AGAIN: Duration = Duration::from_secs(1);
-/// Least time in which a node that starts listens, where advertisements may be signed: the master's
-/// interval is not known yet, and may be longer than our own.
-const FIRST_LISTENING: Duration = Duration::from_secs(1);
 /// Weight of an operator's order to be the last.
 const DEMOTED: u32 = MAX_DEMOTED_SKEW;
 

@@ -126,7 +126,10 @@ impl Instance {
         }
         let down = down + self.jitter;
         let State::Backup { down_at, take_at, preempt_at } = &mut self.state else { return };
-        (*down_at, *take_at) = (now + down, Moment::NEVER);
+        // Of two masters one gives way; the other one's role may last longer than is waited for this one.
+        let two = before.is_some_and(|(source, ..)| source != heard.source);
+        *down_at = if two { (*down_at).max(now + down) } else { now + down };
+        *take_at = Moment::NEVER;
         match preempts {
             None => *preempt_at = Moment::NEVER,
             Some(delay) if *preempt_at == Moment::NEVER => *preempt_at = now + delay,

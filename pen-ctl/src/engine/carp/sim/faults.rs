@@ -36,6 +36,40 @@ fn a_killed_masters_lease_has_ended_when_a_peer_takes_over_whatever_the_ratio_an
     }
 }
 
+#[test]
+fn a_killed_masters_lease_has_ended_when_a_peer_takes_over_that_never_heard_it() {
+    for (deadratio, advbase, skew) in [(3, 500, 240), (2, 1000, 240), (1, 500, 100), (3, 100, 0)] {
+        let settings = Settings { deadratio, advbase: ms(advbase), ..strong(1) };
+        let mut sim = Sim::new(1, vec![vec![skewed(settings.clone(), skew)], vec![settings]]);
+        sim.start(0);
+        sim.run_until(secs(20), |sim| sim.is_master(0, 1));
+        sim.run_for(ms(1));
+        sim.crash(0);
+        sim.start(1);
+        sim.run_until(secs(20), |sim| sim.is_master(1, 1));
+        assert!(!sim.is_master(0, 1), "ratio {deadratio}, {advbase} ms, skew {skew}");
+    }
+}
+
+/// The last word of one that gives way is not about the one that stays.
+#[test]
+fn a_killed_masters_lease_has_ended_when_a_peer_takes_over_that_heard_another_one_as_well() {
+    let node = |skew| skewed(Settings { deadratio: 2, advbase: ms(500), ..strong(1) }, skew);
+    let mut sim = Sim::started(vec![node(200), node(0), node(1)]);
+    order(&mut sim, 0, Order::Promote);
+    sim.run_for(secs(5));
+    assert_eq!(sim.masters(), [0]);
+    sim.wire.isolate(0);
+    sim.run_until(secs(5), |sim| sim.masters() == [0, 1]);
+    sim.wire.heal();
+    sim.run_until(secs(5), |sim| sim.masters() == [0]);
+    assert!(last_advert(&sim, 1) > last_advert(&sim, 0), "a farewell");
+    sim.run_for(ms(5));
+    sim.crash(0);
+    sim.run_until(secs(5), |sim| !sim.masters().contains(&0) || sim.masters().len() > 1);
+    assert!(sim.masters().is_empty(), "{:?}", sim.masters());
+}
+
 /// Peers that have not heard what it says now go by what it said before.
 #[test]
 fn the_lease_of_a_master_that_offers_its_vips_is_not_longer_than_that_of_one_that_keeps_them() {
