@@ -21,6 +21,8 @@ use crate::engine::carp::random::Random;
 use crate::engine::carp::settings::{Auth, Settings, TieBreak};
 
 const SEEDS: u64 = 10_000;
+/// Of stories with two groups, which take so much longer.
+const SEEDS_OF_TWO: u64 = SEEDS / 4;
 const PARTS: u64 = 4;
 /// Faults of a story.
 const FAULTS: u64 = 6;
@@ -343,7 +345,8 @@ fn variable(name: &str) -> Option<u64> {
 /// A part of the seeds, so that all processors have something to do.
 fn play(part: u64, synced: bool) {
     let one = variable("PEN_CARP_SEED");
-    let seeds = variable("PEN_CARP_SEEDS").unwrap_or(SEEDS);
+    let usual = if synced { SEEDS_OF_TWO } else { SEEDS };
+    let seeds = variable("PEN_CARP_SEEDS").or_else(|| one.map(|one| one + 1)).unwrap_or(usual);
     for seed in (0..seeds).filter(|seed| seed % PARTS == part) {
         if one.is_none_or(|one| one == seed) {
             let _guard = Seed(seed);
