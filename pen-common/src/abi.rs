@@ -270,6 +270,8 @@ impl Service {
     pub const NAT: u8 = 3;
     /// Mode: source and destination are rewritten.
     pub const MASQUERADE: u8 = 4;
+    /// Mode: packets are left to the proxy in userspace; tables are as those of other modes.
+    pub const PROXY: u8 = 5;
 
     /// A flow whose backend is down is dropped rather than sent to another one.
     pub const STUBBORN: u32 = 1;

@@ -255,6 +255,9 @@ pub fn decide_plain<'a, L: Lookup>(
     if let Err(reason) = admit(lookup, entry, &flow) {
         return Verdict::Drop(reason);
     }
+    if service.mode == Service::PROXY {
+        return Verdict::Pass(PassReason::PassProxy);
+    }
     let Some(cfg) = lookup.cfg() else { return Verdict::Drop(DropReason::DropNoTable) };
     let hash = flow_hash(cfg.secret, service, &flow);
     choose(lookup, service, &flow, hash)

@@ -122,6 +122,8 @@ counters! {
         PassNoService = "pass-no-service",
         /// ARP or neighbour discovery that we do not answer.
         PassNeighbour = "pass-neighbour",
+        /// The service is proxied: the connection is the userspace proxy's.
+        PassProxy = "pass-proxy",
     }
     drop {
         /// No backend of the service is usable.

@@ -3,6 +3,7 @@
 
 pub mod carp;
 mod changes;
+mod connections;
 mod decap;
 pub mod records;
 mod simulation;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::carp::{CarpGroup, CarpOrdered, CarpRole, CarpWish};
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
+pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
@@ -42,6 +44,10 @@ pub enum Request {
     Flows(RecordQuery),
     /// `GET /v1/clients`, with the same questions: [`Clients`].
     Clients(RecordQuery),
+    /// `GET /v1/connections`, with the same questions: [`Connections`].
+    Connections(RecordQuery),
+    /// `POST /v1/close`: [`Closed`].
+    Close(Close),
     /// `POST /v1/explain`: [`Explanation`].
     Explain(Explain),
     /// `POST /v1/simulate`: [`Simulation`].
@@ -186,6 +192,20 @@ pub struct Service {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What the proxy has to do with it; only in mode `proxy`.
+    #[serde(default)]
+    pub proxy: Option<ProxiedService>,
+}
+
+/// What the proxy has to do with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxiedService {
+    /// Connections now.
+    pub connections: u32,
+    /// Connections that wait for a place at a backend.
+    pub waiting: usize,
+    /// Connections so far.
+    pub accepted: u64,
 }
 
 /// A backend of a service.
@@ -222,8 +242,24 @@ pub struct Backend {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What the proxy has to do with it; only in mode `proxy`.
+    #[serde(default)]
+    pub proxy: Option<Proxied>,
     /// Milliseconds since `usable` changed.
     pub since_ms: u64,
+}
+
+/// What the proxy has to do with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxied {
+    /// Connections now, with those that are being made.
+    pub connections: u32,
+    /// Connections so far.
+    pub total: u64,
+    /// Those that could not be made.
+    pub failures: u64,
+    /// It could not be connected to lately, and gets nothing new for a time.
+    pub ejected: bool,
 }
 
 /// A virtual address.
@@ -393,6 +429,10 @@ pub enum Reply {
     Flows(Flows),
     /// To [`Request::Clients`].
     Clients(Clients),
+    /// To [`Request::Connections`].
+    Connections(Connections),
+    /// To [`Request::Close`].
+    Closed(Closed),
     /// To [`Request::Explain`].
     Explanation(Explanation),
     /// To [`Request::Simulate`].

@@ -24,7 +24,7 @@ use self::aside::{Answer, Aside};
 use self::carp::Carp;
 use self::reload::{Outcome, Reader, Wish};
 use self::sync::Sync;
-use crate::api::{Counts, Left, Refusal, Reload, Reply, Request};
+use crate::api::{self, Counts, Left, Refusal, Reload, Reply, Request};
 use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
@@ -33,6 +33,7 @@ use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call, Socket};
 use crate::io::dataplane::{AttachError, Dataplane, Lock};
 use crate::io::netlink::Netlink;
+use crate::io::proxy::{Proxies, Traffic};
 use crate::io::{clock, health, privileges};
 use crate::show;
 
@@ -144,6 +145,7 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
+        proxies: Proxies::default(),
         carp,
         sync,
     };
@@ -179,7 +181,9 @@ async fn serve(
             () = clock::sleep_until(daemon.engine.next_deadline()) => {
                 daemon.handle(Event::TimePassed);
             }
+            _ = signals.user1.recv() => daemon.proxies.reopen_log(),
             _ = signals.hangup.recv() => {
+                daemon.proxies.reopen_log();
                 daemon.reader.begin(Wish { dry_run: false, answer: None });
             }
             () = daemon.carp.ended() => break End::Fail("the thread of CARP ended"),
@@ -220,6 +224,7 @@ async fn serve(
 struct Signals {
     end: EndSignals,
     hangup: Signal,
+    user1: Signal,
 }
 
 /// SIGTERM and SIGINT.
@@ -230,7 +235,8 @@ impl Signals {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
-        Ok(Self { end: EndSignals(terminate, interrupt), hangup })
+        let user1 = signal(SignalKind::user_defined1())?;
+        Ok(Self { end: EndSignals(terminate, interrupt), hangup, user1 })
     }
 }
 
@@ -269,6 +275,7 @@ struct Daemon {
     leaving: JoinSet<()>,
     aside: Aside,
     reader: Reader,
+    proxies: Proxies,
     carp: Carp,
     sync: Sync,
 }
@@ -364,6 +371,31 @@ impl Daemon {
                         let _ = events.blocking_send(event);
                     });
                 }
+                Action::ServeProxies(view) => {
+                    let failures = self.proxies.serve(&view);
+                    if self.starting
+                        && let Some((service, error)) = failures.first()
+                    {
+                        self.failure.get_or_insert_with(|| format!("service {service}: {error}"));
+                    }
+                    self.engine.handle(clock::now(), Event::ProxiesServed { failures });
+                }
+                Action::HoldAddress(address) => {
+                    let netlink = self.netlink.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = netlink.hold(address).await {
+                            tracing::warn!("{address}: no route to the proxy: {error}");
+                        }
+                    });
+                }
+                Action::ReleaseAddress(address) => {
+                    let netlink = self.netlink.clone();
+                    while self.leaving.try_join_next().is_some() {}
+                    self.leaving.spawn(async move {
+                        // Somebody may have removed it already.
+                        let _ = netlink.release(address).await;
+                    });
+                }
                 Action::ConfigureCarp(groups) => {
                     if let Err(error) = self.carp.configure(groups, &self.dataplane) {
                         tracing::error!("CARP does not run: {error:#}");
@@ -445,6 +477,14 @@ impl Daemon {
         }
     }
 
+    /// What the kernel knows nothing of.
+    fn add_traffic(&self, backend: &mut api::Backend) {
+        let Some(traffic) = self.proxies.traffic(&backend.service, &backend.name) else { return };
+        let Traffic { connections, total, failures, bytes, ejected } = traffic;
+        backend.proxy = Some(api::Proxied { connections, total, failures, ejected });
+        backend.bytes = bytes;
+    }
+
     fn reply(&mut self, request: &Request) -> Result<Answer, Refusal> {
         let now = clock::now();
         if matches!(request, Request::Status | Request::Vips | Request::Explain(_)) {
@@ -454,11 +494,41 @@ impl Daemon {
         }
         let reply = match request {
             Request::Status => Reply::Status(self.engine.status(now, process::id())),
-            Request::Services => Reply::Services(self.engine.services(now, &self.counts()?)),
-            Request::Backends => Reply::Backends(self.engine.backends(now, &self.counts()?)),
+            Request::Services => {
+                let mut services = self.engine.services(now, &self.counts()?);
+                for service in &mut services {
+                    service.proxy = self.proxies.service(&service.name);
+                }
+                Reply::Services(services)
+            }
+            Request::Backends => {
+                let mut backends = self.engine.backends(now, &self.counts()?);
+                backends.iter_mut().for_each(|backend| self.add_traffic(backend));
+                Reply::Backends(backends)
+            }
             Request::Vips => Reply::Vips(self.engine.vips(now)),
-            Request::Counters => Reply::Counters(engine::counters(&self.counts()?)),
+            Request::Counters => {
+                let mut counters = engine::counters(&self.counts()?);
+                counters.extend(self.proxies.counters());
+                Reply::Counters(counters)
+            }
             Request::Events { since } => Reply::Events(self.engine.events(*since)),
+            Request::Connections(wanted) => {
+                let (asker, wanted) = (self.proxies.asker(), wanted.clone());
+                return Ok(Answer::later(move |_| {
+                    Ok(Reply::Connections(asker.connections(&wanted)))
+                }));
+            }
+            Request::Close(wish) if !wish.names_something() => {
+                return Err(Refusal {
+                    error: "nothing says which connections".to_owned(),
+                    cure: "name a number, a service, a backend or clients".to_owned(),
+                });
+            }
+            Request::Close(wish) => {
+                let (asker, wish) = (self.proxies.asker(), wish.clone());
+                return Ok(Answer::later(move |_| Ok(Reply::Closed(asker.close(&wish)))));
+            }
             Request::Flows(wanted) => {
                 let list = self.engine.listing(now, wanted)?.flows();
                 let reader = self.dataplane.record_reader();

@@ -17,8 +17,8 @@ pub use self::sync::sync;
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};
 use crate::api::{
-    Backend, Change, Client, Clients, Counter, Event, Explanation, Flow, Flows, Health, Left,
-    Service, Simulation, Status, Vip,
+    Backend, Change, Client, Clients, Closed, Connections, Counter, Event, Explanation, Flow,
+    Flows, Health, Left, Service, Simulation, Status, Vip,
 };
 
 /// `penctl status`.
@@ -268,6 +268,38 @@ pub fn clients(clients: &Clients, style: Style) -> String {
     table.render(style)
 }
 
+/// `penctl connections`.
+#[must_use]
+pub fn connections(connections: &Connections, style: Style) -> String {
+    let mut table = Table::new(&[
+        "ID", "SERVICE", "CLIENT", "BACKEND", "ADDRESS", "STATE", "AGE", "IDLE", "UP", "DOWN",
+    ]);
+    for connection in &connections.connections {
+        let short = |millis: u64| plain(short(Duration::from_millis(millis)));
+        table.row([
+            plain(connection.id),
+            plain(&connection.service),
+            plain(connection.client),
+            known(&connection.backend),
+            known(&connection.address),
+            plain(&connection.state),
+            short(connection.age_ms),
+            short(connection.idle_ms),
+            plain(connection.bytes_up),
+            plain(connection.bytes_down),
+        ]);
+    }
+    table.render(style)
+}
+
+/// `penctl close`.
+#[must_use]
+pub fn closed(closed: &Closed) -> String {
+    let verb = if closed.dry_run { "would be closed" } else { "closed" };
+    let plural = if closed.closed == 1 { "connection" } else { "connections" };
+    format!("{} {plural} {verb}\n", closed.closed)
+}
+
 /// `penctl leave`.
 #[must_use]
 pub fn left(left: &Left) -> String {
@@ -377,6 +409,7 @@ mod tests {
             interface: Some("eth0".into()),
             packets: 7,
             bytes: 700,
+            proxy: None,
             since_ms: 65_000,
         }
     }
@@ -442,6 +475,7 @@ mod tests {
             settled_in_ms: Some(3_540_000),
             packets: 7,
             bytes: 700,
+            proxy: None,
         };
         let style = Style { aligned: true, colour: false };
         let row = |service: &Service| {

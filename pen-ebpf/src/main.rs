@@ -95,6 +95,7 @@ fn action(counter: Counter) -> u32 {
         | Counter::PassProtocol
         | Counter::PassNoService
         | Counter::PassNeighbour
+        | Counter::PassProxy
         | Counter::ReturnStack => xdp_action::XDP_PASS,
         Counter::DropNotMaster
         | Counter::DropNoBackend

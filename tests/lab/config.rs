@@ -60,6 +60,8 @@ pub struct ServiceText {
     pub check: Option<String>,
     /// The settle time, e.g. "1s"; without it none is written.
     pub settle: Option<String>,
+    /// Other keys, as they should stand at the end.
+    pub keys: String,
 }
 
 impl ServiceText {
@@ -82,6 +84,7 @@ impl ServiceText {
             backends: Vec::new(),
             // UDP flows stay where they are for so long when the table changes, and a lab has no
             // patience.
+            keys: String::new(),
             settle: (protocol == Protocol::Udp).then(|| "1s".to_owned()),
             check: Some(format!(
                 r#"{{ type = "tcp", {port}interval = "200ms", timeout = "100ms", rise = 2, fall = 3 }}"#
@@ -165,6 +168,9 @@ impl ServiceText {
         }
         if let Some(check) = &self.check {
             writeln!(out, "check = {check}")?;
+        }
+        if !self.keys.is_empty() {
+            writeln!(out, "{}", self.keys)?;
         }
         writeln!(out)
     }

@@ -52,6 +52,10 @@ impl Netns {
         }
         // New namespaces inherit the machine's choice here; tests that need a router say so.
         netns.sysctl("net/ipv4/ip_forward", "0")?;
+        // Whatever the machine prefers: after losses, of which a busy veth has many, BBR may wait with
+        // nothing under way, and send one segment per probe of the window. Every kernel has Reno, and
+        // lets a namespace choose it.
+        netns.sysctl("net/ipv4/tcp_congestion_control", "reno")?;
         netns.ip("link set dev lo up")?;
         Ok(netns)
     }

@@ -38,6 +38,11 @@ fn every_test_that_the_table_of_carps_behaviours_names_exists() {
     all_exist("behaviours-carp.md", 24);
 }
 
+#[test]
+fn every_test_that_the_table_of_the_proxys_behaviours_names_exists() {
+    all_exist("behaviours-proxy.md", 50);
+}
+
 fn all_exist(name: &str, least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let table = document(name);

@@ -40,6 +40,7 @@ mod operator;
 mod output;
 mod ports;
 mod probe;
+mod proxy;
 mod reach;
 mod readme;
 mod reload;

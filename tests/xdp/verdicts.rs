@@ -41,6 +41,13 @@ fn example(counter: Counter, wires: Wires) -> Option<(Tables, Vec<u8>)> {
         Counter::PassProtocol => (usual(), Packet::other(VIP4, 112, &[0; 36]).frame()),
         Counter::PassNoService => (usual(), Packet::tcp(VIP4, 81).frame()),
         Counter::PassNeighbour => (usual(), Arp { operation: 2, ..Arp::who_has(VIP4) }.frame()),
+        Counter::PassProxy => {
+            let mut tables = usual();
+            for service in tables.services.values_mut() {
+                service.mode = Service::PROXY;
+            }
+            (tables, frame)
+        }
         Counter::DropNoBackend => {
             let mut tables = one_service(&[1; 3]);
             for backend in tables.backends.values_mut() {

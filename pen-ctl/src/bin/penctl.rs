@@ -16,8 +16,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use pen_ctl::api::records::DEFAULT_LIMIT;
 use pen_ctl::api::{
-    Admin, Cidr, Clients, Event, Explain, Flows, RecordQuery, Reload, Request, SetAdmin, SetWeight,
-    Simulate, Simulation,
+    Admin, Cidr, Clients, Close, Connections, Event, Explain, Flows, RecordQuery, Reload, Request,
+    SetAdmin, SetWeight, Simulate, Simulation,
 };
 use pen_ctl::config::{self, Protocol};
 use pen_ctl::daemon::DEFAULT_PINS;
@@ -71,6 +71,10 @@ enum Verb {
     Flows(Records),
     /// Clients that the kernel remembers, newest first
     Clients(Records),
+    /// Connections that the proxies have, youngest first
+    Connections(Records),
+    /// Close connections of the proxies: one by its number, or all that fit
+    Close(Closing),
     /// What happened lately
     Events {
         /// Go on and print what happens
@@ -203,6 +207,37 @@ impl Records {
 }
 
 #[derive(clap::Args)]
+#[group(required = true, multiple = true, args = ["id", "service", "backend", "client"])]
+struct Closing {
+    /// Number of the connection, as `penctl connections` shows it
+    id: Option<u64>,
+    /// Those of this service
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Those to backends of this name
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Those of clients in this network, e.g. 198.51.100.0/24
+    #[arg(long, value_name = "CIDR")]
+    client: Option<Cidr>,
+    /// Only say how many
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Closing {
+    fn request(&self) -> Request {
+        Request::Close(Close {
+            id: self.id,
+            service: self.service.clone(),
+            backend: self.backend.clone(),
+            client: self.client,
+            dry_run: self.dry_run,
+        })
+    }
+}
+
+#[derive(clap::Args)]
 struct Wish {
     /// SERVICE/BACKEND, e.g. web/b1
     #[arg(value_parser = target)]
@@ -320,6 +355,8 @@ async fn run(args: &Args) -> Result<(), ClientError> {
         Verb::Counters => Request::Counters,
         Verb::Flows(records) => Request::Flows(records.query()),
         Verb::Clients(records) => Request::Clients(records.query()),
+        Verb::Connections(records) => Request::Connections(records.query()),
+        Verb::Close(closing) => closing.request(),
         Verb::Events { .. } => Request::Events { since: 0 },
         Verb::Explain(question) => question.request(),
         Verb::Drain(wish) => admin(wish, Admin::Drain),
@@ -427,6 +464,10 @@ fn left_out(verb: &Verb, answer: &[u8]) -> Result<Option<String>, ClientError> {
             let Clients { more, complete, .. } = parse(answer)?;
             (more, complete)
         }
+        Verb::Connections(_) => {
+            let Connections { more, .. } = parse(answer)?;
+            (more, true)
+        }
         Verb::Explain(Question { simulate: Some(wanted), .. }) => {
             let Simulation { flows, complete, .. } = parse(answer)?;
             let note = format!("time was up after {flows} of {wanted} flows");
@@ -446,6 +487,8 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
         Verb::Counters => show::counters(&parse::<Vec<_>>(answer)?, style),
         Verb::Flows(_) => show::flows(&parse(answer)?, style),
         Verb::Clients(_) => show::clients(&parse(answer)?, style),
+        Verb::Connections(_) => show::connections(&parse(answer)?, style),
+        Verb::Close(_) => show::closed(&parse(answer)?),
         Verb::Events { .. } => show::events(&parse::<Vec<_>>(answer)?, style),
         Verb::Explain(Question { simulate: Some(_), .. }) => {
             show::simulation(&parse(answer)?, style)

@@ -8,17 +8,24 @@ use std::net::{IpAddr, SocketAddr};
 use toml::de::DeValue;
 
 use crate::config::error::ErrorKind;
+use crate::config::proxy::MAX_LIMIT;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::vip::{socket_address, usable};
-use crate::config::{Backend, Listen, Mode};
+use crate::config::{Backend, Limits, Listen, Mode};
 
-const BACKEND: Spec =
-    Spec { name: "backend", title: "a backend", keys: &["address", "name", "weight"] };
+const BACKEND: Spec = Spec {
+    name: "backend",
+    title: "a backend",
+    keys: &["address", "max_connections", "max_known", "name", "prio", "weight"],
+};
 
 /// It takes everything or nothing: a weight would say nothing.
 const EMERGENCY: Spec =
     Spec { name: "emergency", title: "`emergency`", keys: &["address", "name"] };
+
+/// The same of the server for clients that an access list denies.
+const ABUSE: Spec = Spec { name: "abuse", title: "`abuse`", keys: &["address", "name"] };
 
 /// Most backends of one service: a Maglev table of default size still shares fairly among them.
 const MAX_PER_SERVICE: usize = 1000;
@@ -33,6 +40,9 @@ pub(super) struct RawBackend {
     host: Host,
     port: Option<u16>,
     weight: u32,
+    limits: Limits,
+    /// The first key that only a proxy knows, and its place.
+    proxied: Option<At<&'static str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +82,15 @@ pub(super) fn emergency(owner: &Table<'_>, report: &mut Report<'_>) -> Read<Opti
     owner.get("emergency").map(|value| backend(value, &EMERGENCY, report)).transpose()
 }
 
+/// Reads the key `abuse` of a service.
+pub(super) fn single(
+    owner: &Table<'_>,
+    key: &str,
+    report: &mut Report<'_>,
+) -> Read<Option<RawBackend>> {
+    owner.get(key).map(|value| backend(value, &ABUSE, report)).transpose()
+}
+
 fn backend(
     At { place, value }: At<&DeValue<'_>>,
     spec: &'static Spec,
@@ -88,6 +107,8 @@ fn backend(
                 host,
                 port,
                 weight: 1,
+                limits: Limits::default(),
+                proxied: None,
             })
         }
     }
@@ -95,6 +116,11 @@ fn backend(
 
 fn detailed(table: &Table<'_>, report: &mut Report<'_>) -> Read<RawBackend> {
     let weight = table.integer("weight", 0..=256, report);
+    let limits = limits(table, report);
+    let of_proxies = ["max_connections", "max_known", "prio"].into_iter();
+    let proxied = of_proxies
+        .filter_map(|key| table.get(key).map(|found| At { place: found.place, value: key }))
+        .next();
     let name = table
         .text("name", report)
         .and_then(|name| name.map(|name| raw::name(name, report)).transpose());
@@ -104,7 +130,24 @@ fn detailed(table: &Table<'_>, report: &mut Report<'_>) -> Read<RawBackend> {
         Some(name) => name,
         None => default_name(text, &host, report)?,
     };
-    Ok(RawBackend { place: text.place, name, host, port, weight: weight?.unwrap_or(1) })
+    let weight = weight?.unwrap_or(1);
+    let limits = limits?;
+    Ok(RawBackend { place: text.place, name, host, port, weight, limits, proxied })
+}
+
+/// What a proxy grants a backend.
+fn limits(table: &Table<'_>, report: &mut Report<'_>) -> Read<Limits> {
+    let max_connections = table.integer("max_connections", 1..=MAX_LIMIT, report);
+    let max_known = table.integer("max_known", 1..=MAX_LIMIT, report);
+    let prio = table.integer("prio", 0..=u32::MAX, report);
+    let (max_connections, max_known) = (max_connections?, max_known?);
+    if let (Some(known), place) = (max_known, table.get("max_known"))
+        && max_connections.is_none_or(|all| known < all)
+    {
+        let place = place.map_or(table.place, |found| found.place);
+        return Err(report.add(place, ErrorKind::KnownBelowAll { known, all: max_connections }));
+    }
+    Ok(Limits { max_connections, max_known, prio: prio?.unwrap_or(0) })
 }
 
 /// A backend without a name is called by its address as written.
@@ -123,6 +166,10 @@ fn endpoint(
         return Err(report.add(place, ErrorKind::InvalidBackend { text: text.to_owned() }));
     };
     match host {
+        // Whether this machine will do depends on the service's mode.
+        Host::Address(address) if address.to_canonical().is_loopback() => {
+            Ok((Host::Address(address.to_canonical()), port))
+        }
         Host::Address(address) => Ok((Host::Address(usable(place, address, report)?), port)),
         Host::Name(_) => Ok((host, port)),
     }
@@ -162,6 +209,13 @@ fn is_host_name(host: &str) -> bool {
 
 // === Binder ===
 
+/// The backends of one service.
+pub(super) struct Bound {
+    pub(super) backends: Vec<Backend>,
+    pub(super) emergency: Option<Backend>,
+    pub(super) abuse: Option<Backend>,
+}
+
 /// Makes lists of backends those of services.
 pub(super) struct Binder<'a> {
     vips: &'a Names<IpAddr>,
@@ -175,26 +229,34 @@ impl<'a> Binder<'a> {
         Self { vips, system, resolved: HashMap::new() }
     }
 
-    /// The backends of the service that listens on `listen`, and the one for emergencies.
+    /// The backends of the service that listens on `listen`, the one for emergencies, and the one
+    /// for clients that it denies.
     pub(super) fn bind(
         &mut self,
         list: &[Read<RawBackend>],
         emergency: Option<&RawBackend>,
+        abuse: Option<&RawBackend>,
         listen: Listen,
         mode: Mode,
         report: &mut Report<'_>,
-    ) -> Read<(Vec<Backend>, Option<Backend>)> {
+    ) -> Read<Bound> {
         let mut names = Names::new("backend name");
         let mut addresses = Names::new("backend");
         let mut endpoints = Names::new("backend");
         let all = list.iter().map(|raw| raw.as_ref().map_err(|reported| *reported));
         let backends: Vec<_> = all
             .chain(emergency.map(Ok))
+            .chain(abuse.map(Ok))
             .map(|raw| {
                 let raw = raw?;
                 let backend = self.backend(raw, listen, mode, report)?;
                 let place = raw.place;
-                if mode.translates() {
+                if let Some(At { place, value: key }) = raw.proxied
+                    && mode != Mode::Proxy
+                {
+                    return Err(report.add(place, ErrorKind::OnlyProxied { key, mode }));
+                }
+                if mode.takes_ports() {
                     let value = SocketAddr::new(backend.address, backend.port);
                     endpoints.claim(Ok(At { place, value }), report)?;
                 } else {
@@ -206,8 +268,9 @@ impl<'a> Binder<'a> {
             })
             .collect();
         let mut backends: Vec<_> = backends.into_iter().collect::<Read<_>>()?;
+        let abuse = abuse.and_then(|_| backends.pop());
         let emergency = emergency.and_then(|_| backends.pop());
-        Ok((backends, emergency))
+        Ok(Bound { backends, emergency, abuse })
     }
 
     fn backend(
@@ -219,14 +282,15 @@ impl<'a> Binder<'a> {
     ) -> Read<Backend> {
         let (vip, place) = (listen.address, raw.place);
         let address = match &raw.host {
-            Host::Address(address) => *address,
+            Host::Address(address) if mode == Mode::Proxy => *address,
+            Host::Address(address) => usable(place, *address, report)?,
             Host::Name(host) => self.resolve(host, vip, mode, place, report)?,
         };
         if let Some(declared) = self.vips.find(&address) {
             let kind = ErrorKind::BackendIsVip { address, vip: report.position(declared) };
             return Err(report.add(place, kind));
         }
-        if address.is_ipv4() != vip.is_ipv4() && !mode.encapsulates() {
+        if address.is_ipv4() != vip.is_ipv4() && !mode.takes_families() {
             let kind = ErrorKind::FamilyMismatch { backend: address, vip, mode };
             return Err(report.add(place, kind));
         }
@@ -238,12 +302,13 @@ impl<'a> Binder<'a> {
             (Some(port), None) => {
                 return Err(report.add(place, ErrorKind::PortOfMany { port, listen }));
             }
-            (Some(port), Some(own)) if port != own && !mode.translates() => {
+            (Some(port), Some(own)) if port != own && !mode.takes_ports() => {
                 return Err(report.add(place, ErrorKind::PortMismatch { port, listen, mode }));
             }
             (Some(port), Some(_)) => port,
         };
-        Ok(Backend { name: raw.name.value.clone(), address, port, weight: raw.weight })
+        let RawBackend { weight, limits, .. } = *raw;
+        Ok(Backend { name: raw.name.value.clone(), address, port, weight, limits })
     }
 
     /// The first address of a host that has the family of the VIP; of the other family only if
@@ -267,7 +332,7 @@ impl<'a> Binder<'a> {
             }
         };
         let mut addresses = addresses.iter().map(IpAddr::to_canonical);
-        let any = addresses.clone().next().filter(|_| mode.encapsulates());
+        let any = addresses.clone().next().filter(|_| mode.takes_families());
         match addresses.find(|address| address.is_ipv4() == vip.is_ipv4()).or(any) {
             Some(address) => usable(place, address, report),
             None => Err(report.add(place, ErrorKind::NoAddressOfFamily { host, vip })),

@@ -99,6 +99,7 @@ pub enum ErrorKind {
     SecretPermissions { file: PathBuf, mode: u32 },
     SecretMalformed { file: PathBuf },
     SocketNotAbsolute { path: String },
+    LogNotAbsolute { path: String },
     SocketTooLong { length: usize, max: usize },
     InvalidInterfaceName { name: String },
     InvalidPorts { key: &'static str, text: String },
@@ -154,6 +155,9 @@ pub enum ErrorKind {
     PortMismatch { port: u16, listen: Listen, mode: Mode },
     PortOfMany { port: u16, listen: Listen },
     BackendIsVip { address: IpAddr, vip: Position },
+    OnlyProxied { key: &'static str, mode: Mode },
+    ProxiedPorts { listen: Listen },
+    KnownBelowAll { known: u32, all: Option<u32> },
 
     // Checks.
     InvalidDuration { key: &'static str, found: String },
@@ -283,6 +287,9 @@ impl fmt::Display for ErrorKind {
             ),
             Self::SocketNotAbsolute { path } => {
                 write!(f, "the socket `{path}` is not an absolute path; begin it with `/`")
+            }
+            Self::LogNotAbsolute { path } => {
+                write!(f, "`{path}` does not begin with `/`; write the whole path of the file")
             }
             Self::SocketTooLong { length, max } => write!(
                 f,
@@ -546,6 +553,24 @@ impl fmt::Display for ErrorKind {
                 f,
                 "the backend {address} is a VIP, at {vip}, which would be a loop; write the \
                  backend's own address"
+            ),
+
+            Self::OnlyProxied { key, mode } => write!(
+                f,
+                "`{key}` needs a proxy, and mode `{mode}` leaves connections alone; remove it, or \
+                 use `mode = \"proxy\"`"
+            ),
+            Self::ProxiedPorts { listen } => write!(
+                f,
+                "a proxy listens on one port, not on {listen}; write a service for each port"
+            ),
+            Self::KnownBelowAll { known, all: Some(all) } => write!(
+                f,
+                "`max_known` {known} is below `max_connections` {all}, which holds for all; raise it"
+            ),
+            Self::KnownBelowAll { known, all: None } => write!(
+                f,
+                "`max_known` {known} says nothing without a limit for all; add `max_connections`"
             ),
 
             Self::InvalidDuration { key, found } => {

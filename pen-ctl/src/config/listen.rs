@@ -39,12 +39,18 @@ impl fmt::Display for Listen {
 /// Reads the value of `listen`.
 pub(super) fn listen(
     At { place, value: text }: At<&str>,
+    proxied: bool,
     report: &mut Report<'_>,
 ) -> Read<At<Listen>> {
     let Some(listen) = Listen::parse(text) else {
         return Err(report.add(place, ErrorKind::InvalidListen { text: text.to_owned() }));
     };
-    let address = usable(place, listen.address, report)?;
+    // A proxy may listen for this machine only, or on all of its addresses.
+    let anywhere = listen.address.is_loopback() || listen.address.is_unspecified();
+    let address = match proxied && anywhere {
+        true => listen.address,
+        false => usable(place, listen.address, report)?,
+    };
     Ok(At { place, value: Listen { address, ..listen } })
 }
 

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::config::error::{ConfigError, ErrorKind, Position};
 use crate::config::raw::{Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Config, acl, carp, node, service, sync, vip};
+use crate::config::{Config, access_log, acl, carp, node, service, sync, vip};
 
 /// A configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,18 @@ fn document<'s>(number: usize, text: &'s str, report: &mut Report<'_>) -> Spanne
 const ROOT: Spec = Spec {
     name: "",
     title: "the file",
-    keys: &["node", "interface", "control", "acl", "carp", "vip", "service", "pool", "sync"],
+    keys: &[
+        "node",
+        "interface",
+        "control",
+        "access_log",
+        "acl",
+        "carp",
+        "vip",
+        "service",
+        "pool",
+        "sync",
+    ],
 };
 
 /// The top level of all files.
@@ -166,6 +177,7 @@ impl<'d> Roots<'d> {
 fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Config> {
     let node = node::node(roots, system, report);
     let control = node::control(roots, report);
+    let access_log = access_log::access_log(roots, report);
     let (interfaces, interface_names) = node::interfaces(roots, system, report);
     let (acls, acl_names) = acl::acls(roots, report);
     let groups = carp::groups(roots, &interface_names, system, report);
@@ -179,11 +191,12 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     carp::check(&groups, &members, &addresses, vips.is_ok(), report);
     let sync = sync::sync(roots, &addresses, system, report);
     let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
-    let services = service::services(roots, &addresses, ports, system, report);
+    let services = service::services(roots, &addresses, &acl_names, ports, system, report);
     Ok(Config {
         node: node?,
         interfaces: interfaces?,
         control: control?,
+        access_log: access_log?,
         acls: acls?,
         carp: groups.into_list()?,
         sync: sync?,

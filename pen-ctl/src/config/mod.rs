@@ -2,6 +2,7 @@
 //! it may rely on the rules checked by [`load()`] (every service listens on a VIP, names are unique,
 //! families match, ...), and nobody after it sees text.
 
+mod access_log;
 mod acl;
 mod backend;
 mod carp;
@@ -14,6 +15,7 @@ mod node;
 mod not_built;
 mod ports;
 mod probe;
+mod proxy;
 mod raw;
 mod service;
 mod sync;
@@ -60,6 +62,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// How `penctl` reaches the daemon.
     pub control: Control,
+    /// Where the proxies write what became of connections.
+    pub access_log: Option<AccessLog>,
     /// Access lists; names are unique.
     pub acls: Vec<Acl>,
     /// Groups of virtual addresses that several nodes share; names are unique, and at least one
@@ -139,6 +143,15 @@ pub struct Control {
     pub socket: PathBuf,
 }
 
+/// Where the proxies write what became of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The file.
+    pub file: PathBuf,
+    /// Lines of JSON; otherwise text.
+    pub json: bool,
+}
+
 /// A virtual address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vip {
@@ -204,6 +217,81 @@ pub struct Service {
     pub stubborn: bool,
     /// How backends are probed.
     pub check: Check,
+    /// What else there is to say of it; `Some` in mode `proxy` and no other.
+    pub proxy: Option<Box<Proxy>>,
+}
+
+/// What only a service of mode `proxy` has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// How the backend of a new connection is chosen.
+    pub scheduler: Scheduler,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// A backend that could not be connected to gets nothing new for this time.
+    pub eject: Duration,
+    /// Connections at a time; more wait to be accepted.
+    pub max_connections: Option<u32>,
+    /// Connections at a time of one source; more are closed.
+    pub max_per_source: Option<u32>,
+    /// Connections that may wait while all backends have as many as they may have.
+    pub queue: u32,
+    /// Access list that clients have to pass; one of [`Config::acls`].
+    pub acl: Option<String>,
+    /// Access list of those that say with the PROXY protocol who the client is; all others are turned
+    /// away.
+    pub accept_proxy: Option<String>,
+    /// How backends are told who the client is.
+    pub send_proxy: Option<ProxyVersion>,
+    /// Gets the clients that the access list denies, which are turned away otherwise.
+    pub abuse: Option<Backend>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary, with more fields.
+    V2,
+}
+
+/// How long a proxied connection may take for what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For each backend that is tried: until it has accepted.
+    pub connect: Duration,
+    /// Silence of both sides while the client has sent nothing yet.
+    pub client: Duration,
+    /// Silence of both sides while the server has sent nothing yet.
+    pub server: Duration,
+    /// Silence of both sides after that.
+    pub tunnel: Duration,
+    /// Silence after one side has ended its half.
+    pub half_closed: Duration,
+    /// In the queue.
+    pub queue: Duration,
+    /// All together, for a header of the PROXY protocol.
+    pub header: Duration,
+}
+
+/// How the backend of a new connection is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// By the service's table, as the kernel does: the same client gets the same backend.
+    Maglev,
+    /// One after the other, each as often as its weight says.
+    RoundRobin,
+    /// The one with the fewest connections for its weight.
+    LeastConn,
+    /// Of two that are drawn by weight, the one with fewer connections for its weight.
+    Random,
+    /// As pen does: the fewest connections for its weight, of equals always the first.
+    Weight,
+    /// The lowest number `prio`.
+    Prio,
+    /// By a hash of the client's address; with affinity by flow also of its port.
+    Hash,
 }
 
 /// Where a service listens.
@@ -247,6 +335,8 @@ pub enum Mode {
     Nat,
     /// Source and destination rewritten; the answer comes back to this node.
     Masquerade,
+    /// Connections end here, and others lead to the backends.
+    Proxy,
 }
 
 impl Mode {
@@ -255,6 +345,18 @@ impl Mode {
     #[must_use]
     pub const fn translates(self) -> bool {
         matches!(self, Self::Nat | Self::Masquerade)
+    }
+
+    /// A backend may have a port of its own.
+    #[must_use]
+    pub const fn takes_ports(self) -> bool {
+        self.translates() || matches!(self, Self::Proxy)
+    }
+
+    /// A backend may be of the other family than the virtual address.
+    #[must_use]
+    pub const fn takes_families(self) -> bool {
+        self.encapsulates() || matches!(self, Self::Proxy)
     }
 
     /// The packet travels within another one, whose addresses may be of the other family.
@@ -307,6 +409,20 @@ pub struct Backend {
     pub port: u16,
     /// Share of new flows relative to the other backends, 0..=[`MAX_WEIGHT`]; 0 takes none.
     pub weight: u32,
+    /// What a proxy grants it.
+    pub limits: Limits,
+}
+
+/// What a proxy grants a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time.
+    pub max_connections: Option<u32>,
+    /// Connections at a time up to which clients are taken that are remembered here; not below
+    /// [`Limits::max_connections`].
+    pub max_known: Option<u32>,
+    /// Of the scheduler `prio`: the lowest number is preferred.
+    pub prio: u32,
 }
 
 /// How backends are probed.

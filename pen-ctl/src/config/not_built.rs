@@ -22,22 +22,12 @@ const fn row(
     NotBuilt { table, key, value, instead }
 }
 
-const USE_KERNEL: &str = "use `mode = \"masquerade\"`, or another one that the kernel carries out";
-const USE_MAGLEV: &str = "use `scheduler = \"maglev\"`";
 const USE_TCP: &str = "use `type = \"tcp\"`";
 const NO_PATH: &str = "remove it; `type = \"tcp\"` only needs a port";
 
 #[rustfmt::skip]
 const NOT_BUILT: &[NotBuilt] = &[
     row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
-    row("service", "mode",            "proxy",       USE_KERNEL),
-    row("service", "scheduler",       "roundrobin",  USE_MAGLEV),
-    row("service", "scheduler",       "leastconn",   USE_MAGLEV),
-    row("service", "scheduler",       "random",      USE_MAGLEV),
-    row("service", "scheduler",       "weight",      "use `scheduler = \"maglev\"`, it honours weights"),
-    row("service", "scheduler",       "prio",        USE_MAGLEV),
-    row("service", "scheduler",       "hash",        "use `scheduler = \"maglev\"`, it is a hash"),
-    row("backend", "max_connections", "",            "remove it, or lower the backend's `weight`"),
     row("check",   "type",            "http",        USE_TCP),
     row("check",   "type",            "https",       USE_TCP),
     row("check",   "type",            "tls",         USE_TCP),

@@ -6,16 +6,16 @@ use std::net::IpAddr;
 
 use pen_common::abi::{MAX_BACKENDS, MAX_SERVICES};
 
-use crate::config::backend::{self, Binder, RawBackend};
+use crate::config::backend::{self, Binder, Bound, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::listen::{self, Listens};
 use crate::config::load::Roots;
 use crate::config::memory;
 use crate::config::probe::RawCheck;
+use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::words::Word;
-use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Service, node, vip};
+use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, node, vip};
 
 const SERVICE: Spec = Spec {
     name: "service",
@@ -25,7 +25,6 @@ const SERVICE: Spec = Spec {
         "listen",
         "protocol",
         "mode",
-        "scheduler",
         "affinity",
         "backends",
         "pool",
@@ -38,6 +37,16 @@ const SERVICE: Spec = Spec {
         memory::KEYS[2],
         memory::KEYS[3],
         memory::KEYS[4],
+        proxy::KEYS[0],
+        proxy::KEYS[1],
+        proxy::KEYS[2],
+        proxy::KEYS[3],
+        proxy::KEYS[4],
+        proxy::KEYS[5],
+        proxy::KEYS[6],
+        proxy::KEYS[7],
+        proxy::KEYS[8],
+        proxy::KEYS[9],
     ],
 };
 const POOL: Spec = Spec { name: "pool", title: "[[pool]]", keys: &["name", "backends", "check"] };
@@ -50,12 +59,14 @@ const MAX_BACKEND_COUNT: usize = MAX_BACKENDS as usize - 1;
 pub(super) fn services(
     roots: &Roots<'_>,
     vips: &Names<IpAddr>,
+    acls: &Names<String>,
     masquerade_ports: Option<Ports>,
     system: &dyn System,
     report: &mut Report<'_>,
 ) -> Read<Vec<Service>> {
     let mut reader = Reader {
         vips,
+        acls,
         system,
         masquerade_ports,
         pools: Pools::read(roots, report),
@@ -112,6 +123,7 @@ fn leave_room_for_answers(
 /// Reads services one after the other.
 struct Reader<'a> {
     vips: &'a Names<IpAddr>,
+    acls: &'a Names<String>,
     system: &'a dyn System,
     /// Until a service needs them and they have been checked.
     masquerade_ports: Option<Ports>,
@@ -126,9 +138,9 @@ impl Reader<'_> {
         let name = required_name(table, report);
         let name = self.names.claim(name, report);
         let protocol = table.word("protocol", report).map(|word| word.unwrap_or(Protocol::Tcp));
-        let listen = self.listen(table, protocol, report);
         let mode = self.mode(table, report);
-        let scheduler = table.word::<Scheduler>("scheduler", report);
+        let listen = self.listen(table, protocol, mode, report);
+        let proxy = proxy::read(table, mode, self.acls, report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, report);
@@ -140,14 +152,20 @@ impl Reader<'_> {
         let (listen, mode) = (listen?, mode?);
         let Pool { backends, check } = pool?;
         let emergency = emergency?;
-        let backends = self.binder.bind(&backends, emergency.as_ref(), listen, mode, report);
+        let abuse = proxy.as_ref().ok().and_then(Option::as_ref);
+        let abuse = abuse.and_then(|proxy| proxy.abuse.as_ref());
+        let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, listen, mode, report);
         let protocol = protocol?;
+        if mode == Mode::Proxy && protocol == Protocol::Udp {
+            let what = "mode = \"proxy\" for UDP".to_owned();
+            let instead = "use `mode = \"masquerade\"`, or another one that the kernel carries out";
+            return Err(report.add(table.place, ErrorKind::NotBuiltIn { what, instead }));
+        }
         // The service's own check replaces the pool's as a whole.
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
         let check = check.of_service(protocol, listen.ports, mode, report);
-        // All XDP modes have but one scheduler, so that the word is only checked.
-        let (Some(Scheduler::Maglev) | None) = scheduler?;
-        let (backends, emergency) = backends?;
+        let Bound { backends, emergency, abuse } = backends?;
+        let proxy = proxy?.map(|raw| Box::new(Proxy { abuse, ..raw.proxy }));
         Ok(Service {
             name: name?.value,
             listen,
@@ -160,6 +178,7 @@ impl Reader<'_> {
             emergency,
             stubborn: stubborn?.unwrap_or(false),
             check: check?,
+            proxy,
         })
     }
 
@@ -204,13 +223,19 @@ impl Reader<'_> {
         &mut self,
         table: &Table<'_>,
         protocol: Read<Protocol>,
+        mode: Read<Mode>,
         report: &mut Report<'_>,
     ) -> Read<Listen> {
+        let proxied = mode.is_ok_and(|mode| mode == Mode::Proxy);
         let listen = table.required_text("listen", "\"192.0.2.10:80\"", report)?;
-        let listen = listen::listen(listen, report)?;
+        let listen = listen::listen(listen, proxied, report)?;
         // Neither this nor a duplicate ends the reading: the backends can be checked all the same.
         let address = listen.value.address;
-        if self.vips.find(&address).is_none() {
+        if proxied && listen.value.ports.single().is_none() {
+            report.add(listen.place, ErrorKind::ProxiedPorts { listen: listen.value });
+        }
+        // A proxy also listens on addresses of the machine, which the kernel's stack already gets.
+        if !proxied && mode.is_ok() && self.vips.find(&address).is_none() {
             let kind = || {
                 let declared = self.vips.in_order().into_iter().copied().collect();
                 ErrorKind::UndeclaredVip { address, declared }
@@ -239,16 +264,6 @@ impl Reader<'_> {
                 .unwrap_or_else(|| report.add(table.place, ErrorKind::NeitherBackendsNorPool))),
         }
     }
-}
-
-/// How a backend is chosen.
-#[derive(Clone, Copy, Debug)]
-enum Scheduler {
-    Maglev,
-}
-
-impl Word for Scheduler {
-    const ALL: &'static [(&'static str, Self)] = &[("maglev", Self::Maglev)];
 }
 
 // === Pools ===

@@ -8,6 +8,7 @@ use pen_common::abi::MAX_ADDRS;
 use crate::config::carp::{Groups, Member};
 use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
+use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::{CarpMac, Interface, MAX_SYN_RATE, Vip, XdpMode};
 
@@ -61,7 +62,7 @@ fn vip(
     let carp = carp(&table, known.groups, report);
     let interface = interface(&table, known, carp.as_ref().ok(), report);
     let echo = table.boolean("echo", report);
-    let acl = acl(&table, known.acls, report);
+    let acl = proxy::list(&table, "acl", known.acls, report);
     let syn_rate = table.integer("syn_rate", 1..=MAX_SYN_RATE, report);
     let (address, carp, interface) = (address?.value, carp?, interface?);
     if let Some(At { place, value: group }) = &carp {
@@ -76,16 +77,6 @@ fn vip(
         acl: acl?,
         syn_rate: syn_rate?,
     })
-}
-
-fn acl(table: &Table<'_>, acls: &Names<String>, report: &mut Report<'_>) -> Read<Option<String>> {
-    let Some(At { place, value }) = table.text("acl", report)? else { return Ok(None) };
-    let name = value.to_owned();
-    if acls.find(&name).is_some() {
-        return Ok(Some(name));
-    }
-    let kind = || ErrorKind::UndeclaredAcl { near: raw::nearest(&name, &acls.in_order()), name };
-    Err(acls.missing(place, kind, report))
 }
 
 fn carp(table: &Table<'_>, groups: &Groups, report: &mut Report<'_>) -> Read<Option<At<String>>> {

@@ -5,8 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::{
-    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Mode, Protocol, TieBreak,
-    TransportWord, XdpMode,
+    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Mode, Protocol, ProxyVersion,
+    Scheduler, TieBreak, TransportWord, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -77,7 +77,24 @@ macro_rules! words {
 words! {
     XdpMode { Auto = "auto", Native = "native", Generic = "generic", Off = "off" }
     Protocol { Tcp = "tcp", Udp = "udp" }
-    Mode { Dsr = "dsr", Ipip = "ipip", Gue = "gue", Nat = "nat", Masquerade = "masquerade" }
+    Mode {
+        Dsr = "dsr",
+        Ipip = "ipip",
+        Gue = "gue",
+        Nat = "nat",
+        Masquerade = "masquerade",
+        Proxy = "proxy",
+    }
+    Scheduler {
+        Maglev = "maglev",
+        RoundRobin = "roundrobin",
+        LeastConn = "leastconn",
+        Random = "random",
+        Weight = "weight",
+        Prio = "prio",
+        Hash = "hash",
+    }
+    ProxyVersion { V1 = "v1", V2 = "v2" }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }
     AuthWord { Ucarp = "ucarp", Bsd = "bsd", Sha256 = "sha256" }

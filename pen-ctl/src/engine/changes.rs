@@ -119,7 +119,7 @@ fn beside(values: &[String], others: &[String]) -> Option<String> {
 // === Items ===
 
 fn items(config: &Config) -> Vec<Item> {
-    let mut items = vec![node(&config.node)];
+    let mut items = vec![node(&config.node, config.access_log.as_ref())];
     items.extend(config.interfaces.iter().map(interface));
     items.extend(config.acls.iter().map(acl));
     items.extend(config.carp.iter().map(groups::group));
@@ -144,7 +144,7 @@ fn maybe(value: Option<impl Display>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
 
-fn node(node: &config::Node) -> Item {
+fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
     Item {
         id: Id::Node,
         subject: "node".to_owned(),
@@ -155,6 +155,7 @@ fn node(node: &config::Node) -> Item {
             field("flows", node.sizes.flows),
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
+            field("access_log", maybe(log.map(|log| log.file.display().to_string()))),
         ],
     }
 }
@@ -221,6 +222,7 @@ fn service(service: &Service) -> Item {
             field("settle", humantime::format_duration(memory.settle)),
             field("stubborn", service.stubborn),
             field("check", words(check)),
+            field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
         ],
     }
 }
@@ -237,6 +239,35 @@ fn words(check: &Check) -> String {
     let [interval, timeout] = times;
     let (rise, fall) = (check.rise, check.fall);
     format!("{how}{through}, interval {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+}
+
+/// What only a proxy has, as the configuration calls it.
+fn proxy_words(proxy: &config::Proxy) -> String {
+    let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
+    let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
+    let config::Proxy { accept_proxy, send_proxy, .. } = proxy;
+    let times = [
+        ("connect", timeouts.connect),
+        ("client", timeouts.client),
+        ("server", timeouts.server),
+        ("tunnel", timeouts.tunnel),
+        ("half_closed", timeouts.half_closed),
+        ("queue", timeouts.queue),
+        ("header", timeouts.header),
+    ];
+    let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
+    format!(
+        "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}",
+        times.join(", "),
+        humantime::format_duration(*eject),
+        maybe(*max_connections),
+        maybe(*max_per_source),
+        maybe(acl.as_ref()),
+        maybe(abuse.as_ref().map(|abuse| std::net::SocketAddr::new(abuse.address, abuse.port))),
+        maybe(accept_proxy.as_ref()),
+        maybe(*send_proxy),
+    )
 }
 
 fn backend(service: &Service, backend: &config::Backend) -> Item {
@@ -257,6 +288,9 @@ fn backend(service: &Service, backend: &config::Backend) -> Item {
         fields: vec![
             field("name", &backend.name),
             field("weight", backend.weight),
+            field("max_connections", maybe(backend.limits.max_connections)),
+            field("max_known", maybe(backend.limits.max_known)),
+            field("prio", backend.limits.prio),
             field("emergency", is_emergency),
         ],
     }

@@ -39,7 +39,7 @@ pub(super) struct Standing {
 }
 
 pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) -> Standing {
-    let hop = network.hop(backend.config.address, service.config.mode);
+    let hop = way(service, backend, network);
     let checked = service.config.check.kind != CheckKind::None;
     let down = |why: String| (abi::Backend::DOWN, Some(why));
     let (state, why) = match (&hop, backend.health.state()) {
@@ -63,7 +63,15 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
         (Ok(_), _) if backend.weight() == 0 => (abi::Backend::UP, Some("weight 0".to_owned())),
         (Ok(_), _) => (abi::Backend::UP, None),
     };
-    Standing { state, hop: hop.ok(), why }
+    Standing { state, hop: hop.ok().flatten(), why }
+}
+
+/// The way to a backend. Connections of a proxy find theirs by the kernel's routes: none is needed.
+fn way(service: &Service, backend: &Backend, network: &Network) -> Result<Option<Hop>, NoHop> {
+    if service.config.mode == Mode::Proxy {
+        return Ok(None);
+    }
+    network.hop(backend.config.address, service.config.mode).map(Some)
 }
 
 /// Members of a service's table as things stand, with `changed` in place of the backend at that
@@ -92,7 +100,7 @@ pub(super) fn members(
             id: u16::try_from(backend.id).expect("backend ids end below 2^14"),
         };
         // Whatever the operator wishes, a backend without a way or a good check takes nothing.
-        let is_able = network.hop(backend.config.address, service.config.mode).is_ok()
+        let is_able = way(service, backend, network).is_ok()
             && (service.config.check.kind == CheckKind::None
                 || backend.health.state() == State::Up);
         if service.is_emergency(backend) {
@@ -132,7 +140,7 @@ fn awaits_checks(service: &Service) -> bool {
 /// or the way to it.
 fn awaits_news(service: &Service, network: &Network) -> bool {
     let unknown = |backend: &Backend| {
-        let hop = network.hop(backend.config.address, service.config.mode);
+        let hop = way(service, backend, network);
         matches!(hop, Err(NoHop::Unknown | NoHop::Unresolved { .. }))
     };
     let mut wanted = service.backends.iter().filter(|backend| backend.admin != Admin::Maint);
@@ -179,6 +187,7 @@ impl Engine {
             self.actions.push_back(Action::WriteTables(writes));
             self.applied = desired;
         }
+        self.refresh_proxies();
     }
 
     fn refresh_members(&mut self, now: Moment) {
@@ -224,7 +233,7 @@ impl Engine {
             if !(down && (waits || awaits_checks(service))) && service.down != Some(down) {
                 // That a service starts well is no news.
                 if down || service.down == Some(true) {
-                    outages.push((service.config.name.clone(), down));
+                    outages.push((service.config.name.clone(), service.config.mode, down));
                 }
                 service.down = Some(down);
                 service.lost = down;
@@ -257,9 +266,13 @@ impl Engine {
                 self.tell(now, "emergency-over", &subject, text);
             }
         }
-        for (name, down) in outages {
+        for (name, mode, down) in outages {
             if down {
-                let text = format!("service {name} has no usable backend: its packets are dropped");
+                let fate = match mode {
+                    Mode::Proxy => "its clients are turned away",
+                    _ => "its packets are dropped",
+                };
+                let text = format!("service {name} has no usable backend: {fate}");
                 self.warn(now, "service-down", &name, text);
             } else {
                 self.tell(now, "service-up", &name, format!("service {name} has usable backends"));
@@ -386,6 +399,7 @@ pub(super) fn service_entry(service: &Service) -> abi::Service {
             Mode::Gue => abi::Service::GUE,
             Mode::Nat => abi::Service::NAT,
             Mode::Masquerade => abi::Service::MASQUERADE,
+            Mode::Proxy => abi::Service::PROXY,
         },
         flags: if service.config.stubborn { abi::Service::STUBBORN } else { 0 },
         flow_ttl_ns: nanos(memory.settle),

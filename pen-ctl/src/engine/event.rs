@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::net::MacAddr;
 
 use super::carp;
 use super::census::Census;
+use super::proxy::View;
 use super::tables::Write;
 use crate::config::{Hooks, Sizes, XdpMode};
 
@@ -68,6 +70,11 @@ pub enum Event {
     CensusFailed {
         /// What the system said.
         error: String,
+    },
+    /// The proxies serve what they were told to, as far as they can.
+    ProxiesServed {
+        /// Names of the services whose sockets could not be had, and why not.
+        failures: Vec<(String, String)>,
     },
     /// A group of virtual addresses has another role.
     CarpRole {
@@ -291,6 +298,12 @@ pub enum Action {
         /// How.
         mode: XdpMode,
     },
+    /// Let the proxies serve these services and no others; answered by `ProxiesServed`.
+    ServeProxies(Arc<View>),
+    /// Let the machine's own stack take packets for a virtual address.
+    HoldAddress(IpAddr),
+    /// The opposite.
+    ReleaseAddress(IpAddr),
     /// Detach XDP from all interfaces but these: an earlier configuration had them, or they are gone.
     DetachOthers(BTreeSet<u32>),
     /// These are the groups of virtual addresses from now on.
@@ -314,7 +327,7 @@ pub enum Action {
     /// Peers shall know this.
     ShareState {
         /// What is known of services.
-        view: std::sync::Arc<super::sync::view::View>,
+        view: Arc<super::sync::view::View>,
         /// Key of the flow hash.
         secret: pen_common::hash::Secret,
     },

@@ -119,14 +119,16 @@ impl Engine {
     }
 
     /// Whether the addresses of a group have an Ethernet address of their own. The kernel takes no
-    /// frame for another one than the interface's, so that it cannot be if its programs serve one of
-    /// them.
+    /// frame for another one than the interface's, so that it cannot be if its programs or the proxies
+    /// serve one of them.
     fn has_virtual_mac(&self, group: &config::Carp) -> bool {
-        group.mac == CarpMac::Virtual && self.local_addresses(group).is_empty()
+        group.mac == CarpMac::Virtual
+            && self.local_addresses(group).is_empty()
+            && !carp::from_config::vips(&self.config, &group.name).any(|vip| self.is_proxied(vip))
     }
 
     /// Addresses that the kernel has to have: those that no XDP program answers for, and those that
-    /// the machine's own programs serve.
+    /// the machine's own programs serve. The proxies' have a route instead, see [`super::proxied`].
     fn local_addresses(&self, group: &config::Carp) -> Vec<IpAddr> {
         if group.addresses == AddressesBy::Hooks {
             return Vec::new();

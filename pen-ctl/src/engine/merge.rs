@@ -139,7 +139,10 @@ impl Engine {
 
     /// Watches the ways to all backends.
     pub(super) fn watch_backends(&mut self, now: Moment) {
-        let addresses = self.services.iter().flat_map(|service| &service.backends);
+        // A proxy leaves the ways to its backends to the kernel.
+        let in_kernel = |service: &&Service| service.config.mode != config::Mode::Proxy;
+        let addresses = self.services.iter().filter(in_kernel);
+        let addresses = addresses.flat_map(|service| &service.backends);
         self.network.watch(addresses.map(|backend| backend.config.address), now);
     }
 
@@ -181,6 +184,7 @@ impl Engine {
                 address,
                 port: backend.port.value(),
                 weight: 0,
+                limits: config::Limits::default(),
             };
             let identity = backend_key(key, &config);
             backends.push(self.new_backend(&config, &identity, now, now));

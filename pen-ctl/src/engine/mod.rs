@@ -19,6 +19,8 @@ pub mod journal;
 mod merge;
 pub mod network;
 mod operator;
+mod proxied;
+pub mod proxy;
 pub mod records;
 mod reload;
 mod report;
@@ -38,7 +40,7 @@ mod why;
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +113,13 @@ pub struct Engine {
     next_census: Moment,
     /// What the maps have room for.
     sizes: Option<Sizes>,
+    /// What the proxies serve once all actions so far are carried out.
+    proxies: Arc<proxy::View>,
+    /// Virtual addresses that the machine's own stack takes, for the proxies.
+    held: BTreeSet<IpAddr>,
+    /// Services whose sockets could not be had, and why not.
+    deaf: Vec<(String, String)>,
+    listen_again_at: Moment,
     groups: Groups,
     sharing: Sharing,
     /// What the operator was warned of.
@@ -229,6 +238,10 @@ impl Engine {
             attach_held: None,
             next_census: Moment(0),
             sizes: None,
+            proxies: Arc::default(),
+            held: BTreeSet::new(),
+            deaf: Vec::new(),
+            listen_again_at: Moment::NEVER,
             groups: Groups::default(),
             sharing: Sharing::default(),
             warned: BTreeSet::new(),
@@ -293,11 +306,12 @@ impl Engine {
                 self.next_census = now + CENSUS_RETRY;
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
+            Event::ProxiesServed { failures } => self.listened(now, failures),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {
                 self.note_role(group, role);
-                // What is shared with peers depends on it.
-                self.dirty |= self.config.sync.is_some();
+                // What is shared with peers depends on it, and which addresses the proxies have.
+                self.dirty |= self.config.sync.is_some() || self.has_proxied_groups();
             }
             Event::PeerState(adopted) => self.adopt_state(now, &adopted),
             Event::SyncComplete(complete) => self.note_complete(complete),
@@ -347,7 +361,7 @@ impl Engine {
         probes
             .chain(attaches)
             .chain([self.next_settling(), self.next_release()])
-            .chain([self.network.next_deadline(), self.retry_writes_at])
+            .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -362,6 +376,9 @@ impl Engine {
     pub fn stop(&mut self) {
         for (ifindex, address) in std::mem::take(&mut self.solicited) {
             self.actions.push_back(Action::LeaveSolicited { ifindex, address });
+        }
+        for address in std::mem::take(&mut self.held) {
+            self.actions.push_back(Action::ReleaseAddress(address));
         }
     }
 
@@ -396,6 +413,7 @@ impl Engine {
                 });
             }
         }
+        self.listen_again(now);
         self.run_settling(now);
         if self.started && self.attach_held.is_none() {
             self.attach_due(now);

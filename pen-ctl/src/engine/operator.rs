@@ -260,6 +260,10 @@ impl Engine {
                     if services.is_empty() { "none".to_owned() } else { services.join(", ") }
                 )
             }
+            PassReason::PassProxy => {
+                "mode proxy: the connection is accepted here, and its backend chosen then"
+                    .to_owned()
+            }
             // A question names neither fragments nor options nor stations.
             PassReason::PassEthertype
             | PassReason::PassOtherStation

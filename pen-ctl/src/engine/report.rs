@@ -105,6 +105,7 @@ impl Engine {
                     .map(|at| millis(at.since(now))),
                 packets: count.packets,
                 bytes: count.bytes,
+                proxy: None,
             }
         });
         list.collect()
@@ -154,6 +155,7 @@ impl Engine {
                 interface: interface.map(|link| link.name.clone()),
                 packets: count.packets,
                 bytes: count.bytes,
+                proxy: None,
                 since_ms: millis(now.since(backend.usable_since)),
             }
         });

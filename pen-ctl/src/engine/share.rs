@@ -129,6 +129,8 @@ impl Engine {
             moves: match service.config.mode {
                 Mode::Masquerade => service.config.source.is_some(),
                 Mode::Dsr | Mode::Ipip | Mode::Gue | Mode::Nat => true,
+                // Its connections end in this machine's own stack.
+                Mode::Proxy => false,
             },
             flow_ttl_ns: entry.flow_ttl_ns,
             client_ttl_ns: entry.client_ttl_ns,

@@ -1,6 +1,6 @@
 //! The clock: monotonic, the same one that the XDP program reads.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use pen_common::moment::Moment;
@@ -10,6 +10,13 @@ use pen_common::moment::Moment;
 pub fn now() -> Moment {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
     Moment::default() + Duration::from(time)
+}
+
+/// The time of day, for what people read.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "io owns the clock")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 /// The wall clock, in seconds since 1970. It may be set at any time: nothing but numbers that have to

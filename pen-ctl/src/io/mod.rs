@@ -12,5 +12,6 @@ pub mod health;
 pub mod netlink;
 pub mod privileges;
 pub mod process;
+pub mod proxy;
 pub mod sync;
 pub mod syslog;

@@ -18,7 +18,9 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -243,6 +245,32 @@ impl Netlink {
         self.handle.address().del(message).execute().await.map_err(io::Error::other)
     }
 
+    /// Lets the machine's own stack take packets for an address, by a route and not by an address of
+    /// an interface: nothing is sent from it of its own accord. A route that is there already stays.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub async fn hold(&self, address: IpAddr) -> io::Result<()> {
+        match self.handle.route().add(local_route(address)).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error))
+                if error.raw_code() == -(Errno::EEXIST as i32) =>
+            {
+                Ok(())
+            }
+            result => result.map_err(io::Error::other),
+        }
+    }
+
+    /// Ends what [`Netlink::hold`] began. A route that somebody else made stays.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub async fn release(&self, address: IpAddr) -> io::Result<()> {
+        self.handle.route().del(local_route(address)).execute().await.map_err(io::Error::other)
+    }
+
     /// The route to an address; `None` if the kernel says that there is none.
     async fn route(&self, address: IpAddr) -> Result<Option<Route>, rtnetlink::Error> {
         const NO_ROUTE: [Errno; 5] =
@@ -288,6 +316,31 @@ impl Netlink {
         }
         Ok(first)
     }
+}
+
+/// A route to this machine, marked as ours.
+fn local_route(address: IpAddr) -> RouteMessage {
+    /// Local routes are looked up here first (rtnetlink.h, `RT_TABLE_LOCAL`).
+    const TABLE: u8 = 255;
+    /// Of the protocols that rtnetlink(7) leaves to others; 112 is CARP's number.
+    const PEN: RouteProtocol = RouteProtocol::Other(112);
+    /// Interface `lo` has this index in every network namespace.
+    const LOOPBACK: u32 = 1;
+    let mut message = match address {
+        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(v4, 32)
+            .output_interface(LOOPBACK)
+            .build(),
+        IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(v6, 128)
+            .output_interface(LOOPBACK)
+            .build(),
+    };
+    message.header.table = TABLE;
+    message.header.kind = RouteType::Local;
+    message.header.scope = RouteScope::Host;
+    message.header.protocol = PEN;
+    message
 }
 
 /// Whether an address of this node can be the source of packets to `destination`.

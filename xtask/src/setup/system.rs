@@ -29,6 +29,7 @@ const TOOLS: &[Tool] = &[
     tool("sysctl", "procps", "tells servers to keep silent about virtual addresses"),
     tool("openssl", "openssl", "makes the secret of the README's configuration"),
     tool("nginx", "nginx-light", "is the HTTP backend"),
+    tool("haproxy", "haproxy", "speaks the PROXY protocol, and is what the proxy is compared with"),
     tool("dnsmasq", "dnsmasq-base", "is the DNS backend"),
     tool("dig", "bind9-dnsutils", "is the DNS client"),
     tool("curl", "curl", "is the HTTP client"),

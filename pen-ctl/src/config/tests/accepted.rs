@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
-    Access, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control, Interface, Listen,
-    Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
+    Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control, Interface,
+    Limits, Listen, Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode,
+    parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -35,6 +36,7 @@ fn nothing_is_a_valid_configuration() {
         },
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
+        access_log: None,
         acls: vec![],
         carp: vec![],
         sync: None,
@@ -57,6 +59,9 @@ fn everything_can_be_written_out() {
         translations = 4096
         [control]
         socket = "/run/p.sock"
+        [access_log]
+        file = "/var/log/pen/access.log"
+        format = "json"
         [[interface]]
         name = "eth1"
         xdp = "native"
@@ -89,6 +94,7 @@ fn everything_can_be_written_out() {
         address: address.parse().unwrap(),
         port: 53,
         weight,
+        limits: Limits::default(),
     };
     let expected = Config {
         node: Node {
@@ -99,6 +105,7 @@ fn everything_can_be_written_out() {
         },
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
+        access_log: Some(AccessLog { file: "/var/log/pen/access.log".into(), json: true }),
         acls: vec![Acl {
             name: "office".to_owned(),
             networks: vec![
@@ -131,6 +138,7 @@ fn everything_can_be_written_out() {
             backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
             emergency: Some(backend("sorry", "10.0.0.99", 1)),
             stubborn: true,
+            proxy: None,
             check: Check {
                 kind: CheckKind::Tcp { port: Some(54) },
                 tunnel: false,
@@ -217,7 +225,8 @@ fn backends_have_many_spellings() {
     for (listen, (text, name, address)) in v4.into_iter().chain(v6) {
         let web = service(&format!("listen = \"{listen}\"\nbackends = [{text}]"));
         let address = address.parse().unwrap();
-        let expected = Backend { name: name.to_owned(), address, port: 80, weight: 1 };
+        let limits = Limits::default();
+        let expected = Backend { name: name.to_owned(), address, port: 80, weight: 1, limits };
         assert_eq!(web.backends, [expected], "{text}");
     }
 }
@@ -259,7 +268,7 @@ fn a_short_interval_shortens_the_default_timeout() {
 
 #[test]
 fn backends_of_a_service_on_any_port_have_none() {
-    for mode in Mode::ALL.iter().map(|(word, _)| word) {
+    for mode in Mode::ALL.iter().map(|(word, _)| word).filter(|word| **word != "proxy") {
         let any = service(&format!(
             "listen = \"192.0.2.10:0\"\nmode = \"{mode}\"\n\
              backends = [\"10.0.0.11:0\", \"10.0.0.12\"]"

@@ -43,7 +43,7 @@ interface = "eth7"
 [[service]]
 name = "web"
 listen = "192.0.2.10:80"
-mode = "proxy"
+mode = "dsr"
 backends = ["10.0.0.300", { address = "10.0.0.12", weight = "2" }]
 check = { interval = 1, timeout = "2s" }
 [[service]]
@@ -59,8 +59,6 @@ backends = ["10.0.0.11:8080"]
              and counters",
             "6:8: this machine has no interface `eth7`; did you mean `eth0`?",
             "7:7: unknown xdp `atuo`; did you mean `auto`?",
-            "14:8: `mode = \"proxy\"` is not built into this version of pen; use `mode = \
-             \"masquerade\"`, or another one that the kernel carries out",
             "15:13: `10.0.0.300` is no address of a backend; write \"10.0.0.11:80\", \
              \"[2001:db8::11]:80\" or \"host.example:80\", the port may be left out",
             "15:61: expected an integer without quotes, found a string",

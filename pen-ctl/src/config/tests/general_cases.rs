@@ -101,14 +101,51 @@ backends = ["10.0.0.11"]"#, &[
 listen = "127.0.0.1:9118""#, &[
         "1:2: `web` is not built into this version of pen; remove it; `penctl` shows state and counters",
     ]),
-    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
-mode = "proxy"
-scheduler = "leastconn""#), &[
-        r#"5:8: `mode = "proxy"` is not built into this version of pen; use `mode = "masquerade"`, or another one that the kernel carries out"#,
-        r#"6:13: `scheduler = "leastconn"` is not built into this version of pen; use `scheduler = "maglev"`"#,
+    Case(web!("192.0.2.10:53", r#"backends = ["10.0.0.11"]
+protocol = "udp"
+mode = "proxy""#), &[
+        r#"1:1: `mode = "proxy" for UDP` is not built into this version of pen; use `mode = "masquerade"`, or another one that the kernel carries out"#,
     ]),
-    Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", max_connections = 500 }]"#), &[
-        "4:38: `max_connections` is not built into this version of pen; remove it, or lower the backend's `weight`",
+    Case(r#"[access_log]
+file = "access.log"
+format = "xml"
+[access_log]"#, &[
+        "4:2: `access_log` is given twice in this file; keep one of the two",
+    ]),
+    Case(r#"[access_log]
+file = "access.log"
+format = "xml""#, &[
+        "2:8: `access.log` does not begin with `/`; write the whole path of the file",
+        "3:10: unknown format `xml`; use one of: text, json",
+    ]),
+    // what only proxies have
+    Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", max_connections = 500 }]
+scheduler = "leastconn"
+timeouts = { connect = "1s" }
+queue = 5"#), &[
+        r#"4:56: `max_connections` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
+        r#"5:13: `scheduler` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
+        r#"6:12: `timeouts` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
+        r#"7:9: `queue` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
+    ]),
+    Case(web!("192.0.2.10:80-81", r#"mode = "proxy"
+backends = [{ address = "10.0.0.11", max_known = 5 }, { address = "10.0.0.12", max_connections = 6, max_known = 5 }]
+timeouts = { connect = "1ms", clinet = "1s" }
+acl = "office"
+accept_proxy = "edge"
+send_proxy = "v3"
+abuse = { address = "10.0.0.13", weight = 1 }
+scheduler = "fastest""#), &[
+        r#"3:10: a proxy listens on one port, not on 192.0.2.10:80-81; write a service for each port"#,
+        r#"5:50: `max_known` 5 says nothing without a limit for all; add `max_connections`"#,
+        r#"5:113: `max_known` 5 is below `max_connections` 6, which holds for all; raise it"#,
+        r#"6:24: `connect` is 1ms; use 10ms to 1day"#,
+        r#"6:31: unknown key `clinet`; did you mean `client`?"#,
+        r#"7:7: no `[[acl]]` is called `office`; add `[[acl]]` with `name = "office"` and `deny` or `allow`"#,
+        r#"8:16: no `[[acl]]` is called `edge`; add `[[acl]]` with `name = "edge"` and `deny` or `allow`"#,
+        r#"9:14: unknown send_proxy `v3`; did you mean `v1`?"#,
+        r#"10:34: unknown key `weight`; valid keys of `abuse`: address, name"#,
+        r#"11:13: unknown scheduler `fastest`; use one of: maglev, roundrobin, leastconn, random, weight, prio, hash"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", path = "/healthz" }"#), &[
@@ -126,7 +163,7 @@ mode = "Dsr""#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 scheduler = "wrr""#), &[
-        "5:13: unknown scheduler `wrr`; use one of: maglev",
+        "5:13: unknown scheduler `wrr`; use one of: maglev, roundrobin, leastconn, random, weight, prio, hash",
     ]),
     Case(r#"[[interface]]
 name = "eth1"

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::{FakeSystem, parse_all};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Listen, Memory, Mode, Node,
-    Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Limits, Listen, Memory, Mode,
+    Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Pieces of configurations, so that random texts come close to valid ones.
@@ -54,7 +54,14 @@ fn draft() -> impl Strategy<Value = Draft> {
     let words = (
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
         prop::sample::select(vec![Affinity::Client, Affinity::Flow]),
-        prop::sample::select(Mode::ALL.iter().map(|(_, mode)| *mode).collect::<Vec<_>>()),
+        // A proxy takes neither many ports nor UDP.
+        prop::sample::select(
+            Mode::ALL
+                .iter()
+                .map(|(_, mode)| *mode)
+                .filter(|mode| *mode != Mode::Proxy)
+                .collect::<Vec<_>>(),
+        ),
     );
     // The first weight is never 0, so that not all are.
     let weights = (1..=256_u32, vec(0..=256_u32, 0..5));
@@ -108,7 +115,8 @@ impl Draft {
                 true => format!("{address}:{}", self.port),
                 false => address.to_string(),
             };
-            Backend { name, address, port: self.port, weight: *weight }
+            let limits = Limits::default();
+            Backend { name, address, port: self.port, weight: *weight, limits }
         };
         let kind = match (self.protocol, self.port) {
             (Protocol::Udp, _) | (_, 0) => CheckKind::None,
@@ -125,6 +133,7 @@ impl Draft {
             backends: self.weights.iter().enumerate().map(backend).collect(),
             emergency: None,
             stubborn: false,
+            proxy: None,
             check: Check {
                 kind,
                 tunnel: matches!(self.mode, Mode::Ipip | Mode::Gue),
@@ -177,6 +186,7 @@ proptest! {
         let text = format!("[[interface]]\nname = \"eth0\"\nxdp = \"{xdp_word}\"\n{services}");
         let interface = "eth0".to_owned();
         let expected = Config {
+            access_log: None,
             node: Node {
                 name: "edge1".to_owned(),
                 secret: None,

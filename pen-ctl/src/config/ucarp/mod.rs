@@ -153,6 +153,7 @@ impl Reader<'_> {
             },
             interfaces: vec![Interface { name: interface, xdp: XdpMode::Off }],
             control: Control { socket: socket.into() },
+            access_log: None,
             acls: Vec::new(),
             carp: vec![carp],
             sync: None,

@@ -10,7 +10,8 @@ const SORRY: u8 = 9;
 fn with_emergency(backends: u8) -> Config {
     let mut config = config(backends);
     let (name, address) = ("sorry".into(), address(SORRY));
-    config.services[0].emergency = Some(Backend { name, address, port: 80, weight: 1 });
+    let limits = config::Limits::default();
+    config.services[0].emergency = Some(Backend { name, address, port: 80, weight: 1, limits });
     config
 }
 

@@ -12,7 +12,7 @@ use pen_common::net::{Addr, MacAddr};
 use super::{NIC, Sim, VIP, config, secs, vip};
 use crate::config::{
     AddressesBy, Carp, CarpAuth, CarpMac, CarpTransport, Config, DEFAULT_GROUP, Demotion, Hooks,
-    Secret, TieBreak, Vip, XdpMode,
+    Mode, Proxy, Secret, TieBreak, Vip, XdpMode,
 };
 use crate::engine::carp::{Role, VipMac};
 use crate::engine::event::{Event, Link};
@@ -97,6 +97,25 @@ fn roles_are_left_to_the_thread_that_writes_them() {
     assert_eq!(sim.engine.tables().groups[&0], abi::Group::ALWAYS);
     sim.now = sim.now + Duration::from_nanos(1);
     assert_eq!(role(&sim), "backup", "its lease has run out");
+}
+
+#[test]
+fn the_machine_takes_a_proxied_address_only_while_its_group_is_not_backup() {
+    let mut shared = shared();
+    shared.services[0].mode = Mode::Proxy;
+    shared.services[0].proxy = Some(Box::new(Proxy::usual()));
+    let mut sim = Sim::start(shared);
+    assert!(sim.held.is_empty(), "another node may have it");
+    let [told] = &sim.groups[..] else { panic!("one group") };
+    assert_eq!(told.settings.mac, VipMac::Interface, "its own stack has to take the frames");
+    assert!(told.local.is_empty(), "a route is enough");
+    assert_ne!(entry(&sim, VIP).mac, VIRTUAL);
+    for (role, held) in
+        [(Role::Master, true), (Role::Leaving, true), (Role::Backup, false), (Role::Master, true)]
+    {
+        sim.event(Event::CarpRole { group: 1, role });
+        assert_eq!(sim.held.contains(&VIP), held, "{role:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod listing;
 mod modes;
 mod operator;
 mod ports;
+mod proxied;
 mod random;
 mod reload;
 mod share;
@@ -31,6 +32,7 @@ use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::proxy;
 use super::sync::view::View;
 use super::tables::{NoRecords, Records, Tables, Write};
 use crate::api::{Admin, Change, Counts, Explain, Refusal, SetAdmin, SetWeight};
@@ -55,6 +57,7 @@ pub(super) fn config(backends: u8) -> Config {
         },
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
+        access_log: None,
         acls: Vec::new(),
         carp: Vec::new(),
         sync: None,
@@ -73,10 +76,12 @@ pub(super) fn config(backends: u8) -> Config {
                     address: address(number),
                     port: 80,
                     weight: 1,
+                    limits: config::Limits::default(),
                 })
                 .collect(),
             emergency: None,
             stubborn: false,
+            proxy: None,
             check: Check {
                 kind: CheckKind::Tcp { port: None },
                 tunnel: false,
@@ -125,6 +130,12 @@ pub(super) struct Sim {
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) records: Memory,
+    /// What the proxies serve.
+    pub(super) proxies: Arc<proxy::View>,
+    /// Virtual addresses that the machine's own stack takes.
+    pub(super) held: BTreeSet<IpAddr>,
+    /// What the proxies cannot listen on.
+    pub(super) deaf: Vec<(String, String)>,
     /// What CARP was told.
     pub(super) groups: Vec<event::Group>,
     pub(super) usable: BTreeMap<u32, Result<(), String>>,
@@ -196,6 +207,9 @@ impl Sim {
             probes: BTreeMap::new(),
             solicited: BTreeSet::new(),
             records: Memory::default(),
+            proxies: Arc::default(),
+            held: BTreeSet::new(),
+            deaf: Vec::new(),
             groups: Vec::new(),
             usable: BTreeMap::new(),
             demoted: BTreeMap::new(),
@@ -268,6 +282,17 @@ impl Sim {
                         census.see_client(key, record);
                     }
                     self.engine.handle(self.now, Event::CensusTaken(census));
+                }
+                Action::ServeProxies(view) => {
+                    self.proxies = view;
+                    let failures = self.deaf.clone();
+                    self.engine.handle(self.now, Event::ProxiesServed { failures });
+                }
+                Action::HoldAddress(address) => {
+                    assert!(self.held.insert(address), "held twice");
+                }
+                Action::ReleaseAddress(address) => {
+                    assert!(self.held.remove(&address), "never held");
                 }
                 Action::ConfigureCarp(groups) => self.groups = groups,
                 Action::CarpUsable { group, result } => drop(self.usable.insert(group, result)),

@@ -31,7 +31,8 @@ impl Sim {
 
 /// A service on another port, over one backend.
 fn second(number: u8) -> Service {
-    let backend = Backend { name: "x".into(), address: address(number), port: 81, weight: 1 };
+    let (address, limits) = (address(number), config::Limits::default());
+    let backend = Backend { name: "x".into(), address, port: 81, weight: 1, limits };
     Service {
         name: "second".into(),
         listen: Listen { address: VIP, ports: Ports::one(81) },
@@ -295,7 +296,13 @@ fn many(first: u32) -> Config {
         for port in 1..=16_u16 {
             let backend = |number| {
                 let address = IpAddr::from(Ipv4Addr::from_bits(first + number));
-                Backend { name: address.to_string(), address, port, weight: 1 }
+                Backend {
+                    name: address.to_string(),
+                    address,
+                    port,
+                    weight: 1,
+                    limits: config::Limits::default(),
+                }
             };
             let begin = u32::from(port) * 1000;
             config.services.push(Service {
@@ -341,6 +348,7 @@ fn draft(services: &[BTreeSet<u8>]) -> Config {
                 address: address(*number),
                 port,
                 weight: 1 + u32::from(*number) % 3,
+                limits: config::Limits::default(),
             };
             let listen = Listen { address: VIP, ports: Ports::one(port) };
             let name = format!("s{port}");

@@ -30,6 +30,8 @@ pub(super) fn parse(
         ("/v1/events", &Method::GET) => Request::Events { since: since(query)? },
         ("/v1/flows", &Method::GET) => Request::Flows(query::records(query)?),
         ("/v1/clients", &Method::GET) => Request::Clients(query::records(query)?),
+        ("/v1/connections", &Method::GET) => Request::Connections(query::records(query)?),
+        ("/v1/close", &Method::POST) => Request::Close(json(body)?),
         ("/v1/explain", &Method::POST) => Request::Explain(json(body)?),
         ("/v1/simulate", &Method::POST) => Request::Simulate(json(body)?),
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
@@ -70,6 +72,12 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
         Request::Events { since } => get(&format!("/v1/events?since={since}")),
         Request::Flows(wanted) => get(&format!("/v1/flows{}", query::of_records(wanted))),
         Request::Clients(wanted) => get(&format!("/v1/clients{}", query::of_records(wanted))),
+        Request::Connections(wanted) => {
+            get(&format!("/v1/connections{}", query::of_records(wanted)))
+        }
+        Request::Close(wish) => {
+            (Method::POST, "/v1/close".to_owned(), body(serde_json::to_vec(wish)))
+        }
         Request::Explain(explain) => {
             (Method::POST, "/v1/explain".to_owned(), body(serde_json::to_vec(explain)))
         }
@@ -94,7 +102,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -103,6 +111,8 @@ const PATHS: [&str; 16] = [
     "/v1/events",
     "/v1/flows",
     "/v1/clients",
+    "/v1/connections",
+    "/v1/close",
     "/v1/explain",
     "/v1/simulate",
     "/v1/admin",
@@ -150,7 +160,7 @@ pub(super) fn refuse(status: u16, error: String, cure: &str) -> Refused {
 mod tests {
     use super::*;
     use crate::api::carp::CarpOrder;
-    use crate::api::{Admin, CarpWish, Explain, RecordQuery, SetAdmin, SetWeight, Simulate};
+    use crate::api::{Admin, CarpWish, Close, Explain, RecordQuery, SetAdmin, SetWeight, Simulate};
     use crate::config::Protocol;
 
     #[test]
@@ -168,6 +178,11 @@ mod tests {
                 ..RecordQuery::default()
             }),
             Request::Clients(RecordQuery { backend: Some("b1".into()), ..RecordQuery::default() }),
+            Request::Connections(RecordQuery {
+                service: Some("web".into()),
+                ..RecordQuery::default()
+            }),
+            Request::Close(Close { id: Some(3), dry_run: true, ..Close::default() }),
             Request::Explain(Explain {
                 source: "198.51.100.7:5000".parse().expect("literal"),
                 destination: "192.0.2.10:80".parse().expect("literal"),

@@ -1,0 +1,165 @@
+//! Reads what only services of mode `proxy` have: how a backend is chosen, for how long a connection
+//! may be silent, and how many there may be.
+
+use std::time::Duration;
+
+use crate::config::backend::{self, RawBackend};
+use crate::config::error::ErrorKind;
+use crate::config::probe::duration;
+use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
+use crate::config::{Mode, Proxy, Scheduler, Timeouts};
+
+/// Keys of a service that belong here.
+pub(super) const KEYS: [&str; 10] = [
+    "abuse",
+    "accept_proxy",
+    "acl",
+    "eject",
+    "max_connections",
+    "max_per_source",
+    "queue",
+    "scheduler",
+    "send_proxy",
+    "timeouts",
+];
+
+const TIMEOUTS: Spec = Spec {
+    name: "timeouts",
+    title: "`timeouts`",
+    keys: &["client", "connect", "half_closed", "header", "queue", "server", "tunnel"],
+};
+
+/// Most connections that a limit may speak of.
+pub(super) const MAX_LIMIT: u32 = 1_000_000;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What was read of a service of mode `proxy`.
+pub(super) struct RawProxy {
+    pub(super) proxy: Proxy,
+    /// The server for clients that the access list denies.
+    pub(super) abuse: Option<RawBackend>,
+}
+
+impl Proxy {
+    /// What a service has that says nothing of it.
+    #[must_use]
+    pub const fn usual() -> Self {
+        Self {
+            scheduler: Scheduler::Maglev,
+            timeouts: Timeouts {
+                connect: Duration::from_secs(3),
+                client: Duration::from_secs(300),
+                server: Duration::from_secs(300),
+                tunnel: Duration::from_secs(3600),
+                half_closed: Duration::from_secs(30),
+                queue: Duration::from_secs(10),
+                header: Duration::from_secs(10),
+            },
+            eject: Duration::from_secs(10),
+            max_connections: None,
+            max_per_source: None,
+            queue: 0,
+            acl: None,
+            abuse: None,
+            accept_proxy: None,
+            send_proxy: None,
+        }
+    }
+}
+
+/// Reads the keys of a service; `None` if its mode is another one.
+pub(super) fn read(
+    table: &Table<'_>,
+    mode: Read<Mode>,
+    acls: &Names<String>,
+    report: &mut Report<'_>,
+) -> Read<Option<RawProxy>> {
+    let mode = mode?;
+    if mode != Mode::Proxy {
+        return foreign(table, mode, report).map(|()| None);
+    }
+    let usual = Proxy::usual();
+    let scheduler = table.word("scheduler", report);
+    let timeouts = timeouts(table, usual.timeouts, report);
+    let eject = duration(table, "eject", Duration::ZERO, DAY, report);
+    let max_connections = table.integer("max_connections", 1..=MAX_LIMIT, report);
+    let max_per_source = table.integer("max_per_source", 1..=MAX_LIMIT, report);
+    let queue = table.integer("queue", 0..=MAX_LIMIT, report);
+    let acl = list(table, "acl", acls, report);
+    let accept_proxy = list(table, "accept_proxy", acls, report);
+    let send_proxy = table.word("send_proxy", report);
+    let abuse = backend::single(table, "abuse", report);
+    Ok(Some(RawProxy {
+        proxy: Proxy {
+            scheduler: scheduler?.unwrap_or(usual.scheduler),
+            timeouts: timeouts?,
+            eject: eject?.map_or(usual.eject, |eject| eject.value),
+            max_connections: max_connections?,
+            max_per_source: max_per_source?,
+            queue: queue?.unwrap_or(usual.queue),
+            acl: acl?,
+            accept_proxy: accept_proxy?,
+            send_proxy: send_proxy?,
+            abuse: None,
+        },
+        abuse: abuse?,
+    }))
+}
+
+/// Reports the keys that mean nothing in this mode.
+fn foreign(table: &Table<'_>, mode: Mode, report: &mut Report<'_>) -> Read<()> {
+    let scheduler = table.word::<Scheduler>("scheduler", report)?;
+    let mut found = Ok(());
+    for key in KEYS {
+        let means_nothing = match key {
+            // In the kernel there is only this one.
+            "scheduler" => scheduler.is_some_and(|found| found != Scheduler::Maglev),
+            _ => true,
+        };
+        if let Some(At { place, .. }) = table.get(key).filter(|_| means_nothing) {
+            found = Err(report.add(place, ErrorKind::OnlyProxied { key, mode }));
+        }
+    }
+    found
+}
+
+fn timeouts(table: &Table<'_>, usual: Timeouts, report: &mut Report<'_>) -> Read<Timeouts> {
+    const MIN: Duration = Duration::from_millis(10);
+    let Some(table) = table.table("timeouts", &TIMEOUTS, report)? else { return Ok(usual) };
+    let mut read = |key, usual| {
+        let found = duration(&table, key, MIN, DAY, report);
+        found.map(|found| found.map_or(usual, |found| found.value))
+    };
+    let connect = read("connect", usual.connect);
+    let client = read("client", usual.client);
+    let server = read("server", usual.server);
+    let tunnel = read("tunnel", usual.tunnel);
+    let half_closed = read("half_closed", usual.half_closed);
+    let queue = read("queue", usual.queue);
+    let header = read("header", usual.header);
+    Ok(Timeouts {
+        connect: connect?,
+        client: client?,
+        server: server?,
+        tunnel: tunnel?,
+        half_closed: half_closed?,
+        queue: queue?,
+        header: header?,
+    })
+}
+
+/// The name of an access list that was declared.
+pub(super) fn list(
+    table: &Table<'_>,
+    key: &'static str,
+    acls: &Names<String>,
+    report: &mut Report<'_>,
+) -> Read<Option<String>> {
+    let Some(At { place, value }) = table.text(key, report)? else { return Ok(None) };
+    let name = value.to_owned();
+    if acls.find(&name).is_some() {
+        return Ok(Some(name));
+    }
+    let kind = || ErrorKind::UndeclaredAcl { near: raw::nearest(&name, &acls.in_order()), name };
+    Err(acls.missing(place, kind, report))
+}

@@ -1,0 +1,83 @@
+//! How a proxied connection ended. Each ends in exactly one way, which its line in the log says and a
+//! counter counts.
+
+macro_rules! causes {
+    ($($(#[doc = $doc:literal])+ $cause:ident = $name:literal,)+) => {
+        /// How a connection ended.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Cause { $($(#[doc = $doc])+ $cause,)+ }
+
+        impl Cause {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$cause,)+];
+
+            /// The name that the operator sees.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$cause => $name,)+ }
+            }
+
+            /// What it means, in words: the documentation of the variant.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$cause => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+causes! {
+    /// The client ended its half first, and all was carried over.
+    ClientClosed = "client-closed",
+    /// The server ended its half first, and all was carried over.
+    ServerClosed = "server-closed",
+    /// The client reset the connection.
+    ClientReset = "client-reset",
+    /// The server reset the connection.
+    ServerReset = "server-reset",
+    /// The client sent nothing for too long.
+    ClientTimeout = "client-timeout",
+    /// The server sent nothing for too long.
+    ServerTimeout = "server-timeout",
+    /// Neither side sent anything for too long.
+    TunnelTimeout = "tunnel-timeout",
+    /// One side had ended its half, and the other one sent nothing for too long.
+    HalfClosedTimeout = "half-closed-timeout",
+    /// No backend could be connected to, though some seemed usable.
+    ConnectFailed = "connect-failed",
+    /// No backend was usable.
+    NoBackend = "no-backend",
+    /// All usable backends had as many connections as they may have, and the queue was full.
+    Full = "full",
+    /// No place was free before the time in the queue was over.
+    QueueTimeout = "queue-timeout",
+    /// An access list denied the client, and there was no server for such.
+    Denied = "denied",
+    /// The source had as many connections as one may have.
+    SourceLimit = "source-limit",
+    /// A header of the PROXY protocol was to come first, and its sender is not trusted, or none came
+    /// that is valid and in time.
+    BadHeader = "bad-header",
+    /// This machine was short of descriptors, ports or memory.
+    Local = "local",
+    /// The operator closed it, or took its backend into maintenance.
+    Killed = "killed",
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_has_a_name_of_its_own_and_a_sentence() {
+        let names: BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.name()).collect();
+        assert_eq!(names.len(), Cause::ALL.len());
+        for (number, cause) in Cause::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, number);
+            assert!(cause.describe().ends_with('.') && !cause.describe().contains('`'));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What the engine tells the proxies, and when.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::config::{Access, Acl, Proxy};
+use crate::engine::proxy;
+
+fn proxied(config: &mut Config) {
+    config.services[0].mode = Mode::Proxy;
+    config.services[0].proxy = Some(Box::new(Proxy::usual()));
+}
+
+fn start(change: impl FnOnce(&mut Config)) -> Sim {
+    let mut config = config(2);
+    proxied(&mut config);
+    change(&mut config);
+    let mut sim = Sim::start(config);
+    sim.run_for(secs(1));
+    sim
+}
+
+fn service(sim: &Sim) -> &proxy::Service {
+    &sim.proxies.services[0]
+}
+
+fn states(sim: &Sim) -> Vec<u32> {
+    service(sim).backends.iter().map(|backend| backend.state).collect()
+}
+
+const UP: u32 = pen_common::abi::Backend::UP;
+const DRAIN: u32 = pen_common::abi::Backend::DRAIN;
+const DOWN: u32 = pen_common::abi::Backend::DOWN;
+
+#[test]
+fn proxies_get_the_table_and_the_secret_that_the_kernel_has() {
+    let sim = start(|_| {});
+    let service = service(&sim);
+    assert_eq!(sim.proxies.secret, sim.maps.cfg.secret);
+    let id = sim.maps.services[&service.key].id;
+    assert_eq!(service.slots, sim.maps.slots[&id]);
+    assert!(service.slots.iter().all(|slot| slot.current() != 0));
+    assert_eq!(service.listen, SocketAddr::new(VIP, 80));
+    assert_eq!(states(&sim), [UP, UP]);
+    let flows = sim.flows(10);
+    assert!(flows.iter().all(Option::is_none), "the kernel leaves its packets alone: {flows:?}");
+}
+
+#[test]
+fn a_proxys_backends_need_no_way_that_the_engine_knows() {
+    // Nobody on the network answers for them, but they accept connections.
+    let mut sim = start(|config| config.interfaces.clear());
+    sim.run_for(secs(5));
+    assert_eq!(states(&sim), [UP, UP]);
+    assert!(sim.doubted.is_empty());
+}
+
+#[test]
+fn what_happens_to_a_backend_reaches_the_proxies_at_once() {
+    let mut sim = start(|_| {});
+    let incarnation = service(&sim).backends[0].incarnation;
+    sim.dead.insert(address(1));
+    sim.run_for(secs(5));
+    assert_eq!(states(&sim), [DOWN, UP]);
+    assert!(service(&sim).backends[0].incarnation > incarnation, "memories of it are void");
+    sim.dead.clear();
+    sim.run_for(secs(5));
+    assert_eq!(states(&sim), [UP, UP]);
+    sim.set_admin("b1", Admin::Drain).expect("drained");
+    sim.set_admin("b2", Admin::Maint).expect("in maintenance");
+    assert_eq!(states(&sim), [DRAIN, DOWN]);
+    let flags = |of: &proxy::Backend| (of.wanted, of.maintenance);
+    assert_eq!(
+        service(&sim).backends.iter().map(flags).collect::<Vec<_>>(),
+        [(false, false), (false, true)]
+    );
+    sim.set_admin("b1", Admin::Ready).expect("ready");
+    sim.set_weight("b1", 0).expect("weight 0");
+    let backend = &service(&sim).backends[0];
+    assert_eq!((backend.weight, backend.wanted), (0, false));
+}
+
+#[test]
+fn a_view_is_sent_only_when_something_has_changed() {
+    let mut sim = start(|_| {});
+    let before = Arc::clone(&sim.proxies);
+    sim.run_for(secs(60));
+    assert!(Arc::ptr_eq(&before, &sim.proxies));
+}
+
+#[test]
+fn the_stack_takes_virtual_addresses_while_something_is_proxied_there() {
+    let mut sim = start(|_| {});
+    assert_eq!(sim.held, BTreeSet::from([VIP]));
+    sim.engine.reconfigure(sim.now, config(2), false).expect("another mode");
+    sim.carry_out();
+    assert!(sim.held.is_empty() && sim.proxies.services.is_empty());
+    let mut proxied_again = config(2);
+    proxied(&mut proxied_again);
+    sim.engine.reconfigure(sim.now, proxied_again, false).expect("back again");
+    sim.carry_out();
+    assert_eq!(sim.held, BTreeSet::from([VIP]));
+    sim.engine.stop();
+    sim.carry_out();
+    assert!(sim.held.is_empty(), "nothing is left behind");
+}
+
+#[test]
+fn an_own_address_is_the_stacks_already() {
+    let sim = start(|config| config.vips.clear());
+    assert!(sim.held.is_empty() && !service(&sim).virtual_address);
+}
+
+#[test]
+fn access_lists_are_those_of_address_and_service() {
+    let list = |name: &str, default| Acl { name: name.into(), networks: Vec::new(), default };
+    let sim = start(|config| {
+        config.acls = vec![list("all", Access::Allow), list("none", Access::Deny)];
+        config.vips[0].acl = Some("all".into());
+        config.services[0].proxy.as_mut().expect("proxied").acl = Some("none".into());
+    });
+    let source = Addr::v4([192, 0, 2, 1]);
+    let denies =
+        |list: &Option<Arc<proxy::AccessList>>| list.as_ref().map(|list| list.denies(&source));
+    assert_eq!(denies(&service(&sim).vip_access), Some(false));
+    assert_eq!(denies(&service(&sim).access), Some(true));
+}
+
+#[test]
+fn sockets_that_are_not_to_be_had_are_tried_again_and_told_once() {
+    let mut sim = start(|_| {});
+    sim.deaf = vec![("web".into(), "address in use".into())];
+    sim.set_weight("b1", 5).expect("something new to serve");
+    let told = |sim: &Sim| {
+        let events = sim.engine.events(0).into_iter();
+        events.filter(|event| event.kind == "not-listening").count()
+    };
+    sim.run_for(secs(20));
+    assert_eq!(told(&sim), 1);
+    assert!(sim.engine.next_deadline() <= sim.now + secs(5));
+    sim.deaf.clear();
+    sim.run_for(secs(6));
+    sim.deaf = vec![("web".into(), "address in use".into())];
+    sim.set_weight("b1", 6).expect("something new to serve");
+    assert_eq!(told(&sim), 2, "after it was well, it is news again");
+}

@@ -1,0 +1,235 @@
+//! From an accepted connection to one that has its server: access, limits, the choice, and the next
+//! choice if that cannot be reached. What is decided here is decided by `engine::proxy`.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use pen_common::moment::Moment;
+use pen_common::net::{Addr, Be16};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::conn::Conn;
+use super::shared::{Place, Served, Source};
+use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::choose::{Choice, Client, choose};
+use crate::io::clock;
+
+/// A connection to a server, and what it holds.
+pub(super) struct Established {
+    pub(super) server: TcpStream,
+    /// `None` for the server for abuse, which has no limit.
+    pub(super) place: Option<Place>,
+    pub(super) source: Option<Source>,
+}
+
+/// Who waits for a place looks for one after this time, even if nobody has called.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How an attempt failed.
+enum Failed {
+    /// The backend's fault.
+    Backend,
+    /// This machine's: it says nothing about the backend, and the next one would fare no better.
+    Local,
+}
+
+/// Finds a server for a client.
+pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
+    let served = &conn.served;
+    let source = Addr::from(conn.client.ip().to_canonical());
+    if served.service.vip_access.as_ref().is_some_and(|access| access.denies(&source)) {
+        return Err(Cause::Denied);
+    }
+    if served.service.access.as_ref().is_some_and(|access| access.denies(&source)) {
+        let established = abuse(served).await;
+        conn.connected.set(established.is_ok().then(clock::now));
+        return established;
+    }
+    let held = match served.service.proxy.max_per_source {
+        Some(limit) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
+        None => None,
+    };
+    let (server, place) = find(conn, served, source).await?;
+    Ok(Established { server, place: Some(place), source: held })
+}
+
+/// The server for those that the access list denies.
+async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
+    let proxy = &served.service.proxy;
+    let Some(abuse) = &proxy.abuse else { return Err(Cause::Denied) };
+    let address = SocketAddr::new(abuse.address, abuse.port);
+    match connect(address, proxy.timeouts.connect).await {
+        Ok(server) => Ok(Established { server, place: None, source: None }),
+        Err(Failed::Backend) => Err(Cause::ConnectFailed),
+        Err(Failed::Local) => Err(Cause::Local),
+    }
+}
+
+/// A backend that accepts, and a place there.
+async fn find(
+    conn: &Conn,
+    served: &Arc<Served>,
+    address: Addr,
+) -> Result<(TcpStream, Place), Cause> {
+    let proxy = &served.service.proxy;
+    let mut tried = Vec::new();
+    loop {
+        let client =
+            Client { address, port: Be16::new(conn.client.port()), tried: &tried, draw: draw() };
+        let (place, seat) = match take_in_turn(served, &client).await? {
+            Taken::Seat(place, seat) => (place, seat),
+            Taken::Full => return Err(Cause::Full),
+            Taken::None if tried.is_empty() => return Err(Cause::NoBackend),
+            Taken::None => return Err(Cause::ConnectFailed),
+        };
+        conn.place.set(Some(place));
+        conn.placed.set(Some(clock::now()));
+        let backend = &served.service.backends[place];
+        match connect(backend.address, proxy.timeouts.connect).await {
+            Ok(server) => {
+                conn.connected.set(Some(clock::now()));
+                return Ok((server, seat));
+            }
+            Err(Failed::Local) => return Err(Cause::Local),
+            Err(Failed::Backend) => {
+                seat.backend.eject(clock::now(), proxy.eject);
+                served.state.redispatched.fetch_add(1, Relaxed);
+                conn.retries.set(conn.retries.get().saturating_add(1));
+                conn.place.set(None);
+                tried.push(place);
+            }
+        }
+    }
+}
+
+enum Taken {
+    Seat(usize, Place),
+    Full,
+    None,
+}
+
+/// Chooses a backend, and takes a place there. Between the two another thread may take the last one.
+fn take(served: &Served, client: &Client<'_>, now: Moment) -> Taken {
+    let mut tried = client.tried.to_vec();
+    let mut lost = false;
+    loop {
+        let client = Client { tried: &tried, ..*client };
+        let mut memory = served.state.memory();
+        let choice =
+            choose(&served.service, served.secret, &client, &mut memory, &served.load(now), now);
+        drop(memory);
+        match choice {
+            Choice::Take { place, known } => match served.take(place, known) {
+                Some(seat) => return Taken::Seat(place, seat),
+                None => {
+                    lost = true;
+                    tried.push(place);
+                }
+            },
+            Choice::Full => return Taken::Full,
+            Choice::None if lost => return Taken::Full,
+            Choice::None => return Taken::None,
+        }
+    }
+}
+
+/// The same for who may have to wait for a place.
+async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cause> {
+    let proxy = &served.service.proxy;
+    let queued = proxy.queue > 0;
+    // Who comes later must not be served earlier. A stubborn service has a queue for each server.
+    let behind = queued && served.state.waiters() > 0 && !served.service.stubborn;
+    if !behind {
+        let taken = take(served, client, clock::now());
+        if !queued || !matches!(taken, Taken::Full) {
+            return Ok(taken);
+        }
+    }
+    let mut turn = served.state.queue(proxy.queue).ok_or(Cause::Full)?;
+    let until = clock::now() + proxy.timeouts.queue;
+    loop {
+        let left = until.since(clock::now());
+        if left.is_zero() {
+            return Err(Cause::QueueTimeout);
+        }
+        if turn.wait(left.min(LOOK)).await || served.service.stubborn {
+            match take(served, client, clock::now()) {
+                Taken::Full => {}
+                taken => return Ok(taken),
+            }
+        }
+    }
+}
+
+/// Connects within a time.
+async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Failed> {
+    let connecting = async {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_nodelay(true)?;
+        socket.connect(address).await
+    };
+    match timeout(limit, connecting).await {
+        Ok(Ok(server)) => Ok(server),
+        Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
+        Ok(Err(_)) | Err(_) => Err(Failed::Backend),
+    }
+}
+
+/// Errors that say nothing about the backend.
+pub(super) fn is_local(error: &io::Error) -> bool {
+    const LOCAL: [Errno; 7] = [
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ENOBUFS,
+        Errno::ENOMEM,
+        Errno::EADDRNOTAVAIL,
+        Errno::EPERM,
+        Errno::EACCES,
+    ];
+    error.raw_os_error().is_some_and(|number| LOCAL.contains(&Errno::from_raw(number)))
+}
+
+/// A random number, good enough to draw backends (xorshift64*, Vigna 2014).
+fn draw() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(clock::now().0 | 1);
+    }
+    let mut state = STATE.get();
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    STATE.set(state);
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_backends_fault() {
+        for (number, local) in [
+            (Errno::EMFILE, true),
+            (Errno::EADDRNOTAVAIL, true),
+            (Errno::ECONNREFUSED, false),
+            (Errno::EHOSTUNREACH, false),
+        ] {
+            assert_eq!(is_local(&io::Error::from_raw_os_error(number as i32)), local, "{number}");
+        }
+    }
+
+    #[test]
+    fn draws_differ() {
+        let draws: std::collections::BTreeSet<u64> = (0..100).map(|_| draw()).collect();
+        assert_eq!(draws.len(), 100);
+    }
+}

@@ -1,0 +1,332 @@
+//! The userspace proxy: a thread for each core, each with listeners of its own on the same addresses.
+//! What is served is a [`View`] that the engine makes; threads take it over between two connections,
+//! and connections that exist go on by the one that they began with.
+
+mod conn;
+mod establish;
+mod listen;
+mod log;
+mod pipe;
+mod preface;
+mod relay;
+mod shared;
+mod worker;
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+
+use nix::sys::resource::{Resource, getrlimit};
+use pen_common::abi::ServiceKey;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::log::Writer;
+use self::shared::{BackendState, Registry, Served};
+use self::worker::{Common, Ears, Orders, Question};
+use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
+use crate::engine::proxy::View;
+use crate::engine::proxy::cause::Cause;
+use crate::io::clock;
+
+/// Descriptors for everything but connections: maps, probes, penctl, log.
+const RESERVE: u64 = 256;
+/// Questions of the operator that a thread may not have answered yet.
+const QUESTIONS: usize = 8;
+
+/// All proxies of this process. Dropping it ends their threads and connections.
+#[derive(Debug)]
+pub struct Proxies {
+    threads: Vec<JoinHandle<()>>,
+    orders: Option<watch::Sender<Arc<Orders>>>,
+    common: Arc<Common>,
+    registry: Registry,
+    served: Vec<Arc<Served>>,
+    sockets: HashMap<ServiceKey, Sockets>,
+    count: usize,
+    questions: Vec<mpsc::Sender<Question>>,
+    writer: Option<Writer>,
+}
+
+/// What a backend has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections now.
+    pub connections: u32,
+    /// Connections so far.
+    pub total: u64,
+    /// Those that could not be made.
+    pub failures: u64,
+    /// Bytes to and from it, of connections that have ended.
+    pub bytes: u64,
+    /// It could not be connected to lately, and gets nothing new for a time.
+    pub ejected: bool,
+}
+
+/// Sockets of a service, one for each thread.
+#[derive(Debug)]
+struct Sockets {
+    address: SocketAddr,
+    foreign: bool,
+    listeners: Arc<Vec<TcpListener>>,
+}
+
+impl Default for Proxies {
+    fn default() -> Self {
+        Self {
+            threads: Vec::new(),
+            orders: None,
+            common: Arc::default(),
+            registry: Registry::default(),
+            served: Vec::new(),
+            sockets: HashMap::new(),
+            questions: Vec::new(),
+            writer: None,
+            count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        }
+    }
+}
+
+impl Proxies {
+    /// Serves these services and no others. Returns the names of those whose sockets are not to be
+    /// had, and why not; the others are served.
+    pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
+        if view.services.is_empty() && self.threads.is_empty() {
+            return Vec::new();
+        }
+        let mut failures = Vec::new();
+        let mut before = std::mem::take(&mut self.sockets);
+        for service in &view.services {
+            let (address, foreign) = (service.listen, service.virtual_address);
+            let kept = before.remove(&service.key);
+            let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
+            let sockets = match kept {
+                Some(kept) => kept,
+                None => match listen::listen(address, foreign, self.count) {
+                    Ok(listeners) => Sockets { address, foreign, listeners: Arc::new(listeners) },
+                    Err(error) => {
+                        failures.push((service.name.clone(), format!("{address}: {error}")));
+                        continue;
+                    }
+                },
+            };
+            self.sockets.insert(service.key, sockets);
+        }
+        self.served = self.registry.serve(view);
+        let none = Arc::new(Vec::new());
+        let services = self.served.iter().map(|served| {
+            let sockets = self.sockets.get(&served.service.key);
+            let listeners = sockets.map_or(&none, |sockets| &sockets.listeners);
+            (Arc::clone(served), Arc::clone(listeners))
+        });
+        let services = services.collect();
+        self.follow_log(view, &mut failures);
+        let log = self.writer.as_ref().map(|writer| Arc::clone(&writer.log));
+        let orders = Arc::new(Orders { services, log });
+        match &self.orders {
+            Some(sender) => drop(sender.send_replace(orders)),
+            None => self.start(orders, &mut failures),
+        }
+        failures
+    }
+
+    /// Writes where the view wants it. What is written elsewhere is written to the end.
+    fn follow_log(&mut self, view: &View, failures: &mut Vec<(String, String)>) {
+        if self.writer.as_ref().map(|writer| &writer.config) == view.access_log.as_ref() {
+            return;
+        }
+        self.writer = None;
+        let Some(config) = &view.access_log else { return };
+        match Writer::start(config) {
+            Ok(writer) => self.writer = Some(writer),
+            Err(error) => {
+                let file = config.file.display();
+                failures.push(("access log".to_owned(), format!("{file}: {error}")));
+            }
+        }
+    }
+
+    /// The file of the access log was moved away.
+    pub fn reopen_log(&self) {
+        if let Some(writer) = &self.writer {
+            writer.log.reopen();
+        }
+    }
+
+    /// Whoever wants to ask the threads something.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { questions: self.questions.clone() }
+    }
+
+    /// How connections ended, by cause, and what accept failed for: rows for `penctl counters`.
+    /// None without a service.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counter> {
+        let row = |name: String, reason: &str, count: u64, bytes: u64| Counter {
+            name,
+            reason: reason.to_owned(),
+            packets: count,
+            bytes,
+        };
+        if self.served.is_empty() {
+            return Vec::new();
+        }
+        let sum =
+            |value: &dyn Fn(&Served) -> u64| self.served.iter().map(|served| value(served)).sum();
+        let moved = |backend: &Arc<BackendState>| {
+            backend.bytes_up.load(Relaxed) + backend.bytes_down.load(Relaxed)
+        };
+        let bytes = sum(&|served| served.backends.iter().map(moved).sum());
+        let accepted = sum(&|served| served.state.accepted.load(Relaxed));
+        let redispatched = sum(&|served| served.state.redispatched.load(Relaxed));
+        let starved = self.common.starved.load(Relaxed);
+        let mut rows = vec![
+            row(
+                "proxy-accepted".to_owned(),
+                "Connections that the proxy accepted.",
+                accepted,
+                bytes,
+            ),
+            row(
+                "proxy-redispatched".to_owned(),
+                "A backend could not be connected to, and another one was asked.",
+                redispatched,
+                0,
+            ),
+            row(
+                "proxy-log-dropped".to_owned(),
+                "A line of the access log was not written: the disk is too slow.",
+                self.writer.as_ref().map_or(0, |writer| writer.log.dropped()),
+                0,
+            ),
+            row(
+                "proxy-starved".to_owned(),
+                "This machine had no descriptor or memory for a connection, which waited.",
+                starved,
+                0,
+            ),
+        ];
+        rows.extend(Cause::ALL.iter().map(|cause| {
+            let ended = sum(&|served| served.state.ended(*cause));
+            row(format!("proxy-{}", cause.name()), cause.describe(), ended, 0)
+        }));
+        rows
+    }
+
+    /// What a service has of connections.
+    #[must_use]
+    pub fn service(&self, service: &str) -> Option<ProxiedService> {
+        let served = self.served.iter().find(|served| served.service.name == service)?;
+        Some(ProxiedService {
+            connections: served.state.gate.inside(),
+            waiting: served.state.waiters(),
+            accepted: served.state.accepted.load(Relaxed),
+        })
+    }
+
+    /// What a backend has of connections and has moved.
+    #[must_use]
+    pub fn traffic(&self, service: &str, backend: &str) -> Option<Traffic> {
+        let served = self.served.iter().find(|served| served.service.name == service)?;
+        let backends = &served.service.backends;
+        let place = backends.iter().position(|found| found.name == backend)?;
+        let state = &served.backends[place];
+        Some(Traffic {
+            connections: state.connections(),
+            total: state.total.load(Relaxed),
+            failures: state.failures.load(Relaxed),
+            bytes: state.bytes_up.load(Relaxed) + state.bytes_down.load(Relaxed),
+            ejected: state.ejected(clock::now()).is_some(),
+        })
+    }
+
+    fn start(&mut self, orders: Arc<Orders>, failures: &mut Vec<(String, String)>) {
+        let most = self.most_connections();
+        self.common.gate.set_limit(most);
+        tracing::info!("proxy: {} threads, at most {most} connections at a time", self.count);
+        let (sender, receiver) = watch::channel(orders);
+        for index in 0..self.count {
+            let common = Arc::clone(&self.common);
+            let (ask, questions) = mpsc::channel(QUESTIONS);
+            let ears = Ears { orders: receiver.clone(), questions };
+            self.questions.push(ask);
+            let thread = thread::Builder::new().name(format!("proxy-{index}"));
+            match thread.spawn(move || worker::run(index, common, ears)) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => failures.push((format!("thread {index}"), error.to_string())),
+            }
+        }
+        self.orders = Some(sender);
+    }
+
+    /// Connections for which there are descriptors: two each, beside those for pipes, for the
+    /// sockets that listen, and for the rest of the daemon.
+    fn most_connections(&self) -> u32 {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        let pipes = 2 * pipe::MOST * self.count;
+        let listeners = 2 * self.count * self.sockets.len();
+        let others = RESERVE + u64::try_from(pipes + listeners).unwrap_or(u64::MAX);
+        // With few descriptors at all, half of them.
+        let free = limit.saturating_sub(others).max(limit / 2);
+        u32::try_from(free / 2).unwrap_or(u32::MAX)
+    }
+}
+
+impl Drop for Proxies {
+    fn drop(&mut self) {
+        // Without a sender the threads end.
+        self.orders = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        // Nobody writes any more: what there is is written to the end.
+        self.served.clear();
+        if let Some(writer) = self.writer.take() {
+            writer.end();
+        }
+    }
+}
+
+/// Asks the threads of the proxy, from any other thread that may wait.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    questions: Vec<mpsc::Sender<Question>>,
+}
+
+impl Asker {
+    /// The connections that fit.
+    #[must_use]
+    pub fn connections(&self, wanted: &RecordQuery) -> Connections {
+        let mut all = Connections::default();
+        for (connections, more) in self.ask(|answer| Question::List(wanted.clone(), answer)) {
+            all.connections.extend(connections);
+            all.more += more;
+        }
+        all.connections.sort_by_key(|connection| std::cmp::Reverse(connection.id));
+        all.more += all.connections.len().saturating_sub(wanted.limit) as u64;
+        all.connections.truncate(wanted.limit);
+        all
+    }
+
+    /// Closes the connections that fit.
+    #[must_use]
+    pub fn close(&self, wish: &Close) -> Closed {
+        let counts = self.ask(|answer| Question::Close(wish.clone(), answer));
+        Closed { closed: counts.into_iter().sum(), dry_run: wish.dry_run }
+    }
+
+    /// Threads that have ended have nothing to say.
+    fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
+        let asked: Vec<_> = self
+            .questions
+            .iter()
+            .filter_map(|ask| {
+                let (answer, answered) = oneshot::channel();
+                ask.blocking_send(question(answer)).ok().map(|()| answered)
+            })
+            .collect();
+        asked.into_iter().filter_map(|answered| answered.blocking_recv().ok()).collect()
+    }
+}

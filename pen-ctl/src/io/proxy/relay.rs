@@ -1,0 +1,324 @@
+//! Carries bytes between client and server, both ways at once, until both have ended.
+//!
+//! While little goes on, bytes pass through the one buffer that all connections of a thread share,
+//! and a quiet connection holds no memory for them. A direction that moves bulk gets a pipe. What the
+//! slower side does not take is what the faster one is not asked for: of one direction at most a
+//! buffer, or a pipe, is under way.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::conn::{Entry, Errand};
+use super::listen::keepalive;
+use super::pipe::Pipe;
+use super::worker::Worker;
+use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::relay::Pace;
+
+/// Rounds of one direction after which others have their turn.
+const ROUNDS: u8 = 8;
+
+/// A connection that has its server.
+pub(super) struct Relay {
+    client: TcpStream,
+    server: TcpStream,
+    up: Direction,
+    down: Direction,
+    /// Who ended its half first.
+    first: Option<Cause>,
+    entry: Entry,
+    worker: Rc<Worker>,
+}
+
+/// One way.
+#[derive(Default)]
+struct Direction {
+    /// What the sink has not taken yet.
+    rest: Option<Rest>,
+    pipe: Option<Pipe>,
+    pace: Pace,
+    /// The source has ended.
+    eof: bool,
+    /// And the sink was told; or nothing more can be done.
+    done: bool,
+}
+
+struct Rest {
+    bytes: Box<[u8]>,
+    sent: usize,
+}
+
+/// Which end of a direction has failed.
+enum Fault {
+    Source,
+    Sink,
+}
+
+/// A direction's ends, and what it needs.
+struct Ends<'a> {
+    source: &'a mut TcpStream,
+    sink: &'a mut TcpStream,
+    /// The other direction is done: closing says all there is to say.
+    last: bool,
+    worker: &'a Worker,
+    moved: &'a dyn Fn(usize),
+}
+
+impl Relay {
+    /// `begin` is what the server gets before anything else of the client's.
+    pub(super) fn new(
+        client: TcpStream,
+        server: TcpStream,
+        entry: Entry,
+        worker: Rc<Worker>,
+        begin: Vec<u8>,
+    ) -> Self {
+        entry.watch();
+        let (mut up, down) = (Direction::default(), Direction::default());
+        if !begin.is_empty() {
+            up.rest = Some(Rest { bytes: begin.into(), sent: 0 });
+        }
+        Self { client, server, up, down, first: None, entry, worker }
+    }
+
+    /// What the wheel wants.
+    fn run_errand(&self) -> Option<Cause> {
+        match self.entry.conn.errand()? {
+            Errand::End(cause) => Some(cause),
+            Errand::KeepAlive => {
+                // Without it the timeouts still hold.
+                let _ = SockRef::from(&self.server).set_tcp_keepalive(&keepalive());
+                None
+            }
+        }
+    }
+
+    /// The client's half.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let entry = &self.entry;
+        let ends = Ends {
+            source: &mut self.client,
+            sink: &mut self.server,
+            last: self.down.done,
+            worker: &self.worker,
+            moved: &|bytes| {
+                let up = &entry.conn.up;
+                if up.replace(up.get() + bytes as u64) == 0 {
+                    entry.advance(|progress| progress.client_spoke = true);
+                }
+                entry.touch();
+            },
+        };
+        self.up.poll(cx, ends)
+    }
+
+    /// The server's half.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let entry = &self.entry;
+        let ends = Ends {
+            source: &mut self.server,
+            sink: &mut self.client,
+            last: self.up.done,
+            worker: &self.worker,
+            moved: &|bytes| {
+                let down = &entry.conn.down;
+                if down.replace(down.get() + bytes as u64) == 0 {
+                    entry.advance(|progress| progress.server_spoke = true);
+                }
+                entry.touch();
+            },
+        };
+        self.down.poll(cx, ends)
+    }
+
+    fn ended(&mut self, cause: Cause) {
+        self.first.get_or_insert(cause);
+        self.entry.advance(|progress| progress.half_closed = true);
+    }
+
+    /// Tells the other side of a reset in the same way.
+    fn reset(other: &TcpStream) {
+        // If it is gone already, it knows.
+        let _ = other.set_zero_linger();
+    }
+}
+
+impl Future for Relay {
+    type Output = Cause;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cause> {
+        let this = self.get_mut();
+        this.entry.conn.wake_by(cx.waker());
+        if let Some(cause) = this.run_errand() {
+            return Poll::Ready(cause);
+        }
+        if !this.up.done {
+            match this.poll_up(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => this.ended(Cause::ClientClosed),
+                Poll::Ready(Err(Fault::Source)) => {
+                    Self::reset(&this.server);
+                    return Poll::Ready(Cause::ClientReset);
+                }
+                // It takes nothing more, but may have said something before: that is on its way.
+                Poll::Ready(Err(Fault::Sink)) => {
+                    this.up.done = true;
+                    this.ended(Cause::ServerReset);
+                }
+            }
+        }
+        if !this.down.done {
+            match this.poll_down(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => this.ended(Cause::ServerClosed),
+                Poll::Ready(Err(Fault::Source)) => {
+                    Self::reset(&this.client);
+                    return Poll::Ready(Cause::ServerReset);
+                }
+                Poll::Ready(Err(Fault::Sink)) => {
+                    this.down.done = true;
+                    this.ended(Cause::ClientReset);
+                }
+            }
+        }
+        if this.up.done && this.down.done {
+            return Poll::Ready(this.first.unwrap_or(Cause::ClientClosed));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        for direction in [&mut self.up, &mut self.down] {
+            if let Some(pipe) = direction.pipe.take() {
+                self.worker.pipes.borrow_mut().give(pipe);
+            }
+        }
+    }
+}
+
+// === Direction ===
+
+impl Direction {
+    /// Moves what can be moved. Ready when all has been said, or when an end has failed.
+    fn poll(&mut self, cx: &mut Context<'_>, mut ends: Ends<'_>) -> Poll<Result<(), Fault>> {
+        let mut rounds = ROUNDS;
+        loop {
+            match self.flush(cx, &mut ends) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Sink)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if self.eof {
+                self.done = true;
+                if !ends.last {
+                    match Pin::new(&mut *ends.sink).poll_shutdown(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Sink)),
+                        // It never waits: shutdown(2) is immediate.
+                        Poll::Pending => {}
+                    }
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if rounds == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            rounds -= 1;
+            match self.read(cx, &mut ends) {
+                Poll::Ready(Ok(0)) => self.eof = true,
+                Poll::Ready(Ok(bytes)) => (ends.moved)(bytes),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Source)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Gives the sink what is under way.
+    fn flush(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = &mut self.rest {
+            let left = &rest.bytes[rest.sent..];
+            match Pin::new(&mut *ends.sink).poll_write(cx, left) {
+                Poll::Ready(Ok(bytes)) => rest.sent += bytes,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            (ends.moved)(0);
+            if rest.sent == rest.bytes.len() {
+                self.rest = None;
+            }
+        }
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.filled() > 0) {
+            match pipe.pour(cx, ends.sink) {
+                Poll::Ready(Ok(_)) => (ends.moved)(0),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what the source has. Nothing is under way before.
+    fn read(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<usize>> {
+        if self.pace.is_bulk() {
+            if self.pipe.is_none() {
+                self.pipe = ends.worker.pipes.borrow_mut().take();
+            }
+            if let Some(pipe) = &mut self.pipe {
+                match pipe.fill(cx, ends.source) {
+                    Poll::Ready(Ok(bytes)) => {
+                        self.pace.note(bytes);
+                        return Poll::Ready(Ok(bytes));
+                    }
+                    // What cannot be spliced can be copied.
+                    Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                        self.pace.forget();
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        self.give_back(ends.worker);
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        self.give_back(ends.worker);
+        self.copy(cx, ends)
+    }
+
+    fn give_back(&mut self, worker: &Worker) {
+        if let Some(pipe) = self.pipe.take_if(|pipe| pipe.filled() == 0) {
+            worker.pipes.borrow_mut().give(pipe);
+        }
+    }
+
+    /// Reads into the shared buffer, and writes at once; only what the sink does not take is kept.
+    fn copy(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = ends.worker.buffer.borrow_mut();
+        let mut space = ReadBuf::new(&mut buffer);
+        match Pin::new(&mut *ends.source).poll_read(cx, &mut space) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+        let bytes = space.filled();
+        self.pace.note(bytes.len());
+        let sent = match Pin::new(&mut *ends.sink).poll_write(cx, bytes) {
+            Poll::Ready(Ok(sent)) => sent,
+            // `flush` meets the error again, and knows whose it is.
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        if sent < bytes.len() {
+            self.rest = Some(Rest { bytes: bytes[sent..].into(), sent: 0 });
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+}

@@ -1,0 +1,346 @@
+//! A thread of the proxy: its own listeners, runtime, connections, buffer and pipes. Threads share
+//! nothing but what `shared` holds.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use pen_common::abi::ServiceKey;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::conn::{Conn, Conns, TICK};
+use super::establish::establish;
+use super::log::{Line, Log};
+use super::pipe::Pipes;
+use super::preface::{self, Preface};
+use super::relay::Relay;
+use super::shared::{Gate, Served};
+use crate::api::{Close, Connection, RecordQuery};
+use crate::engine::proxy::cause::Cause;
+use crate::io::clock;
+
+/// Bytes that are read at once.
+const BUFFER: usize = 64 * 1024;
+/// Connections that are accepted before those that exist have a turn.
+const BATCH: u32 = 32;
+/// After an error of accept that will not go away by itself: at first, and at most.
+const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(100)];
+
+/// What all threads are to do.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// The services, each with the sockets of all threads.
+    pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
+    /// Where it is said what became of connections.
+    pub(super) log: Option<Arc<Log>>,
+}
+
+/// What the operator wants of a thread.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// The connections that fit, at most so many, and how many others do.
+    List(RecordQuery, oneshot::Sender<(Vec<Connection>, u64)>),
+    /// To close those that fit; how many there are.
+    Close(Close, oneshot::Sender<u64>),
+}
+
+/// What a thread listens to.
+pub(super) struct Ears {
+    pub(super) orders: watch::Receiver<Arc<Orders>>,
+    pub(super) questions: mpsc::Receiver<Question>,
+}
+
+/// What all threads have in common, for the whole time.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    /// Connections of all services.
+    pub(super) gate: Gate,
+    /// Numbers of connections.
+    pub(super) last_id: AtomicU64,
+    /// Times that accept failed for want of descriptors or memory.
+    pub(super) starved: AtomicU64,
+}
+
+/// What a thread's connections share.
+pub(super) struct Worker {
+    pub(super) buffer: RefCell<Box<[u8]>>,
+    pub(super) pipes: RefCell<Pipes>,
+    conns: Rc<Conns>,
+    common: Arc<Common>,
+    log: RefCell<Option<Arc<Log>>>,
+}
+
+/// A service that is listened for.
+struct Listening {
+    served: Rc<RefCell<Arc<Served>>>,
+    accepting: AbortHandle,
+}
+
+/// Runs thread number `index` until there are no more orders.
+pub(super) fn run(index: usize, common: Arc<Common>, ears: Ears) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!("proxy {index}: {error}"),
+    };
+    let worker = Rc::new(Worker {
+        buffer: RefCell::new(vec![0; BUFFER].into()),
+        pipes: RefCell::default(),
+        conns: Rc::new(Conns::new()),
+        common,
+        log: RefCell::default(),
+    });
+    LocalSet::new().block_on(&runtime, worker.serve(index, ears));
+}
+
+impl Worker {
+    async fn serve(self: Rc<Self>, index: usize, ears: Ears) {
+        let Ears { mut orders, mut questions } = ears;
+        let ticking = spawn_local(tick(Rc::clone(&self.conns)));
+        let mut listening = HashMap::new();
+        loop {
+            let now = Arc::clone(&orders.borrow_and_update());
+            self.follow(index, &now, &mut listening);
+            loop {
+                tokio::select! {
+                    changed = orders.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return ticking.abort(),
+                    },
+                    Some(question) = questions.recv() => self.answer(question),
+                }
+            }
+        }
+    }
+
+    /// Whoever asked may have given up.
+    fn answer(&self, question: Question) {
+        match question {
+            Question::List(wanted, answer) => {
+                let (tick, now) = (self.conns.now(), clock::now());
+                let mut fit = self.conns.all();
+                fit.retain(|conn| conn.fits(&wanted));
+                fit.sort_by_key(|conn| std::cmp::Reverse(conn.id));
+                let more = fit.len().saturating_sub(wanted.limit) as u64;
+                let shown = fit.iter().take(wanted.limit);
+                let shown = shown.map(|conn| conn.describe(tick, now)).collect();
+                let _ = answer.send((shown, more));
+            }
+            Question::Close(wish, answer) => {
+                let (id, wanted) = (wish.id, wish.query());
+                let fits = |conn: &Conn| id.is_none_or(|id| id == conn.id) && conn.fits(&wanted);
+                let count = match wish.dry_run {
+                    true => self.conns.all().iter().filter(|conn| fits(conn)).count(),
+                    false => self.conns.end(Cause::Killed, fits),
+                };
+                let _ = answer.send(count as u64);
+            }
+        }
+    }
+
+    /// Says what became of a connection.
+    fn tell(&self, conn: &Conn, cause: Cause) {
+        let Some(log) = &*self.log.borrow() else { return };
+        let now = clock::now();
+        let placed = conn.placed.get().unwrap_or(now);
+        log.write(Line {
+            ended: clock::wall(),
+            id: conn.id,
+            client: conn.client,
+            served: Arc::clone(&conn.served),
+            place: conn.place.get(),
+            queue: placed.since(conn.started),
+            connect: conn.connected.get().map_or(Duration::ZERO, |at| at.since(placed)),
+            total: now.since(conn.started),
+            up: conn.up.get(),
+            down: conn.down.get(),
+            cause,
+            retries: usize::from(conn.retries.get()),
+        });
+    }
+
+    fn follow(
+        self: &Rc<Self>,
+        index: usize,
+        orders: &Orders,
+        listening: &mut HashMap<ServiceKey, Listening>,
+    ) {
+        self.log.borrow_mut().clone_from(&orders.log);
+        let wanted =
+            |key: &ServiceKey| orders.services.iter().any(|(served, _)| served.service.key == *key);
+        listening.retain(|key, found| {
+            let stays = wanted(key);
+            if !stays {
+                found.accepting.abort();
+            }
+            stays
+        });
+        for (served, listeners) in &orders.services {
+            let key = served.service.key;
+            if let Some(found) = listening.get(&key) {
+                *found.served.borrow_mut() = Arc::clone(served);
+                continue;
+            }
+            let own = listeners.get(index).map(StdListener::try_clone);
+            match own.transpose().and_then(|own| own.map(TcpListener::from_std).transpose()) {
+                Ok(Some(listener)) => {
+                    let served = Rc::new(RefCell::new(Arc::clone(served)));
+                    let accepting = accept(Rc::clone(self), listener, Rc::clone(&served));
+                    let accepting = spawn_local(accepting).abort_handle();
+                    listening.insert(key, Listening { served, accepting });
+                }
+                // Its sockets could not be had.
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!("service {}: proxy {index}: {error}", served.service.name);
+                }
+            }
+        }
+        // A backend in maintenance has no connections.
+        self.conns.end(Cause::Killed, |conn| {
+            let Some(place) = conn.place.get() else { return false };
+            let id = conn.served.service.backends[place].id;
+            let now = orders.services.iter().map(|(served, _)| &served.service);
+            let mut backends = now
+                .filter(|service| service.key == conn.served.service.key)
+                .flat_map(|service| &service.backends);
+            backends.any(|backend| backend.id == id && backend.maintenance)
+        });
+    }
+}
+
+async fn tick(conns: Rc<Conns>) {
+    let mut interval = interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    // Counted, not read from the clock: if this thread did not run for a while, what came meanwhile is
+    // noted with the tick before, and nobody is to be closed for the silence of a machine.
+    for now in 1.. {
+        interval.tick().await;
+        conns.turn(now);
+    }
+}
+
+/// Accepts for a service. Whatever goes wrong, it goes on, and never in circles.
+async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Arc<Served>>>) {
+    let mut pause = PAUSE[0];
+    let mut last_said = None;
+    for number in 1_u32.. {
+        match listener.accept().await {
+            Ok((client, peer)) => {
+                pause = PAUSE[0];
+                let served = Arc::clone(&served.borrow());
+                // If there is no room, this one waits, and the kernel keeps the others.
+                served.state.gate.enter().await;
+                worker.common.gate.enter().await;
+                served.state.accepted.fetch_add(1, Relaxed);
+                let id = worker.common.last_id.fetch_add(1, Relaxed) + 1;
+                spawn_local(handle(Rc::clone(&worker), served, id, client, peer));
+            }
+            // The client is gone already.
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                worker.common.starved.fetch_add(1, Relaxed);
+                let now = clock::now();
+                let silent = Duration::from_secs(1);
+                if last_said.is_none_or(|said| now.since(said) >= silent) {
+                    last_said = Some(now);
+                    let name = served.borrow().service.name.clone();
+                    tracing::warn!("service {name}: not accepting for a moment: {error}");
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE[1]);
+            }
+        }
+        if number % BATCH == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Errors of accept that concern one connection (accept(2), "Error handling").
+fn is_of_the_client(error: &io::Error) -> bool {
+    const CLIENT: [Errno; 9] = [
+        Errno::ECONNABORTED,
+        Errno::EPROTO,
+        Errno::ENETDOWN,
+        Errno::ENOPROTOOPT,
+        Errno::EHOSTDOWN,
+        Errno::ENONET,
+        Errno::EHOSTUNREACH,
+        Errno::EOPNOTSUPP,
+        Errno::ENETUNREACH,
+    ];
+    error.raw_os_error().is_some_and(|number| CLIENT.contains(&Errno::from_raw(number)))
+}
+
+/// A place behind both gates.
+struct Inside {
+    common: Arc<Common>,
+    served: Arc<Served>,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.common.gate.leave();
+        self.served.state.gate.leave();
+    }
+}
+
+/// One connection, from its acceptance to its end.
+async fn handle(
+    worker: Rc<Worker>,
+    served: Arc<Served>,
+    id: u64,
+    client: TcpStream,
+    peer: std::net::SocketAddr,
+) {
+    let _inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
+    // Boxed: what is needed until there is a server is not held for as long as it serves.
+    let preface = match served.service.trusted {
+        None => Ok(None),
+        Some(_) => Box::pin(preface::read(&served, &client, peer)).await.map(Some),
+    };
+    let (preface, refused) = match preface {
+        Ok(preface) => (preface, None),
+        Err(cause) => (None, Some(cause)),
+    };
+    let source = preface.as_ref().map_or(peer, |preface| preface.client);
+    let entry = worker.conns.open(id, Arc::clone(&served), source);
+    let conn = Rc::clone(&entry.conn);
+    let established = match refused {
+        None => Box::pin(establish(&conn)).await,
+        Some(cause) => Err(cause),
+    };
+    let cause = match established {
+        Ok(established) => {
+            let (place, source) = (established.place, established.source);
+            let asked = preface.as_ref().and_then(|preface| preface.asked);
+            let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
+            if let Some(Preface { said, .. }) = preface.filter(|preface| !preface.said.is_empty()) {
+                conn.up.set(said.len() as u64);
+                entry.advance(|progress| progress.client_spoke = true);
+                begin.extend(said);
+            }
+            let server = established.server;
+            let cause = Relay::new(client, server, entry, Rc::clone(&worker), begin).await;
+            if let Some(place) = &place {
+                place.backend.bytes_up.fetch_add(conn.up.get(), Relaxed);
+                place.backend.bytes_down.fetch_add(conn.down.get(), Relaxed);
+            }
+            drop((place, source));
+            cause
+        }
+        Err(cause) => cause,
+    };
+    served.state.count(cause);
+    worker.tell(&conn, cause);
+}
