@@ -4,9 +4,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::position::Position;
 use crate::config::{Cidr, KEY_BYTES, Listen, Mode, Ports};
 
 /// An error and where it is.
@@ -25,39 +26,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// A place in a file. An error of a whole file is at its beginning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// The file.
-    pub file: PathBuf,
-    /// From 1.
-    pub line: usize,
-    /// From 1, in characters.
-    pub column: usize,
-}
-
-impl Position {
-    /// Line and column of an offset in a file's text.
-    pub(super) fn find(file: &Path, text: &str, offset: usize) -> Self {
-        // The parser may report the end of the text, never inside of a character; if it ever did,
-        // a wrong column is better than a panic.
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        Self {
-            file: file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            // No editor counts the byte order mark.
-            column: line.chars().filter(|c| *c != '\u{feff}').count() + 1,
-        }
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
-    }
-}
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
