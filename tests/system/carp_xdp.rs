@@ -149,3 +149,27 @@ fn a_backup_that_holds_the_address_is_silent_and_a_master_answers_with_the_virtu
     assert!(!told.is_empty() && told.iter().all(|told| told.mac.as_deref() != Some(OWN_MAC)));
     assert!(watch.all(solicited).iter().all(|told| told.mac.as_deref() != Some(OWN_MAC)));
 }
+
+/// Hosts that have it as their router would take it from their list otherwise (RFC 4861 section 7.2.5).
+#[test]
+fn a_router_says_that_it_is_one_to_who_asks_and_to_all() {
+    let six = VIP6.to_string();
+    for (forwarding, router) in [("1", true), ("0", false)] {
+        let lab = Lab::builder().backends(1).build().unwrap();
+        let _server = Demo::on(&lab.backends[0]).unwrap();
+        let (client, host) = (&lab.client().netns, &lab.balancers[0]);
+        host.netns.sysctl("net/ipv6/conf/eth0/forwarding", forwarding).unwrap();
+        let watch = Watch::start(client, "eth0", "love", &[VIP, &six]).unwrap();
+        let mut injector = Injector::start(client, "eth0").unwrap();
+        let (s, _files) = pend(host, "auth = \"bsd\"", &[VIP, &six], &services(&[VIP4, VIP6]));
+        let told = |seen: &pen_tests::carp::Seen| seen.kind == "na" && seen.target == six;
+        let all = watch.wait(MASTER, "neighbours are told", told).unwrap();
+        assert_eq!((all.to.as_str(), all.flags & 4 != 0), ("ff02::1", router));
+        injector.send(&json!({ "src": "fd77::2", "solicit": six })).unwrap();
+        let answer = watch
+            .wait(MASTER, "an answer", |seen| told(seen) && seen.flags & 2 != 0)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", watch.tail()));
+        assert_eq!(answer.flags & 4 != 0, router);
+        assert!(s.counter("nd-reply").unwrap() > 0);
+    }
+}

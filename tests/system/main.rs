@@ -11,6 +11,7 @@ mod bystanders;
 mod carp_attacks;
 mod carp_clock;
 mod carp_groups;
+mod carp_machine;
 mod carp_net;
 mod carp_nodes;
 mod carp_own;

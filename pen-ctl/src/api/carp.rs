@@ -177,4 +177,7 @@ pub struct CarpPeer {
     pub same_vips: Option<bool>,
     /// It has the same configuration; only sha256.
     pub same_config: Option<bool>,
+    /// It has the name of this node, which must not be; only sha256.
+    #[serde(default)]
+    pub same_name: Option<bool>,
 }

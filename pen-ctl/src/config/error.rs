@@ -4,9 +4,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::position::Position;
 use crate::config::{Cidr, KEY_BYTES, Listen, Mode, Ports};
 
 /// An error and where it is.
@@ -25,39 +26,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// A place in a file. An error of a whole file is at its beginning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// The file.
-    pub file: PathBuf,
-    /// From 1.
-    pub line: usize,
-    /// From 1, in characters.
-    pub column: usize,
-}
-
-impl Position {
-    /// Line and column of an offset in a file's text.
-    pub(super) fn find(file: &Path, text: &str, offset: usize) -> Self {
-        // The parser may report the end of the text, never inside of a character; if it ever did,
-        // a wrong column is better than a panic.
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        Self {
-            file: file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            // No editor counts the byte order mark.
-            column: line.chars().filter(|c| *c != '\u{feff}').count() + 1,
-        }
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
-    }
-}
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +71,7 @@ pub enum ErrorKind {
     SocketTooLong { length: usize, max: usize },
     InvalidInterfaceName { name: String },
     InvalidPorts { key: &'static str, text: String },
+    PortsOfAnswers { taken: Ports, ports: Ports, address: IpAddr, service: String },
     PortsOfTheMachine { ports: Ports, local: Ports },
     AbsentInterface { name: String, near: Option<String>, existing: Vec<String> },
 
@@ -133,6 +102,7 @@ pub enum ErrorKind {
     PeerIsSelf { address: IpAddr },
     NodeIsVip { key: &'static str, address: IpAddr, vip: Position },
     VirtualMacWithoutXdp { name: String, carp: String },
+    KeyOfTwoGroups { vhid: u8, other: String },
     VipElsewhere { vip: String, carp: String, interface: String },
     CarpWithoutVip { name: String },
     UcarpIpv6 { name: String, address: IpAddr },
@@ -303,6 +273,18 @@ impl fmt::Display for ErrorKind {
                 "`{key}` is no range of ports: `{text}`; write one like \"10240-32767\", of ports \
                  from 1024 on"
             ),
+            Self::PortsOfAnswers { taken, ports, address, service } => {
+                match taken.single() {
+                    Some(port) => write!(f, "port {port}")?,
+                    None if *taken == Ports::ANY => f.write_str("any port")?,
+                    None => write!(f, "ports {taken}")?,
+                }
+                write!(
+                    f,
+                    " of {address}: answers for `{service}` come to its ports {ports}; use another \
+                     port, other `masquerade_ports` in `[node]`, or another `source`"
+                )
+            }
             Self::PortsOfTheMachine { ports, local } => write!(
                 f,
                 "the ports {ports} for masquerading overlap with {local}, which this machine gives \
@@ -440,6 +422,12 @@ impl fmt::Display for ErrorKind {
                 f,
                 "`{name}` has `xdp = \"off\"`, so nobody would answer at the virtual MAC of the \
                  group `{carp}`; set `mac = \"interface\"` there, or `xdp = \"auto\"`"
+            ),
+            Self::KeyOfTwoGroups { vhid, other } => write!(
+                f,
+                "`{other}` has vhid {vhid} and a key of this group too, on another interface: what \
+                 is signed for one would be genuine for the other; give one another `vhid`, or keys \
+                 of its own"
             ),
             Self::VipElsewhere { vip, carp, interface } => write!(
                 f,

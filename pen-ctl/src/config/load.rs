@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::config::error::{ConfigError, ErrorKind, Position};
+use crate::config::error::{ConfigError, ErrorKind};
+use crate::config::position::Position;
 use crate::config::raw::{Place, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::{Config, access_log, acl, carp, node, service, sync, vip};

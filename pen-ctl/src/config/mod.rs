@@ -14,6 +14,7 @@ mod memory;
 mod node;
 mod not_built;
 mod ports;
+mod position;
 mod probe;
 mod proxy;
 mod raw;
@@ -38,10 +39,11 @@ pub use carp::{
     TransportWord, UCARP_PASSWORD,
 };
 pub use cidr::Cidr;
-pub use error::{ConfigError, ErrorKind, Position};
+pub use error::{ConfigError, ErrorKind};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
 pub use ports::Ports;
+pub use position::Position;
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};

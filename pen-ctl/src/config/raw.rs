@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::error::{ConfigError, ErrorKind, Position};
+use crate::config::error::{ConfigError, ErrorKind};
 use crate::config::load::Source;
 use crate::config::not_built;
+use crate::config::position::Position;
 use crate::config::words::Word;
 
 /// A place in the sources; ordered as an operator reads them.

@@ -81,6 +81,9 @@ pub(super) fn services(
     }
     let services: Vec<_> = tables.iter().map(|table| reader.service(&(*table)?, report)).collect();
     let services: Vec<_> = services.into_iter().collect::<Read<_>>()?;
+    if let Some(ports) = masquerade_ports {
+        leave_room_for_answers(&tables, &services, ports, report);
+    }
     let mut backends = 0;
     for (table, service) in tables.iter().zip(&services) {
         backends += service.backends.len() + usize::from(service.emergency.is_some());
@@ -91,6 +94,30 @@ pub(super) fn services(
         }
     }
     Ok(services)
+}
+
+/// Answers to masqueraded packets come to a port of their source: a service there would get them.
+fn leave_room_for_answers(
+    tables: &[Read<Table<'_>>],
+    services: &[Service],
+    ports: Ports,
+    report: &mut Report<'_>,
+) {
+    for (table, service) in tables.iter().zip(services) {
+        let Listen { address, ports: taken } = service.listen;
+        let mut others = services.iter();
+        let masquerades =
+            |other: &&Service| (other.source, other.protocol) == (Some(address), service.protocol);
+        let Some(other) = others.find(masquerades) else { continue };
+        if let Ok(table) = table
+            && (taken == Ports::ANY || taken.overlaps(ports))
+        {
+            let place = table.get("listen").map_or(table.place, |listen| listen.place);
+            let service = other.name.clone();
+            let kind = ErrorKind::PortsOfAnswers { taken, ports, address, service };
+            report.add(place, kind);
+        }
+    }
 }
 
 /// Reads services one after the other.

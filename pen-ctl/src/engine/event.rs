@@ -94,6 +94,13 @@ pub enum Event {
         /// A sentence.
         text: String,
     },
+    /// Another node has the name of this one, or none has any more.
+    CarpTwin {
+        /// Index of a group in which it is heard.
+        group: u32,
+        /// Its address there.
+        address: Option<IpAddr>,
+    },
     /// What keeps CARP from being as quick as it could be, if anything.
     CarpHindered(Vec<String>),
     /// The holder of a service's address says how that stands.

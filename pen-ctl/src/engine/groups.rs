@@ -25,6 +25,8 @@ pub(super) struct Groups {
     demoted: BTreeMap<(u32, String), u16>,
     /// What keeps CARP from being as quick as it could be.
     pub(super) hindered: Vec<String>,
+    /// Other nodes that have the name of this one, by the group in which they are heard.
+    pub(super) twins: BTreeMap<u32, Option<IpAddr>>,
 }
 
 impl Default for Groups {
@@ -36,6 +38,7 @@ impl Default for Groups {
             usable: BTreeMap::new(),
             demoted: BTreeMap::new(),
             hindered: Vec::new(),
+            twins: BTreeMap::new(),
         }
     }
 }

@@ -322,6 +322,10 @@ impl Engine {
             Event::CarpTold { warning: false, kind, subject, text } => {
                 self.tell(now, kind, &subject, text);
             }
+            Event::CarpTwin { group, address } => {
+                self.groups.twins.insert(group, address);
+                self.dirty = true;
+            }
             Event::CarpHindered(why) => {
                 self.groups.hindered = why;
                 self.dirty = true;

@@ -16,7 +16,7 @@ use super::sync::view::{self, Role, View};
 use super::sync::{Adopted, digest};
 use super::{Backend, Engine, Service, desired};
 use crate::api::{self, Admin};
-use crate::config::Mode;
+use crate::config::{Carp, Mode};
 
 /// What is known of peers.
 #[derive(Debug, Default)]
@@ -47,14 +47,20 @@ impl Engine {
         if self.config.sync.is_none() {
             return Role::Alone;
         }
-        let address = service.config.listen.address;
-        let vip = self.config.vips.iter().find(|vip| vip.address == address);
-        let Some(group) = vip.and_then(|vip| vip.carp.as_deref()) else { return Role::Alone };
-        let index = self.group_index(Some(group));
+        let Some(group) = self.group_of(service) else { return Role::Alone };
+        let index = self.group_index(Some(&group.name));
         match self.applied.groups.get(&index).map_or(abi::Group::BACKUP, |found| found.role) {
             abi::Group::BACKUP => Role::Backup,
             _ => Role::Master,
         }
+    }
+
+    /// The group that the address of a service moves with.
+    fn group_of(&self, service: &Service) -> Option<&Carp> {
+        let address = service.config.listen.address;
+        let vip = self.config.vips.iter().find(|vip| vip.address == address)?;
+        let name = vip.carp.as_ref()?;
+        self.config.carp.iter().find(|group| group.name == *name)
     }
 
     /// Notes which services this node has the flows of.
@@ -118,6 +124,7 @@ impl Engine {
                 slots: entry.slots,
                 backends: digest_of_backends(service),
                 rest: digest_of_rest(service),
+                patience: self.group_of(service).map_or(0, digest_of_patience),
             },
             moves: match service.config.mode {
                 Mode::Masquerade => service.config.source.is_some(),
@@ -303,4 +310,8 @@ fn digest_of_rest(service: &Service) -> u64 {
         config.check,
         config.emergency.is_some(),
     ))
+}
+
+fn digest_of_patience(group: &Carp) -> u64 {
+    digest(&format!("{:?} {}", group.advbase, group.deadratio))
 }

@@ -15,7 +15,16 @@ impl Engine {
         warnings.extend(self.maps_of_another_size());
         warnings.extend(self.groups.hindered.iter().cloned());
         warnings.extend(self.differences_of_peers());
+        warnings.extend(self.nodes_of_one_name());
         warnings
+    }
+
+    /// Peers tell nodes apart by their names.
+    fn nodes_of_one_name(&self) -> impl Iterator<Item = String> + '_ {
+        let name = &self.config.node.name;
+        self.groups.twins.values().flatten().map(move |address| {
+            format!("{address} is called {name} as well: give each node another `node.name`")
+        })
     }
 
     /// Tells what was not told yet.

@@ -108,8 +108,14 @@ pub fn carp_group(group: &CarpGroup, style: Style) -> String {
         facts.extend((peer.demotion > 0).then(|| format!("demoted by {}", peer.demotion)));
         facts.extend(peer.key.map(|key| format!("key {key}")));
         facts.extend((peer.same_vips == Some(false)).then(|| "has other addresses".to_owned()));
-        facts.extend((peer.same_config == Some(false)).then(|| "has other services".to_owned()));
-        let odd = peer.same_vips == Some(false) || peer.same_config == Some(false);
+        facts.extend(
+            (peer.same_config == Some(false)).then(|| "has another configuration".to_owned()),
+        );
+        facts
+            .extend((peer.same_name == Some(true)).then(|| "HAS THE NAME OF THIS NODE".to_owned()));
+        let odd = peer.same_vips == Some(false)
+            || peer.same_config == Some(false)
+            || peer.same_name == Some(true);
         let paint = if odd { Paint::Odd } else { Paint::Plain };
         line(
             "peer",
@@ -226,6 +232,7 @@ mod tests {
             key: Some(2),
             same_vips: Some(false),
             same_config: Some(true),
+            same_name: Some(true),
         };
         let lease_us = Some(285_000);
         let text = carp_group(
@@ -236,7 +243,8 @@ mod tests {
             "role ends unless renewed in: 285ms",
             "advertisements: 3 sent, 4 accepted",
             "refused: 5 bad-tag",
-            "peer: 192.0.2.2, heard 1s ago, interval 100ms, demoted by 3, key 2, has other addresses",
+            "peer: 192.0.2.2, heard 1s ago, interval 100ms, demoted by 3, key 2, has other addresses, \
+             HAS THE NAME OF THIS NODE",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing: {text}");
         }

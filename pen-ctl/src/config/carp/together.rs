@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::read::Groups;
-use super::{Carp, CarpAuth};
+use super::{Carp, CarpAuth, CarpKey};
 use crate::config::error::ErrorKind;
 use crate::config::raw::{Names, Place, Report};
 
@@ -38,6 +38,27 @@ pub(in crate::config) fn check(
         number(group, *place, &members, complete, report);
         own_addresses(group, *place, vips, report);
     }
+    for (at, (place, group)) in groups.list.iter().enumerate() {
+        let earlier = groups.list.iter().take(at);
+        let mut earlier = earlier.filter_map(|(_, earlier)| earlier.as_ref().ok());
+        if let Ok(group) = group
+            && let Some(other) = earlier.find(|earlier| share_a_key(group, earlier))
+        {
+            let (vhid, other) = (group.vhid, other.name.clone());
+            report.add(*place, ErrorKind::KeyOfTwoGroups { vhid, other });
+        }
+    }
+}
+
+/// What was signed for one group on its interface would be genuine for the other one on another.
+fn share_a_key(one: &Carp, other: &Carp) -> bool {
+    let (CarpAuth::Sha256 { keys, .. }, CarpAuth::Sha256 { keys: others, .. }) =
+        (&one.auth, &other.auth)
+    else {
+        return false;
+    };
+    let is_known = |key: &CarpKey| others.iter().any(|other| other == key);
+    one.vhid == other.vhid && one.interface != other.interface && keys.iter().any(is_known)
 }
 
 /// How many addresses the group may have, and of which family.

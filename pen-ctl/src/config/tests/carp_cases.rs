@@ -119,6 +119,40 @@ keys = [{ id = 1, file = "/etc/pen/32-bytes" }]
 advbase = "9ms""#), &[
         "7:11: `advbase` is 9ms; use 10ms to 255s",
     ]),
+    Case(r#"[[carp]]
+name = "inside"
+interface = "eth0"
+vhid = 7
+auth = "sha256"
+keys = [{ id = 1, file = "/etc/pen/32-bytes" }]
+[[vip]]
+address = "192.0.2.20"
+interface = "eth0"
+carp = "inside"
+[[carp]]
+name = "outside"
+interface = "eth1"
+vhid = 7
+auth = "sha256"
+keys = [{ id = 1, file = "/etc/pen/32-bytes" }, { id = 2, file = "/etc/pen/64-bytes" }]
+[[vip]]
+address = "192.0.2.21"
+interface = "eth1"
+carp = "outside"
+[[carp]]
+name = "third"
+interface = "eth1"
+vhid = 8
+auth = "sha256"
+keys = [{ id = 1, file = "/etc/pen/32-bytes" }]
+[[vip]]
+address = "192.0.2.22"
+interface = "eth1"
+carp = "third"
+[[interface]]
+name = "eth1""#, &[
+        "11:1: `inside` has vhid 7 and a key of this group too, on another interface: what is signed for one would be genuine for the other; give one another `vhid`, or keys of its own",
+    ]),
     // passwords
     Case(carp!(r#"auth = "ucarp""#), &[
         r#"1:1: [[carp]] lacks `password_file`; add `password_file = "/etc/pen/carp.password"`"#,
@@ -340,6 +374,32 @@ backends = ["10.0.0.11"]
 mode = "masquerade"
 source = "192.0.2.99""#, &[
         "6:10: `source` is 192.0.2.99, which no `[[vip]]` declares (declared: 192.0.2.10, 2001:db8::10); use one of them, or leave it out for this node's own address",
+    ]),
+    Case(r#"[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backends = ["10.0.0.11"]
+mode = "masquerade"
+source = "192.0.2.10"
+[[service]]
+name = "high"
+listen = "192.0.2.10:32767-32770"
+backends = ["10.0.0.11"]
+[[service]]
+name = "any"
+listen = "192.0.2.10:0"
+backends = ["10.0.0.11"]
+[[service]]
+name = "udp"
+listen = "192.0.2.10:20000"
+protocol = "udp"
+backends = ["10.0.0.11"]
+[[service]]
+name = "six"
+listen = "[2001:db8::10]:20000"
+backends = ["2001:db8::11"]"#, &[
+        "9:10: ports 32767-32770 of 192.0.2.10: answers for `web` come to its ports 10240-32767; use another port, other `masquerade_ports` in `[node]`, or another `source`",
+        "13:10: any port of 192.0.2.10: answers for `web` come to its ports 10240-32767; use another port, other `masquerade_ports` in `[node]`, or another `source`",
     ]),
     Case(r#"[[service]]
 name = "web"

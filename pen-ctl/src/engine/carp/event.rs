@@ -179,6 +179,13 @@ pub enum Action {
         /// A sentence.
         text: String,
     },
+    /// Another node has the name of this one, or none has any more.
+    Twin {
+        /// The group.
+        group: u32,
+        /// Address of the other node.
+        address: Option<IpAddr>,
+    },
     /// [`Event::Stop`] is carried out; nothing follows.
     Stopped,
 }

@@ -18,6 +18,7 @@ pub(super) fn ucarp(group: u32) -> Settings {
         interface: "eth0".to_owned(),
         vhid: 42,
         vips: vec![IpAddr::from([10, 77, 0, 100])],
+        all_vips: Vec::new(),
         advbase: Duration::from_secs(1),
         advskew: 0,
         deadratio: 3,

@@ -31,6 +31,7 @@ fn of_group(config: &Config, group: &config::Carp, secret: HashSecret, index: u3
         interface: group.interface.clone(),
         vhid: group.vhid,
         vips,
+        all_vips: config.vips.iter().map(|vip| vip.address).collect(),
         advbase: group.advbase,
         advskew: group.advskew,
         deadratio: group.deadratio,
@@ -56,7 +57,7 @@ fn of_group(config: &Config, group: &config::Carp, secret: HashSecret, index: u3
         sync_group: group.sync_group.clone(),
         announce_refresh: group.announce_refresh,
         down_at_exit: group.hooks.down_at_exit,
-        config_hash: config_hash(config, &group.name, secret),
+        config_hash: config_hash(config, group, secret),
     }
 }
 
@@ -86,16 +87,19 @@ fn auth(auth: &CarpAuth) -> Auth {
     }
 }
 
-/// What nodes of a group have to agree about, so that a fail-over keeps the choice of each flow:
-/// addresses and services, and the secret that flows are hashed with. The secret is the key here, so
-/// that the number tells nobody about it.
-fn config_hash(config: &Config, group: &str, secret: HashSecret) -> u64 {
-    let mut addresses: Vec<_> = vips(config, group).collect();
+/// What nodes of a group have to agree about. So that a fail-over keeps the choice of each flow:
+/// addresses and services, and the secret that flows are hashed with; so that a lease does not outlast
+/// the patience of the others: advbase and deadratio. The secret is the key here, so that the number
+/// tells nobody about it.
+fn config_hash(config: &Config, group: &config::Carp, secret: HashSecret) -> u64 {
+    let mut addresses: Vec<_> = vips(config, &group.name).collect();
     addresses.sort_unstable();
     let services = config.services.iter().filter(|one| addresses.contains(&one.listen.address));
     let mut services: Vec<_> = services.collect();
     services.sort_unstable_by_key(|service| &service.name);
-    let text = format!("{addresses:?} {services:?} {:?}", config.node.masquerade_ports);
+    let patience = (group.advbase, group.deadratio);
+    let ports = config.node.masquerade_ports;
+    let text = format!("{addresses:?} {services:?} {ports:?} {patience:?}");
     let word = |chunk: &[u8]| {
         let mut bytes = [0; 8];
         bytes[..chunk.len()].copy_from_slice(chunk);
@@ -169,6 +173,7 @@ mod tests {
             interface: "eth0".into(),
             vhid: 7,
             vips: vec![VIP],
+            all_vips: vec![VIP, other, [192, 0, 2, 12].into()],
             advbase: Duration::from_secs(2),
             advskew: 3,
             deadratio: 4,
@@ -250,6 +255,13 @@ mod tests {
         };
         let elsewhere = Config { sync: Some(sync), ..config.clone() };
         assert_eq!(told(&elsewhere).config_hash, hash, "so are its peers");
+        let patient = |advbase, deadratio| {
+            let group = Carp { advbase: Duration::from_secs(advbase), deadratio, ..group("a") };
+            told(&of(vec![member(VIP, "a")], vec![group])).config_hash
+        };
+        assert_eq!(patient(2, 4), hash);
+        assert_ne!(patient(1, 4), hash, "leases end at another time");
+        assert_ne!(patient(2, 3), hash, "so do they");
         let more = Config { services: one_service(3).services, ..config.clone() };
         assert_ne!(told(&more).config_hash, hash, "a backend more");
         let other = settings(&config, [1, 3], |_| 9).remove(0);

@@ -5,7 +5,7 @@
 //! thread of its own, so that no load delays an advertisement.
 //!
 //! [`settings`] is what the configuration says, [`event`] what happens and is to be done, [`reject`]
-//! why packets are refused. `packet`, `digest` and `trailer` are the wire format, `verify` and
+//! why packets are refused. `packet`, `digest`, `trailer` and `vips` are the wire format, `verify` and
 //! `replay` what is believed, `rank` who is preferred, `instance` one group, `announce` what the
 //! neighbours are told; here they meet: groups of one interface, and of one sync group.
 
@@ -28,6 +28,7 @@ mod sim;
 mod tests;
 mod trailer;
 mod verify;
+mod vips;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -354,9 +355,13 @@ impl Carp {
         for group in groups {
             let members = self.members(group);
             let others = members.iter().filter(|member| **member != group);
-            let mut others = others.filter_map(|member| self.instances.get(member));
-            let fault = others.any(Instance::has_fault);
-            self.step(group, |instance, context| instance.sync_fault(context, fault));
+            let others: Vec<_> = others.filter_map(|member| self.instances.get(member)).collect();
+            let fault = others.iter().any(|other| other.has_fault());
+            let held = others.iter().any(|other| other.is_master());
+            self.step(group, |instance, context| {
+                instance.holds_others = held;
+                instance.sync_fault(context, fault);
+            });
             let yielded = self
                 .instances
                 .get_mut(&group)

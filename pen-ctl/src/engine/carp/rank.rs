@@ -17,6 +17,9 @@ const TICKS: u32 = 256;
 /// Two masters with the same demotion and ten thousand others: the rank wait has this many steps.
 const RANK_STEP: u32 = 16;
 
+/// However fast advertisements are, a node that starts listens for so long.
+const FIRST_LISTENING: Duration = Duration::from_secs(1);
+
 /// What a node says of itself, as far as it decides who is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
@@ -108,12 +111,27 @@ impl Rank<'_> {
     }
 
     /// For how long the role of master holds after an advertisement: long enough to be renewed, and in
-    /// no case longer than the down time of a peer, its skew not counted. With a `deadratio` of 1 the
-    /// one is as long as the other.
+    /// no case longer than the down time of a peer, its skew not counted, nor than one listens that has
+    /// started right after the advertisement. With a `deadratio` of 1 the one is as long as the other.
     pub(super) fn lease(&self) -> Duration {
         let missed = if self.strong() { self.interval() } else { self.missed() };
         let down = missed * self.settings.deadratio.max(1);
-        (down - down / 20).max(self.interval() + self.interval() / 4).min(down)
+        let least = self.interval() + self.interval() / 4;
+        let lease = (down - down / 20).max(least).min(down);
+        if !self.strong() {
+            return lease;
+        }
+        let listening = self.first_listening();
+        lease.min((listening - listening / 20).max(least))
+    }
+
+    /// Least time in which a node that starts listens where advertisements may be signed: it does not
+    /// know the master's interval yet, which may be longer than its own, and neither does the master
+    /// know the node's skew.
+    pub(super) fn first_listening(&self) -> Duration {
+        let base = self.settings.advbase;
+        let longest = base + base.min(TICK_BASE);
+        (base * self.settings.deadratio.max(1)).max(longest + longest / 4).max(FIRST_LISTENING)
     }
 
     /// For how long to wait after a bow-out, so that several backups do not all take over.
@@ -142,11 +160,12 @@ impl Rank<'_> {
         (byte(base), byte(skew))
     }
 
-    /// OpenBSD's byte for what failed.
+    /// OpenBSD's byte for what failed. It counts there before the interval: an operator who promotes
+    /// the node nonetheless wants none of it.
     pub(super) fn demote_byte(&self) -> u8 {
         match self.settings.auth {
-            Auth::Bsd { .. } => byte(u128::from(self.demotion)),
-            Auth::Ucarp { .. } | Auth::Sha256(_) => 0,
+            Auth::Bsd { .. } if !self.promoted => byte(u128::from(self.demotion)),
+            Auth::Bsd { .. } | Auth::Ucarp { .. } | Auth::Sha256(_) => 0,
         }
     }
 
@@ -258,6 +277,20 @@ mod tests {
         let mut settings = strong(1);
         settings.advbase = ms(10);
         assert_eq!(rank(&settings).lease(), Duration::from_micros(28_500));
+    }
+
+    #[test]
+    fn a_signed_lease_is_no_longer_than_one_listens_who_has_just_started() {
+        let mut settings = Settings { advskew: 240, ..strong(1) };
+        assert_eq!(rank(&settings).interval(), ms(1000) + ms(1000) * 240 / 256);
+        assert_eq!(rank(&settings).lease(), ms(2850), "others listen for three seconds");
+        settings.deadratio = 2;
+        assert_eq!(rank(&settings).first_listening(), ms(2500));
+        assert!(rank(&settings).lease() < ms(2500));
+        assert!(rank(&settings).lease() > rank(&settings).interval());
+        settings.advbase = ms(100);
+        assert_eq!(rank(&settings).first_listening(), ms(1000));
+        assert!(rank(&settings).lease() > rank(&settings).interval() * 3 / 2);
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub enum RejectReason {
     UnknownKey,
     /// Signature of the trailer.
     BadTag,
+    /// Signed for a group that has no VIP of ours.
+    OtherVips,
     /// Was heard already.
     Replayed,
     /// Older than what was heard already.
@@ -56,7 +58,7 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// All, in the order of the checks.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Truncated,
         Self::BadIpHeader,
         Self::BadIpChecksum,
@@ -79,6 +81,7 @@ impl RejectReason {
         Self::BadTrailer,
         Self::UnknownKey,
         Self::BadTag,
+        Self::OtherVips,
         Self::Replayed,
         Self::Late,
     ];
@@ -109,6 +112,7 @@ impl RejectReason {
             Self::BadTrailer => "bad-trailer",
             Self::UnknownKey => "unknown-key",
             Self::BadTag => "bad-tag",
+            Self::OtherVips => "other-vips",
             Self::Replayed => "replayed",
             Self::Late => "late",
         }

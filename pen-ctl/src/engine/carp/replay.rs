@@ -2,12 +2,17 @@
 //! counters that were seen in the profile `ucarp`, which a genuine ucarp never repeats.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::net::IpAddr;
 
 use super::random::Random;
 use super::reject::RejectReason;
 
+/// A node by its number, and which of its addresses: those of two nodes that were given one name by
+/// mistake have nothing to do with each other.
+type Sender = (u64, IpAddr);
+
 /// Senders that are remembered. Only who has a key gets into this memory.
-const SENDERS: usize = 64;
+const SENDERS: usize = 128;
 /// Counters that are remembered: an hour of two masters at one advertisement per second.
 const COUNTERS: usize = 8192;
 /// Numbers below the highest one for which it is known whether they came.
@@ -15,12 +20,12 @@ const WINDOW: u64 = 64;
 
 /// Highest sequence number of each sender, and which of the ones before it came.
 #[derive(Debug, Default)]
-pub(super) struct Sequences(BTreeMap<u64, (u64, u64)>);
+pub(super) struct Sequences(BTreeMap<Sender, (u64, u64)>);
 
 impl Sequences {
     /// Takes a number whose packet is genuine; only one higher than all before is accepted. One that
     /// was merely overtaken tells old news: it is refused too, but is no attack.
-    pub(super) fn accept(&mut self, sender: u64, sequence: u64) -> Result<(), RejectReason> {
+    pub(super) fn accept(&mut self, sender: Sender, sequence: u64) -> Result<(), RejectReason> {
         if self.0.len() >= SENDERS && !self.0.contains_key(&sender) {
             // The one with the oldest start. That it could be replayed then takes a key to cause.
             let oldest = self.0.iter().min_by_key(|(_, (highest, _))| *highest);
@@ -102,6 +107,10 @@ impl Counter {
 mod tests {
     use super::*;
 
+    fn sender(number: u64) -> Sender {
+        (number, IpAddr::from([10, 77, 0, 1]))
+    }
+
     #[test]
     fn only_what_is_newer_than_everything_before_is_accepted() {
         let mut sequences = Sequences::default();
@@ -120,19 +129,21 @@ mod tests {
             (103, Err(RejectReason::Replayed)),
         ];
         for (sequence, expected) in cases {
-            assert_eq!(sequences.accept(7, sequence), expected, "{sequence}");
+            assert_eq!(sequences.accept(sender(7), sequence), expected, "{sequence}");
         }
-        assert_eq!(sequences.accept(8, 5), Ok(()), "each sender has its own");
+        assert_eq!(sequences.accept(sender(8), 5), Ok(()), "each sender has its own");
+        let elsewhere = (7, IpAddr::from([10, 77, 0, 2]));
+        assert_eq!(sequences.accept(elsewhere, 5), Ok(()), "so has each of its addresses");
     }
 
     #[test]
     fn the_memory_of_senders_is_bounded() {
         let mut sequences = Sequences::default();
-        for sender in 0..1000 {
-            assert_eq!(sequences.accept(sender, sender), Ok(()));
+        for number in 0..1000 {
+            assert_eq!(sequences.accept(sender(number), number), Ok(()));
         }
         assert_eq!(sequences.0.len(), SENDERS);
-        assert_eq!(sequences.accept(999, 999), Err(RejectReason::Replayed));
+        assert_eq!(sequences.accept(sender(999), 999), Err(RejectReason::Replayed));
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct Settings {
     pub vhid: u8,
     /// Addresses that move; one IPv4 address with [`Auth::Ucarp`], at least one otherwise.
     pub vips: Vec<IpAddr>,
+    /// All virtual addresses of this node, also those of other groups: any of them may move away, so
+    /// that none is an address of the node itself.
+    pub all_vips: Vec<IpAddr>,
     /// Time between two advertisements before the skew is added. Whole seconds up to 255 with
     /// [`Auth::Ucarp`] and [`Auth::Bsd`]; 10 ms to 255 s with [`Auth::Sha256`].
     pub advbase: Duration,

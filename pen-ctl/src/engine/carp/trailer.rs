@@ -7,8 +7,8 @@
 //!  2  1  version, 1                 24  4  interval, in microseconds
 //!  3  1  algorithm, 1               28  8  hash of the VIPs
 //!  4  1  id of the key              36  8  hash of the configuration
-//!  5  1  flags                      44 32  tag: HMAC-SHA256
-//!  6  2  demotion
+//!  5  1  flags                      44 4n  hashes of single VIPs, n <= 16
+//!  6  2  demotion                      32  tag: HMAC-SHA256
 //!  8  8  number of the node
 //! ```
 //! All numbers are big-endian. The tag is over a label, family, source, whether the destination is
@@ -18,15 +18,16 @@ use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use pen_common::net::Addr;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use super::packet::{HEADER, Packet};
 use super::reject::RejectReason;
 use super::settings::Key;
+use super::vips::VipSet;
 
-/// Length of a trailer.
-pub(super) const LENGTH: usize = 76;
-const SIGNED: usize = 44;
+/// What each trailer has, before the hashes of single VIPs.
+const FIXED: usize = 44;
+const TAG: usize = 32;
 const MAGIC: [u8; 2] = *b"PC";
 const VERSION: u8 = 1;
 const HMAC_SHA256: u8 = 1;
@@ -43,7 +44,7 @@ pub(super) struct Trailer {
     pub(super) sequence: u64,
     /// Between two advertisements, in microseconds; that of CARP's bytes is only a rounded one.
     pub(super) interval_us: u32,
-    pub(super) vips: u64,
+    pub(super) vips: VipSet,
     pub(super) config: u64,
 }
 
@@ -59,8 +60,9 @@ impl Trailer {
         self.flags & flag != 0
     }
 
-    fn encode(&self) -> [u8; SIGNED] {
-        let mut bytes = [0; SIGNED];
+    /// All but the tag.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = [0; FIXED];
         bytes[..2].copy_from_slice(&MAGIC);
         bytes[2] = VERSION;
         bytes[3] = HMAC_SHA256;
@@ -70,27 +72,27 @@ impl Trailer {
         bytes[8..16].copy_from_slice(&self.node.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.sequence.to_be_bytes());
         bytes[24..28].copy_from_slice(&self.interval_us.to_be_bytes());
-        bytes[28..36].copy_from_slice(&self.vips.to_be_bytes());
+        bytes[28..36].copy_from_slice(&self.vips.hash.to_be_bytes());
         bytes[36..].copy_from_slice(&self.config.to_be_bytes());
-        bytes
+        bytes.into_iter().chain(self.vips.encode()).collect()
     }
 
-    fn decode(bytes: &[u8; SIGNED]) -> Self {
+    fn decode(bytes: &[u8; FIXED], vips: &[u8]) -> Option<Self> {
         let number = |at: usize| {
             u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes of the trailer"))
         };
         let [_, _, _, _, key, flags, demotion_high, demotion_low, ..] = *bytes;
         let interval = bytes[24..28].try_into().expect("4 bytes of the trailer");
-        Self {
+        Some(Self {
             key,
             flags,
             demotion: u16::from_be_bytes([demotion_high, demotion_low]),
             node: number(8),
             sequence: number(16),
             interval_us: u32::from_be_bytes(interval),
-            vips: number(28),
+            vips: VipSet::decode(number(28), vips)?,
             config: number(36),
-        }
+        })
     }
 }
 
@@ -113,12 +115,10 @@ impl Keys {
         source: IpAddr,
         destination: IpAddr,
         header: &[u8; HEADER],
-    ) -> Option<[u8; LENGTH]> {
-        let signed = trailer.encode();
-        let hmac = self.covering(trailer.key, source, destination, header, &signed)?;
-        let mut bytes = [0; LENGTH];
-        bytes[..SIGNED].copy_from_slice(&signed);
-        bytes[SIGNED..].copy_from_slice(&hmac.finalize().into_bytes());
+    ) -> Option<Vec<u8>> {
+        let mut bytes = trailer.encode();
+        let hmac = self.covering(trailer.key, source, destination, header, &bytes)?;
+        bytes.extend(hmac.finalize().into_bytes());
         Some(bytes)
     }
 
@@ -127,14 +127,14 @@ impl Keys {
         if !has_trailer(packet.rest) {
             return Err(RejectReason::NoTrailer);
         }
-        let Some((signed, tag)) = packet.rest.split_first_chunk::<SIGNED>() else {
-            return Err(RejectReason::BadTrailer);
-        };
-        // More than a tag would be unsigned.
-        if signed[2] != VERSION || signed[3] != HMAC_SHA256 || tag.len() != LENGTH - SIGNED {
+        let parts = packet.rest.split_last_chunk::<TAG>();
+        let Some((signed, tag)) = parts else { return Err(RejectReason::BadTrailer) };
+        let parts = signed.split_first_chunk::<FIXED>();
+        let Some((fixed, vips)) = parts else { return Err(RejectReason::BadTrailer) };
+        if fixed[2] != VERSION || fixed[3] != HMAC_SHA256 {
             return Err(RejectReason::BadTrailer);
         }
-        let trailer = Trailer::decode(signed);
+        let trailer = Trailer::decode(fixed, vips).ok_or(RejectReason::BadTrailer)?;
         let (source, destination) = (packet.source, packet.destination);
         let hmac = self.covering(trailer.key, source, destination, &packet.header, signed);
         let Some(hmac) = hmac else { return Err(RejectReason::UnknownKey) };
@@ -148,7 +148,7 @@ impl Keys {
         source: IpAddr,
         destination: IpAddr,
         header: &[u8; HEADER],
-        signed: &[u8; SIGNED],
+        signed: &[u8],
     ) -> Option<Hmac<Sha256>> {
         let (_, hmac) = self.0.iter().find(|(id, _)| *id == key)?;
         let family = if source.is_ipv4() { 4 } else { 6 };
@@ -165,15 +165,4 @@ impl Keys {
 /// does.
 pub(super) fn has_trailer(rest: &[u8]) -> bool {
     rest.starts_with(&MAGIC)
-}
-
-/// Hash of a set of addresses, to be compared with a peer's.
-pub(super) fn hash_vips(vips: &[IpAddr]) -> u64 {
-    let mut sorted = vips.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let hash =
-        sorted.iter().fold(Sha256::new(), |hash, vip| hash.chain_update(Addr::from(*vip).bytes()));
-    let hash: [u8; 32] = hash.finalize().into();
-    u64::from_be_bytes(*hash.first_chunk().expect("32 bytes are more than 8"))
 }

@@ -9,7 +9,8 @@ use super::rank::{Announced, wire_ticks};
 use super::reject::RejectReason;
 use super::replay::{Seen, Sequences};
 use super::settings::{Accept, Auth, Settings, Strong, Transport};
-use super::trailer::{Keys, Trailer, hash_vips};
+use super::trailer::{Keys, Trailer};
+use super::vips::VipSet;
 
 /// A genuine advertisement of another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) struct Heard {
     pub(super) offer: bool,
     pub(super) counter: u64,
     pub(super) trailer: Option<Trailer>,
+    /// The sender has the number of this node, and an address of its own.
+    pub(super) is_twin: bool,
 }
 
 /// What a group checks packets with.
@@ -29,7 +32,7 @@ pub(super) struct Verifier {
     node: u64,
     digests: Option<Digests>,
     keys: Keys,
-    vips: u64,
+    vips: VipSet,
     sequences: Sequences,
     seen: Seen,
 }
@@ -40,7 +43,7 @@ impl Verifier {
             node,
             digests: None,
             keys: Keys::new(&[]),
-            vips: 0,
+            vips: VipSet::default(),
             sequences: Sequences::default(),
             seen: Seen::default(),
         };
@@ -51,7 +54,7 @@ impl Verifier {
     /// Takes other keys or addresses. What was heard stays known.
     pub(super) fn configure(&mut self, settings: &Settings) {
         let digests = |password| Digests::new(password, settings.vhid, &settings.vips);
-        self.vips = hash_vips(&settings.vips);
+        self.vips = VipSet::of(&settings.vips);
         (self.digests, self.keys) = match &settings.auth {
             Auth::Ucarp { password } | Auth::Bsd { password } => {
                 (Some(digests(password)), Keys::new(&[]))
@@ -73,8 +76,8 @@ impl Verifier {
         &self.keys
     }
 
-    /// Hash of the group's VIPs.
-    pub(super) const fn vips(&self) -> u64 {
+    /// The group's VIPs.
+    pub(super) const fn vips(&self) -> VipSet {
         self.vips
     }
 
@@ -153,6 +156,7 @@ impl Verifier {
             offer: false,
             counter: advert.counter,
             trailer: None,
+            is_twin: false,
         })
     }
 
@@ -172,11 +176,12 @@ impl Verifier {
             }
             Err(reason) => return Err(reason),
         };
-        // Two nodes with one number, if it is not a loop.
-        if trailer.node == self.node {
-            return Err(RejectReason::OwnSource);
+        // Another group with the same key, perhaps of another network. It is not to use up numbers that
+        // its node needs for this one.
+        if trailer.vips.is_disjoint(&self.vips) {
+            return Err(RejectReason::OtherVips);
         }
-        self.sequences.accept(trailer.node, trailer.sequence)?;
+        self.sequences.accept((trailer.node, packet.source), trailer.sequence)?;
         Ok(Heard {
             source: packet.source,
             announced: Announced {
@@ -189,6 +194,7 @@ impl Verifier {
             offer: trailer.has(Trailer::OFFER),
             counter: packet.advert.counter,
             trailer: Some(trailer),
+            is_twin: trailer.node == self.node,
         })
     }
 }

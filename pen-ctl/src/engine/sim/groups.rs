@@ -251,3 +251,16 @@ fn what_carp_tells_is_in_the_journal_and_what_hinders_it_in_the_status() {
     sim.event(Event::CarpHindered(vec!["CARP runs as any other thread".to_owned()]));
     assert!(sim.engine.status(sim.now, 1).warnings[0].starts_with("CARP runs"));
 }
+
+#[test]
+fn another_node_with_the_name_of_this_one_is_in_the_status_as_long_as_it_is_heard() {
+    let mut sim = Sim::start(shared());
+    let address = Some([192, 0, 2, 3].into());
+    sim.event(Event::CarpTwin { group: 1, address });
+    let name = sim.engine.config.node.name.clone();
+    let expected =
+        format!("192.0.2.3 is called {name} as well: give each node another `node.name`");
+    assert!(sim.engine.warnings().contains(&expected));
+    sim.event(Event::CarpTwin { group: 1, address: None });
+    assert!(!sim.engine.warnings().contains(&expected));
+}

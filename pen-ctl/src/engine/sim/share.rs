@@ -439,6 +439,14 @@ fn a_difference_of_the_nodes_is_a_warning() {
     let expected = "edge1 (10.0.0.0:7077) has something else than this node: service web: backends \
                     or their weights";
     assert!(warnings.contains(expected), "{warnings:?}");
+    let mut slower = shared(config(3));
+    slower.node.name = "edge1".into();
+    slower.carp[0].deadratio += 1;
+    pair.sims[0].engine.reconfigure(pair.sims[0].now, slower, false).expect("a fair change");
+    pair.sims[0].carry_out();
+    pair.run_for(secs(1));
+    let differs = pair.nodes[1].report(pair.sims[1].now).peers[0].differs.clone();
+    assert!(differs.contains(&"service web: advbase or deadratio of its [[carp]]".to_owned()));
     // A backend that only the holder has is no reason not to follow for all others.
     assert_eq!(pair.slots(0).len(), pair.slots(1).len());
 }

@@ -76,6 +76,8 @@ pub struct Outline {
     pub backends: u64,
     /// Digest of whatever else decides about its flows.
     pub rest: u64,
+    /// Digest of what decides when the holder of its address counts as dead.
+    pub patience: u64,
 }
 
 /// How a backend stands at the holder of the address.
@@ -227,6 +229,7 @@ fn write_fact(topic: &Topic, fact: Option<&Fact>, now: Moment, to: &mut Writer) 
             to.u32(outline.slots);
             to.u64(outline.backends);
             to.u64(outline.rest);
+            to.u64(outline.patience);
         }
         Some(Fact::Backend(standing)) => {
             to.u32(standing.weight);
@@ -275,6 +278,7 @@ fn read_fact(tag: u8, now: Moment, from: &mut Reader<'_>) -> Result<Item, Malfor
             slots: from.u32()?,
             backends: from.u64()?,
             rest: from.u64()?,
+            patience: from.u64()?,
         }),
         Part::Backend(_) => {
             let (weight, life, admin) = (from.u32()?, from.u32()?, from.u16()?);

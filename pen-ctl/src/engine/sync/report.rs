@@ -75,6 +75,7 @@ impl Node {
                 (our.slots == their.slots, "slots"),
                 (our.backends == their.backends, "backends or their weights"),
                 (our.rest == their.rest, "affinity, times or another setting"),
+                (our.patience == their.patience, "advbase or deadratio of its [[carp]]"),
             ];
             for (_, what) in parts.iter().filter(|(same, _)| !same) {
                 differs.push(format!("service {name}: {what}"));

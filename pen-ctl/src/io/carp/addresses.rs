@@ -12,13 +12,16 @@ use std::time::Duration;
 use nix::errno::Errno;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// An answer of the kernel that takes longer was lost.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// `INFINITY_LIFE_TIME` (net/addrconf.h).
+const FOREVER: u32 = u32::MAX;
 
 /// Changes that may wait.
 const QUEUE: usize = 1024;
@@ -105,6 +108,13 @@ impl Kernel {
         let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
         let attributes = &mut request.message_mut().attributes;
         attributes.push(AddressAttribute::Flags(flags));
+        if address.is_ipv6() {
+            // No connection of the machine itself comes from it, if another address will do: it is
+            // "deprecated" (RFC 6724, rule 3). IPv4 prefers the interface's first one anyway.
+            let mut lifetime = CacheInfo::default();
+            (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, FOREVER);
+            attributes.push(AddressAttribute::CacheInfo(lifetime));
+        }
         if self.1 != 0 {
             attributes.push(AddressAttribute::Protocol(self.1.into()));
         }

@@ -354,6 +354,9 @@ impl Driver {
                 Action::Tell { warning, kind, subject, text } => {
                     self.telling.tell(warning, kind, &subject, text);
                 }
+                Action::Twin { group, address } => {
+                    self.telling.send(Event::CarpTwin { group, address });
+                }
                 Action::Stopped => return true,
             }
         }

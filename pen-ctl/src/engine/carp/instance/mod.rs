@@ -24,16 +24,13 @@ use super::random::Random;
 use super::rank::{Announced, MAX_DEMOTED_SKEW, Rank};
 use super::reject::Drops;
 use super::replay::Counter;
-use super::settings::{Auth, Settings, VipMac};
+use super::settings::{Auth, Settings, Transport, VipMac};
 use super::verify::Verifier;
 
 /// Taking the VIPs may last this long.
 const TAKE_LIMIT: Duration = Duration::from_secs(1);
 /// After VIPs could not be taken, the group takes part again after this time.
 const TAKE_AGAIN: Duration = Duration::from_secs(1);
-/// Least time in which a node that starts listens, where advertisements may be signed: the master's
-/// interval is not known yet, and may be longer than our own.
-const FIRST_LISTENING: Duration = Duration::from_secs(1);
 /// Weight of an operator's order to be the last.
 const DEMOTED: u32 = MAX_DEMOTED_SKEW;
 
@@ -173,6 +170,8 @@ pub(super) struct Instance {
     started: bool,
     /// It gave way to a node that is preferred; for the sync group, which takes it.
     pub(super) yielded: bool,
+    /// The node is master of another member of the sync group.
+    pub(super) holds_others: bool,
     /// The other node that is master: its address, what it said, and when.
     master: Option<(IpAddr, Announced, Moment)>,
     /// Who goes before this node, and until when that is news.
@@ -182,6 +181,8 @@ pub(super) struct Instance {
     /// What is heard until then was sent before the other gave way as well.
     jitter_until: Moment,
     verifier: Verifier,
+    /// Until when another node counts as having the name of this one.
+    twin: Option<Moment>,
     counter: Counter,
     announcer: Announcer,
     pub(super) drops: Drops,
@@ -208,10 +209,12 @@ impl Instance {
             kept_lease: Duration::MAX,
             started: false,
             yielded: false,
+            holds_others: false,
             master: None,
             better: None,
             jitter: Duration::ZERO,
             jitter_until: Moment(0),
+            twin: None,
             counter: Counter::default(),
             announcer: Announcer::new(),
             drops: Drops::default(),
@@ -239,6 +242,11 @@ impl Instance {
     /// At fault by itself, not because of its sync group.
     pub(super) fn has_fault(&self) -> bool {
         self.faults.iter().any(|fault| *fault != Fault::SyncGroup)
+    }
+
+    /// It has the VIPs, and keeps them.
+    pub(super) const fn is_master(&self) -> bool {
+        matches!(self.state, State::Master { leaving: None, .. })
     }
 
     /// Where it does not hold its sync group's members back: it has the VIPs, or is about to preempt.
@@ -337,13 +345,20 @@ impl Instance {
     fn wire_of(&self, link: &Link) -> Wire {
         let vips = &self.settings.vips;
         let mut own = self.settings.sources.clone();
-        own.extend(link.addresses.iter().filter(|address| !vips.contains(address)));
+        let all_vips = &self.settings.all_vips;
+        let moves = |address: &IpAddr| vips.contains(address) || all_vips.contains(address);
+        own.extend(link.addresses.iter().filter(|address| !moves(address)));
         let v4 = own.iter().copied().find(IpAddr::is_ipv4);
         let configured = self.settings.sources.iter().copied().find(IpAddr::is_ipv6);
         let link_local = |address: &&IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
         let v6 = configured.or_else(|| own.iter().find(link_local).copied());
-        // Each family of VIPs has its advertisements, as the BSDs do it.
-        let has = |test: fn(&IpAddr) -> bool| vips.iter().any(test);
+        // Each family of VIPs has its advertisements, as the BSDs do it; or each of the peers that
+        // they go to.
+        let told = match self.settings.transport {
+            Transport::Unicast { .. } => &self.settings.peers,
+            Transport::Multicast | Transport::Broadcast => vips,
+        };
+        let has = |test: fn(&IpAddr) -> bool| told.iter().any(test);
         let v4 = v4.filter(|_| has(IpAddr::is_ipv4));
         let v6 = v6.filter(|_| has(IpAddr::is_ipv6) && !self.is_ucarp());
         let sources = v4.into_iter().chain(v6).collect();

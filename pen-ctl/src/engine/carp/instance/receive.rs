@@ -53,6 +53,7 @@ impl Instance {
             R::BadTrailer => "has a signature of an unknown kind",
             R::UnknownKey => "is signed with a key that this node does not have",
             R::BadTag => "is signed with another key, or was changed",
+            R::OtherVips => "is of a group that has none of its addresses",
             R::Replayed => "repeats what was signed before",
             R::OwnSource => "claims to come from this node",
             R::UnknownPeer => "comes from a node that is no peer",
@@ -112,7 +113,6 @@ impl Instance {
             self.take(context, "the master advertises too seldom");
             return;
         }
-        let promoted = self.order == Some(Order::Promote);
         let preferred = self.preferred(heard) == Some(true);
         // One that gives way to a better one still says a last word, which is not to be heeded.
         let id = PeerId::of(heard);
@@ -120,19 +120,37 @@ impl Instance {
             self.better = Some((id, now + heard.announced.interval() * 2));
         }
         let beside = self.better.is_some_and(|(better, until)| better != id && now < until);
-        let preempts = (self.settings.preempt || promoted) && preferred && !beside;
-        let delay = if promoted { Duration::ZERO } else { self.settings.preempt_delay };
+        let preempts = self.preempts(heard).filter(|_| !beside);
         if now > self.jitter_until {
             self.jitter = Duration::ZERO;
         }
         let down = down + self.jitter;
         let State::Backup { down_at, take_at, preempt_at } = &mut self.state else { return };
-        (*down_at, *take_at) = (now + down, Moment::NEVER);
-        if !preempts {
-            *preempt_at = Moment::NEVER;
-        } else if *preempt_at == Moment::NEVER {
-            *preempt_at = now + delay;
+        // Of two masters one gives way; the other one's role may last longer than is waited for this one.
+        let two = before.is_some_and(|(source, ..)| source != heard.source);
+        *down_at = if two { (*down_at).max(now + down) } else { now + down };
+        *take_at = Moment::NEVER;
+        match preempts {
+            None => *preempt_at = Moment::NEVER,
+            Some(delay) if *preempt_at == Moment::NEVER => *preempt_at = now + delay,
+            Some(_) => {}
         }
+    }
+
+    /// Whether this node takes over from the master that was heard, and after how long. Also without
+    /// an order or a preference if it has the other members of the sync group, which are to be where
+    /// this one is: of the two nodes the one that goes first, after the time that they may need to come
+    /// together by themselves.
+    fn preempts(&self, heard: &Heard) -> Option<Duration> {
+        let preferred = self.preferred(heard);
+        if self.order == Some(Order::Promote) && preferred == Some(true) {
+            return Some(Duration::ZERO);
+        }
+        if self.settings.preempt && preferred == Some(true) {
+            return Some(self.settings.preempt_delay);
+        }
+        let goes_first = || preferred.or_else(|| self.wins_tie(heard)) == Some(true);
+        (self.holds_others && goes_first()).then(|| self.down())
     }
 
     /// The VIPs are to be had: the nodes that are preferred go first. Unless another node is master:
@@ -162,8 +180,7 @@ impl Instance {
         if heard.bow_out {
             return;
         }
-        let goes_first = self.settings.preempt || self.order == Some(Order::Promote);
-        if goes_first && self.preferred(heard) == Some(true) {
+        if self.preempts(heard).is_some() {
             return;
         }
         self.master = Some((heard.source, heard.announced, context.now));
@@ -197,16 +214,22 @@ impl Instance {
         self.give_way(context, false, &format!("{} is preferred", heard.source));
     }
 
-    /// Who stays of two with the same interval. `None`: a packet of the other family decides.
+    /// Who stays of two with the same interval. `None`: a packet of IPv4 decides, if both hear any.
     fn stays_with_equal(&mut self, context: &mut Context<'_>, heard: &Heard) -> Option<bool> {
         if matches!(self.settings.auth, Auth::Bsd { .. }) {
             // Both BSDs give way, and so will a node like this one.
             self.step_aside(context);
             return Some(false);
         }
+        self.wins_tie(heard)
+    }
+
+    /// The same by addresses alone.
+    fn wins_tie(&self, heard: &Heard) -> Option<bool> {
         let sources = &self.wire.sources;
         let own = sources.iter().find(|own| own.is_ipv4() == heard.source.is_ipv4())?;
-        if heard.source.is_ipv6() && sources.iter().any(IpAddr::is_ipv4) {
+        let waits_for_v4 = heard.source.is_ipv6() && sources.iter().any(IpAddr::is_ipv4);
+        if waits_for_v4 && !self.is_heard_in_v6_only(heard) {
             return None;
         }
         Some(compare_addresses(self.settings.tie_break, *own, heard.source) == Ordering::Less)

@@ -9,11 +9,14 @@ use pen_common::moment::Moment;
 use super::{Context, Fault, Instance, State};
 use crate::api::carp::{CarpGroup, CarpMaster, CarpPeer, CarpState};
 use crate::engine::carp::RejectReason;
+use crate::engine::carp::event::Action;
 use crate::engine::carp::settings::Auth;
 use crate::engine::carp::verify::Heard;
 
 /// Peers that are remembered. Without trailers, sources can be forged.
 const PEERS: usize = 32;
+/// An operator is warned of another node with the name of this one until it was silent for so long.
+const TWIN_LASTS: Duration = Duration::from_secs(60);
 
 /// What is counted.
 #[derive(Debug, Default)]
@@ -37,7 +40,10 @@ pub(super) enum PeerId {
 
 impl PeerId {
     pub(super) fn of(heard: &Heard) -> Self {
-        heard.trailer.map_or(Self::Address(heard.source), |trailer| Self::Node(trailer.node))
+        match heard.trailer {
+            Some(trailer) if !heard.is_twin => Self::Node(trailer.node),
+            _ => Self::Address(heard.source),
+        }
     }
 }
 
@@ -47,6 +53,8 @@ struct Peer {
     at: Moment,
     same_vips: Option<bool>,
     same_config: Option<bool>,
+    /// Advertisements over IPv6 since the last one over IPv4.
+    in_v6_only: u8,
 }
 
 /// Other nodes that were heard.
@@ -60,8 +68,13 @@ impl Instance {
         let id = PeerId::of(heard);
         let same_vips = trailer.map(|trailer| trailer.vips == self.verifier.vips());
         let same_config = trailer.map(|trailer| trailer.config == self.settings.config_hash);
-        let peer = Peer { heard: *heard, at: context.now, same_vips, same_config };
-        let before = self.peers.0.insert(id, peer);
+        let before = self.peers.0.get(&id).copied();
+        let in_v6_only = match heard.source {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(_) => before.map_or(0, |peer| peer.in_v6_only).saturating_add(1),
+        };
+        let peer = Peer { heard: *heard, at: context.now, same_vips, same_config, in_v6_only };
+        self.peers.0.insert(id, peer);
         if self.peers.0.len() > PEERS {
             let oldest = self.peers.0.iter().min_by_key(|(_, peer)| peer.at);
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
@@ -70,6 +83,18 @@ impl Instance {
         }
         let (name, source) = (self.settings.name.clone(), heard.source);
         let mut news = Vec::new();
+        if heard.is_twin {
+            if self.twin.is_none() {
+                let text = format!(
+                    "{name}: {source} has the name of this node, as if it were this one: give each \
+                     node another `node.name`"
+                );
+                news.push((true, "carp-twin", text));
+                let (group, address) = (self.settings.group, Some(source));
+                context.actions.push_back(Action::Twin { group, address });
+            }
+            self.twin = Some(context.now + TWIN_LASTS);
+        }
         if same_vips == Some(false) && before.is_none_or(|peer| peer.same_vips != Some(false)) {
             news.push((true, "carp-peer-vips", format!("{name}: {source} has other addresses")));
         }
@@ -88,6 +113,20 @@ impl Instance {
         }
         for (warning, kind, text) in news {
             self.tell(context, warning, kind, text);
+        }
+    }
+
+    /// A peer is heard over IPv6, and not over IPv4: once may be a packet that was overtaken.
+    pub(super) fn is_heard_in_v6_only(&self, heard: &Heard) -> bool {
+        self.peers.0.get(&PeerId::of(heard)).is_some_and(|peer| peer.in_v6_only > 1)
+    }
+
+    /// No other node was heard for a while that has the name of this one; or this one listens no more.
+    pub(super) fn forget_twin(&mut self, context: &mut Context<'_>) {
+        let gone = self.is_gone();
+        if self.twin.take_if(|until| gone || *until <= context.now).is_some() {
+            let group = self.settings.group;
+            context.actions.push_back(Action::Twin { group, address: None });
         }
     }
 
@@ -164,11 +203,11 @@ impl Instance {
             late: self.counts.late,
             transitions: self.counts.transitions,
             drops: self.drops.iter().map(|(why, count)| (why.name().to_owned(), count)).collect(),
-            peers: self.peers.0.iter().map(|(id, peer)| self.report_peer(*id, peer, now)).collect(),
+            peers: self.peers.0.values().map(|peer| self.report_peer(peer, now)).collect(),
         }
     }
 
-    fn report_peer(&self, id: PeerId, peer: &Peer, now: Moment) -> CarpPeer {
+    fn report_peer(&self, peer: &Peer, now: Moment) -> CarpPeer {
         let heard = &peer.heard;
         let demotion = match self.settings.auth {
             // The byte means nothing there.
@@ -177,16 +216,14 @@ impl Instance {
         };
         CarpPeer {
             address: heard.source,
-            node: match id {
-                PeerId::Node(node) => Some(node),
-                PeerId::Address(_) => None,
-            },
+            node: heard.trailer.map(|trailer| trailer.node),
             seen_ms: u64::try_from(now.since(peer.at).as_millis()).unwrap_or(u64::MAX),
             interval_us: u64::try_from(heard.announced.interval().as_micros()).unwrap_or(u64::MAX),
             demotion,
             key: heard.trailer.map(|trailer| trailer.key),
             same_vips: peer.same_vips,
             same_config: peer.same_config,
+            same_name: heard.trailer.map(|_| heard.is_twin),
         }
     }
 }

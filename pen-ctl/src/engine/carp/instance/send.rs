@@ -126,7 +126,7 @@ impl Instance {
             id: u16::from_be_bytes([id_high, id_low]),
             broadcast: self.settings.transport == Transport::Broadcast,
         };
-        let trailer = trailer.as_ref().map_or(&[][..], |trailer| trailer);
+        let trailer = trailer.as_deref().unwrap_or_default();
         let frame = envelope.frame(&header, trailer);
         context.actions.push_back(Action::Send {
             group: self.settings.group,

@@ -29,6 +29,7 @@ impl Instance {
 
     /// Does what is due. A node is preempted only if the whole sync group is `ready` to do it.
     pub(in crate::engine::carp) fn run_timers(&mut self, context: &mut Context<'_>, ready: bool) {
+        self.forget_twin(context);
         match self.state {
             State::Init => self.try_addresses_again(context),
             State::Backup { .. } => self.run_backup_timers(context, ready),
@@ -108,7 +109,7 @@ impl Instance {
 
     /// When something is due. A node preempts only if its sync group is `ready`.
     pub(in crate::engine::carp) fn next_deadline(&self, now: Moment, ready: bool) -> Moment {
-        match &self.state {
+        let due = match &self.state {
             State::Init => {
                 self.address_error.as_ref().map_or(Moment::NEVER, |(_, again_at)| *again_at)
             }
@@ -122,8 +123,9 @@ impl Instance {
                 let until = leaving.map_or(Moment::NEVER, |leaving| leaving.until);
                 (*advertise_at).min(*lease).min(until).min(self.announcer.next_deadline())
             }
-            State::Gone => Moment::NEVER,
-        }
+            State::Gone => return Moment::NEVER,
+        };
+        due.min(self.twin.unwrap_or(Moment::NEVER))
     }
 
     /// The end of the group on this node.
@@ -142,5 +144,6 @@ impl Instance {
         }
         self.announcer.stop();
         self.set_state(context, State::Gone);
+        self.forget_twin(context);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pen_common::moment::Moment;
 
-use super::{Cause, Context, FIRST_LISTENING, Fault, Instance, Leaving, State, TAKE_LIMIT, send};
+use super::{Cause, Context, Fault, Instance, Leaving, State, TAKE_LIMIT, send};
 use crate::engine::carp::event::{Action, Hook, Order, Role};
 use crate::engine::carp::settings::Auth;
 
@@ -78,7 +78,7 @@ impl Instance {
     pub(super) fn enter_backup(&mut self, context: &mut Context<'_>) {
         let mut wait = self.down() + self.jitter;
         if self.master.is_none() && matches!(self.settings.auth, Auth::Sha256(_)) {
-            wait = wait.max(FIRST_LISTENING);
+            wait = wait.max(self.rank().first_listening());
         }
         let state = State::Backup {
             down_at: context.now + wait,

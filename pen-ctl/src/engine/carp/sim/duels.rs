@@ -8,7 +8,7 @@ use super::stories::{joined, last_advert, pair, preempting, skewed};
 use super::{Sim, ms, secs};
 use crate::engine::carp::event::{Event, Family};
 use crate::engine::carp::fixtures::{IFINDEX, bsd, key, strong, strong_with, ucarp};
-use crate::engine::carp::settings::{Accept, Auth, Secret, Settings, Strong, TieBreak};
+use crate::engine::carp::settings::{Accept, Auth, Secret, Settings, Strong, TieBreak, Transport};
 
 fn split(settings: Settings, sources: [&str; 2]) -> Sim {
     let nodes = sources.map(|source| {
@@ -70,11 +70,11 @@ fn bsd_nodes_find_one_master_after_a_split_of_equals() {
     assert_eq!(sim.masters(), master);
 }
 
-#[test]
-fn a_tie_of_both_families_is_decided_in_one() {
+/// Equal masters of both families that could not hear each other until now: 10.77.0.1 goes first of
+/// IPv4, fe80::8 of IPv6.
+fn split_of_both_families(without: Option<Family>) -> Sim {
     let vips = vec!["10.77.0.100".parse().unwrap(), "2001:db8::100".parse().unwrap()];
     let settings = Settings { vips, ..strong(1) };
-    // 10.77.0.1 goes first of IPv4, fe80::1 of IPv6: the other way round here.
     let source = |sources: [&str; 2]| {
         let sources = sources.iter().map(|source| source.parse().unwrap()).collect();
         vec![Settings { sources, ..settings.clone() }]
@@ -85,11 +85,92 @@ fn a_tie_of_both_families_is_decided_in_one() {
     sim.start(0);
     sim.start(1);
     sim.run_for(secs(5));
+    sim.wire.without = without;
     sim.wire.heal();
+    sim
+}
+
+#[test]
+fn a_tie_of_both_families_is_decided_in_one() {
+    let mut sim = split_of_both_families(None);
     sim.run_for(secs(2));
     assert_eq!(sim.masters(), [0]);
     sim.run_for(secs(10));
     assert_eq!(sim.masters(), [0]);
+}
+
+#[test]
+fn a_tie_is_decided_in_the_family_that_is_heard() {
+    for (without, winner) in [(Family::V4, 1), (Family::V6, 0)] {
+        let mut sim = split_of_both_families(Some(without));
+        sim.run_until(secs(3), |sim| sim.masters() == [winner]);
+        sim.run_for(secs(10));
+        assert_eq!(sim.masters(), [winner]);
+        sim.wire.without = None;
+        sim.run_for(secs(10));
+        assert_eq!(sim.masters(), [winner]);
+    }
+}
+
+#[test]
+fn unicast_peers_of_another_family_than_the_vips_are_told() {
+    let transport = Transport::Unicast { min_ttl: 255 };
+    let node = |host: usize| {
+        let peers = vec![format!("fe80::{}", 3 - host).parse().unwrap()];
+        vec![Settings { transport, peers, ..strong(1) }]
+    };
+    let mut sim = Sim::new(3, vec![node(1), node(2)]);
+    sim.start(0);
+    sim.start(1);
+    sim.run_for(secs(10));
+    assert_eq!(sim.masters(), [0]);
+}
+
+/// Whoever copies a machine copies its name.
+#[test]
+fn of_two_nodes_with_one_name_only_one_serves_and_both_say_so() {
+    for skew in [0, 100] {
+        let mut sim = Sim::new(4, vec![vec![skewed(strong(1), skew)], vec![strong(1)]]);
+        sim.nodes[1].number = sim.nodes[0].number;
+        sim.start(0);
+        sim.run_for(secs(5));
+        sim.start(1);
+        sim.run_for(secs(10));
+        assert_eq!(sim.masters(), [0], "it is heard");
+        let text = "g1: 10.77.0.1 has the name of this node, as if it were this one: give each node \
+                    another `node.name`";
+        assert!(sim.nodes[1].told.contains(&text.to_owned()), "{:?}", sim.nodes[1].told);
+        let group = sim.group(1, 1);
+        assert_eq!((group.peers.len(), group.peers[0].same_name), (1, Some(true)));
+        assert_eq!(sim.nodes[1].twins[&1], Some([10, 77, 0, 1].into()));
+        sim.crash(0);
+        sim.run_until(secs(4), |sim| sim.is_master(1, 1));
+        sim.run_for(secs(120));
+        assert_eq!(sim.nodes[1].twins[&1], None, "it is not heard any more");
+        sim.wire.isolate(0);
+        sim.start(0);
+        sim.run_for(secs(10));
+        assert_eq!(sim.masters(), [0, 1]);
+        sim.wire.heal();
+        sim.run_for(secs(3));
+        assert_eq!(sim.masters(), [usize::from(skew > 0)]);
+    }
+}
+
+/// Their sequence numbers have nothing to do with each other.
+#[test]
+fn nodes_with_one_name_are_both_heard_by_a_third() {
+    let mut sim = Sim::new(4, vec![vec![strong(1)], vec![strong(1)], vec![skewed(strong(1), 50)]]);
+    sim.nodes[1].number = sim.nodes[0].number;
+    sim.nodes[0].starts = 7;
+    for node in 0..3 {
+        sim.start(node);
+    }
+    sim.run_for(secs(5));
+    sim.crash(0);
+    sim.run_for(secs(10));
+    assert_eq!(sim.masters(), [1]);
+    assert_eq!(sim.drops(2, "replayed"), 0);
 }
 
 // --- attacks ---

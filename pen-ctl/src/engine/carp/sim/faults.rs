@@ -8,7 +8,7 @@ use super::stories::{last_advert, pair, skewed};
 use super::{Sim, ms, secs};
 use crate::api::carp::CarpState;
 use crate::engine::carp::event::{Event, Family, Order, Role};
-use crate::engine::carp::fixtures::{IFINDEX, strong, ucarp};
+use crate::engine::carp::fixtures::{IFINDEX, bsd, strong, ucarp};
 use crate::engine::carp::settings::Settings;
 
 #[test]
@@ -34,6 +34,40 @@ fn a_killed_masters_lease_has_ended_when_a_peer_takes_over_whatever_the_ratio_an
             }
         }
     }
+}
+
+#[test]
+fn a_killed_masters_lease_has_ended_when_a_peer_takes_over_that_never_heard_it() {
+    for (deadratio, advbase, skew) in [(3, 500, 240), (2, 1000, 240), (1, 500, 100), (3, 100, 0)] {
+        let settings = Settings { deadratio, advbase: ms(advbase), ..strong(1) };
+        let mut sim = Sim::new(1, vec![vec![skewed(settings.clone(), skew)], vec![settings]]);
+        sim.start(0);
+        sim.run_until(secs(20), |sim| sim.is_master(0, 1));
+        sim.run_for(ms(1));
+        sim.crash(0);
+        sim.start(1);
+        sim.run_until(secs(20), |sim| sim.is_master(1, 1));
+        assert!(!sim.is_master(0, 1), "ratio {deadratio}, {advbase} ms, skew {skew}");
+    }
+}
+
+/// The last word of one that gives way is not about the one that stays.
+#[test]
+fn a_killed_masters_lease_has_ended_when_a_peer_takes_over_that_heard_another_one_as_well() {
+    let node = |skew| skewed(Settings { deadratio: 2, advbase: ms(500), ..strong(1) }, skew);
+    let mut sim = Sim::started(vec![node(200), node(0), node(1)]);
+    order(&mut sim, 0, Order::Promote);
+    sim.run_for(secs(5));
+    assert_eq!(sim.masters(), [0]);
+    sim.wire.isolate(0);
+    sim.run_until(secs(5), |sim| sim.masters() == [0, 1]);
+    sim.wire.heal();
+    sim.run_until(secs(5), |sim| sim.masters() == [0]);
+    assert!(last_advert(&sim, 1) > last_advert(&sim, 0), "a farewell");
+    sim.run_for(ms(5));
+    sim.crash(0);
+    sim.run_until(secs(5), |sim| !sim.masters().contains(&0) || sim.masters().len() > 1);
+    assert!(sim.masters().is_empty(), "{:?}", sim.masters());
 }
 
 /// Peers that have not heard what it says now go by what it said before.
@@ -71,6 +105,18 @@ fn who_loses_its_addresses_says_farewell() {
     assert_eq!(sim.role(0, 1), Role::Backup);
     assert_eq!(sim.adverts(0, lost)[0].base_and_skew(), (255, 255));
     sim.run_until(ms(500), |sim| sim.masters() == [1]);
+}
+
+#[test]
+fn a_promoted_node_of_a_bsd_is_master_whatever_failed_on_it() {
+    let mut sim = pair(bsd(1), skewed(bsd(1), 100));
+    demote(&mut sim, 1, 50);
+    order(&mut sim, 1, Order::Promote);
+    sim.run_for(secs(10));
+    assert_eq!(sim.masters(), [1]);
+    order(&mut sim, 1, Order::Release);
+    sim.run_for(secs(10));
+    assert_eq!(sim.masters(), [1], "whoever does not preempt, does not");
 }
 
 /// It may be a node that was cut off for a while, or one whose farewells are repeated.

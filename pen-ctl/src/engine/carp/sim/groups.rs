@@ -59,6 +59,30 @@ fn an_interface_without_address_is_a_fault() {
     assert_eq!(sim.group(0, 1).faults, ["eth0 has no address to advertise from"]);
 }
 
+/// It would be the address of another node as soon as the other group moves.
+#[test]
+fn an_address_of_another_group_is_no_source() {
+    let all_vips: Vec<_> =
+        ["10.77.0.100", "10.77.0.101", "fe80::99"].iter().map(|vip| vip.parse().unwrap()).collect();
+    let vips = vec![all_vips[0], "2001:db8::100".parse().unwrap()];
+    let mut sim = Sim::started(vec![Settings { vips, all_vips: all_vips.clone(), ..strong(1) }]);
+    let mut link = link_of(0, IFINDEX);
+    let own = std::mem::replace(&mut link.addresses, all_vips);
+    sim.tell(0, Event::LinkChanged(link.clone()));
+    assert_eq!(sim.group(0, 1).faults, ["eth0 has no address to advertise from"]);
+    link.addresses.extend(own);
+    sim.tell(0, Event::LinkChanged(link));
+    sim.run_for(secs(5));
+    assert_eq!(sim.masters(), [0]);
+    for sent in sim.adverts(0, Moment(0)) {
+        let (source, expected) = match sent.frame[12] {
+            0x08 => (&sent.frame[26..30], &[10, 77, 0, 1][..]),
+            _ => (&sent.frame[36..38], &[0, 1][..]),
+        };
+        assert_eq!(source, expected);
+    }
+}
+
 #[test]
 fn vips_that_cannot_be_had_are_a_fault_that_is_tried_again() {
     let mut sim = Sim::started(vec![ucarp(1)]);

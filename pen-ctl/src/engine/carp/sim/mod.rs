@@ -23,6 +23,8 @@ use crate::api::carp::CarpState;
 /// One node.
 struct Node {
     carp: Carp,
+    /// Unlike its peers', as it should be.
+    number: u64,
     /// Its clock is this much ahead of the simulation's.
     clock: Duration,
     settings: Vec<Settings>,
@@ -43,6 +45,7 @@ struct Node {
     holds_addresses: BTreeMap<u32, bool>,
     hooks: Vec<(Moment, u32, Hook)>,
     told: Vec<String>,
+    twins: BTreeMap<u32, Option<IpAddr>>,
     stopped: bool,
     starts: u64,
 }
@@ -107,9 +110,11 @@ impl Sim {
         let mut sim =
             Self { seed, still: 0, now: Moment(0), nodes: Vec::new(), wire, sent: Vec::new() };
         for settings in nodes {
-            let clock = ms(1_000_000 * (sim.nodes.len() as u64 + 1));
+            let number = sim.nodes.len() as u64 + 1;
+            let clock = ms(1_000_000 * number);
             sim.nodes.push(Node {
                 carp: Carp::new(Start { node: 0, random: 0, sequence: 0 }, Moment(0)),
+                number,
                 clock,
                 settings,
                 addresses: None,
@@ -123,6 +128,7 @@ impl Sim {
                 holds_addresses: BTreeMap::new(),
                 hooks: Vec::new(),
                 told: Vec::new(),
+                twins: BTreeMap::new(),
                 stopped: false,
                 starts: 0,
             });
@@ -145,7 +151,7 @@ impl Sim {
         let node = &mut self.nodes[index];
         node.starts += 1;
         let start = Start {
-            node: index as u64 + 1,
+            node: node.number,
             random: self.seed << 40 | (index as u64) << 20 | node.starts,
             sequence: node.starts << 32,
         };
@@ -246,6 +252,9 @@ impl Sim {
             }
             Action::RunHook { group, hook } => node.hooks.push((now, group, hook)),
             Action::Tell { text, .. } => node.told.push(text),
+            Action::Twin { group, address } => {
+                node.twins.insert(group, address);
+            }
             Action::Stopped => (node.stopped, node.alive) = (true, false),
             Action::Listen { .. } | Action::Unlisten { .. } => {}
         }
@@ -336,11 +345,19 @@ impl Sim {
 
     /// Nodes that are master of group 1.
     fn masters(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|index| self.is_master(*index, 1)).collect()
+        self.masters_of(1)
+    }
+
+    fn masters_of(&self, group: u32) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|index| self.is_master(*index, group)).collect()
     }
 
     fn roles(&self) -> Vec<Role> {
-        (0..self.nodes.len()).map(|index| self.role(index, 1)).collect()
+        self.roles_of(1)
+    }
+
+    fn roles_of(&self, group: u32) -> Vec<Role> {
+        (0..self.nodes.len()).map(|index| self.role(index, group)).collect()
     }
 
     fn state(&self, index: usize) -> CarpState {

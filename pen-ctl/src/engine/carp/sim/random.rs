@@ -1,24 +1,40 @@
-//! Random faults on two to four nodes, in short stories that end in calm. What must hold:
+//! Random faults on two to four nodes with one group, or two that move together, in short stories that
+//! end in calm. What must hold of each group:
 //! * at most one node is master whenever all have heard each other for one down time;
-//! * never is no node master for longer than two down times, while a healthy one is there.
+//! * never is no node master for longer than two down times, while a healthy one is there;
+//! * where a master is dead or stopped, and was heard to the last, its lease has ended before another
+//!   node takes over because of its silence;
+//! * in the end groups that move together are together.
 //!
 //! `PEN_CARP_SEED=N cargo test -p pen-ctl --lib random_faults -- --nocapture` plays one seed again
 //! and tells what happens; `PEN_CARP_SEEDS=N` plays more of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pen_common::moment::Moment;
 
 use super::{Node, Sim, ms, secs};
-use crate::engine::carp::event::{Event, Order};
+use crate::engine::carp::event::{Event, Order, Role};
 use crate::engine::carp::fixtures::{IFINDEX, bsd, strong, ucarp};
 use crate::engine::carp::random::Random;
 use crate::engine::carp::settings::{Auth, Settings, TieBreak};
 
 const SEEDS: u64 = 10_000;
+/// Of stories with two groups, which take so much longer.
+const SEEDS_OF_TWO: u64 = SEEDS / 4;
 const PARTS: u64 = 4;
 /// Faults of a story.
 const FAULTS: u64 = 6;
+
+/// What is watched of a group.
+#[derive(Default)]
+struct Watched {
+    /// Since when no node was master although one could be.
+    missing_since: Option<Moment>,
+    several_since: Option<Moment>,
+    masters: Vec<usize>,
+}
 
 /// What is watched while a story goes on.
 struct Watch {
@@ -30,9 +46,10 @@ struct Watch {
     overlap: Duration,
     /// Since when all hear each other.
     calm_since: Moment,
-    /// Since when no node was master although one could be.
-    missing_since: Option<Moment>,
-    several_since: Option<Moment>,
+    /// When the wire lost something last, or kept nodes apart.
+    wire_disturbed_at: Moment,
+    /// By group.
+    groups: BTreeMap<u32, Watched>,
     log: Vec<String>,
 }
 
@@ -50,37 +67,73 @@ impl Watch {
 
     /// A fault of a node: what is missing now is so with reason.
     fn node_fault(&mut self, sim: &Sim) {
-        self.missing_since = None;
+        for watched in self.groups.values_mut() {
+            watched.missing_since = None;
+        }
         self.calm_since = sim.now;
     }
 
     fn check(&mut self, sim: &Sim) {
-        let masters = sim.masters();
-        if self.tells && self.log.last().map(String::as_str) != Some(&format!("{masters:?}")) {
-            self.say(sim, &format!("masters {masters:?} {:?}", sim.roles()));
-            self.log.push(format!("{masters:?}"));
+        if sim.wire.is_disturbed() {
+            (self.calm_since, self.wire_disturbed_at) = (sim.now, sim.now);
         }
-        if sim.wire.lost_at > self.calm_since {
-            self.calm_since = sim.wire.lost_at;
+        self.calm_since = self.calm_since.max(sim.wire.lost_at);
+        self.wire_disturbed_at = self.wire_disturbed_at.max(sim.wire.lost_at);
+        let groups: Vec<u32> = self.groups.keys().copied().collect();
+        for group in groups {
+            self.check_group(sim, group);
         }
-        let disturbed = !sim.wire.blocked.is_empty();
-        if disturbed {
-            self.calm_since = sim.now;
+    }
+
+    fn check_group(&mut self, sim: &Sim, group: u32) {
+        let masters = sim.masters_of(group);
+        let Some(mut watched) = self.groups.remove(&group) else { return };
+        if watched.masters != masters {
+            let new: Vec<_> =
+                masters.iter().filter(|node| !watched.masters.contains(node)).copied().collect();
+            watched.masters.clone_from(&masters);
+            self.say(sim, &format!("masters of {group} {masters:?} {:?}", sim.roles_of(group)));
+            for node in new {
+                self.check_leases(sim, group, node);
+            }
         }
-        let served = sim.roles().iter().any(|role| *role != super::Role::Backup);
+        let served = sim.roles_of(group).iter().any(|role| *role != Role::Backup);
         if served || !sim.nodes.iter().any(healthy) {
-            self.missing_since = None;
+            watched.missing_since = None;
         } else {
-            let since = *self.missing_since.get_or_insert(sim.now);
+            let since = *watched.missing_since.get_or_insert(sim.now);
             let missing = sim.now.since(since);
             assert!(missing <= self.down * 2, "no master for {missing:?}: {}", self.story());
         }
         if masters.len() < 2 || sim.now.since(self.calm_since) <= self.down {
-            self.several_since = None;
+            watched.several_since = None;
         } else {
-            let since = *self.several_since.get_or_insert(sim.now);
+            let since = *watched.several_since.get_or_insert(sim.now);
             let several = sim.now.since(since);
             assert!(several <= self.overlap, "masters {masters:?}: {}", self.story());
+        }
+        self.groups.insert(group, watched);
+    }
+
+    /// A node has become master: those that were, and are no more than the kernel's memory of them, must
+    /// not answer beside it.
+    fn check_leases(&self, sim: &Sim, group: u32, new: usize) {
+        let why = format!("g{group} becomes master: ");
+        let told = sim.nodes[new].told.iter().rev().find(|text| text.starts_with(&why));
+        // It may preempt, or be asked to take over, at the very moment when the other one dies.
+        if told.is_none_or(|text| !text.ends_with("the master is silent")) {
+            return;
+        }
+        let others = (0..sim.nodes.len()).filter(|node| *node != new);
+        for old in others.filter(|node| !healthy(&sim.nodes[*node])) {
+            let adverts = sim.adverts(old, self.wire_disturbed_at);
+            let since = self.wire_disturbed_at;
+            let was_heard = adverts.iter().any(|sent| sent.group == group && sent.at > since);
+            assert!(
+                !was_heard || !sim.is_master(old, group),
+                "{new} is master of {group} before the lease of {old} has ended: {}",
+                self.story()
+            );
         }
     }
 
@@ -125,16 +178,39 @@ fn settings(random: &mut Random, nodes: u64) -> Vec<Vec<Settings>> {
     (0..nodes).map(node).collect()
 }
 
-fn story(seed: u64, tells: bool) {
+/// Each node has a second group that moves with the first, on its interface or on another one.
+fn with_second_groups(random: &mut Random, mut all: Vec<Vec<Settings>>) -> Vec<Vec<Settings>> {
+    let interface = random.pick(&["eth0", "eth1"]);
+    for groups in &mut all {
+        let Some(first) = groups.first_mut() else { continue };
+        first.sync_group = Some("all".to_owned());
+        let second = Settings {
+            group: 2,
+            name: "g2".to_owned(),
+            interface: interface.to_owned(),
+            vhid: 43,
+            vips: vec![[10, 78, 0, 100].into()],
+            ..first.clone()
+        };
+        groups.push(second);
+    }
+    all
+}
+
+fn story(seed: u64, synced: bool, tells: bool) {
     let mut random = Random(seed);
     let nodes = 2 + random.below(3);
-    let all = settings(&mut random, nodes);
+    let mut all = settings(&mut random, nodes);
+    if synced {
+        all = with_second_groups(&mut random, all);
+    }
     let first = &all[0][0];
     // advskew is capped at 240/256 s of what was measured by it, and a bsd waits up to a half more.
     let down = first.advbase * first.deadratio + secs(1).min(first.advbase) + first.advbase / 2;
     // Chance has to keep equal nodes of a bsd apart.
     let first_is_bsd = matches!(first.auth, Auth::Bsd { .. });
     let most = ms(random.pick(&[1, 5, 20])).min(first.advbase / 10);
+    let all_groups = 1..=if synced { 2 } else { 1 };
     let mut sim = Sim::new(seed, all);
     sim.wire.delay = (Duration::from_micros(50), most);
     let mut watch = Watch {
@@ -143,8 +219,8 @@ fn story(seed: u64, tells: bool) {
         down: down.max(ms(1300)) + ms(100),
         overlap: most * 4 + ms(40),
         calm_since: Moment(0),
-        missing_since: None,
-        several_since: None,
+        wire_disturbed_at: Moment(0),
+        groups: all_groups.map(|group| (group, Watched::default())).collect(),
         log: Vec::new(),
     };
     for node in 0..sim.nodes.len() {
@@ -162,8 +238,17 @@ fn story(seed: u64, tells: bool) {
     }
     calm(&mut sim, &mut watch);
     let down = watch.down;
-    watch.run(&mut sim, down * if first_is_bsd { 6 } else { 3 });
-    assert_eq!(sim.masters().len(), 1, "at the end: {}", watch.story());
+    let mut rounds = if first_is_bsd { 6 } else { 3 };
+    if synced {
+        // For those that came apart to come together again.
+        rounds += 3;
+    }
+    watch.run(&mut sim, down * rounds);
+    for group in watch.groups.keys() {
+        let masters = sim.masters_of(*group);
+        assert_eq!(masters.len(), 1, "{group} at the end: {}", watch.story());
+        assert_eq!(masters, sim.masters(), "{group} moves with 1: {}", watch.story());
+    }
 }
 
 fn fault(random: &mut Random, sim: &mut Sim, watch: &mut Watch) {
@@ -192,11 +277,13 @@ fn fault(random: &mut Random, sim: &mut Sim, watch: &mut Watch) {
         9 => sim.resume(node),
         10 => {
             let up = random.below(2) == 0;
-            sim.set_link(node, IFINDEX, up);
+            let second = sim.nodes[node].settings.get(1).is_some_and(|one| one.interface == "eth1");
+            let ifindex = if second { random.pick(&[IFINDEX, IFINDEX + 1]) } else { IFINDEX };
+            sim.set_link(node, ifindex, up);
             if !up {
                 // It is not there for as long as it has no link.
                 watch.run(sim, ms(700));
-                sim.set_link(node, IFINDEX, true);
+                sim.set_link(node, ifindex, true);
             }
         }
         11 => {
@@ -256,33 +343,54 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// A part of the seeds, so that all processors have something to do.
-fn play(part: u64) {
+fn play(part: u64, synced: bool) {
     let one = variable("PEN_CARP_SEED");
-    let seeds = variable("PEN_CARP_SEEDS").unwrap_or(SEEDS);
+    let usual = if synced { SEEDS_OF_TWO } else { SEEDS };
+    let seeds = variable("PEN_CARP_SEEDS").or_else(|| one.map(|one| one + 1)).unwrap_or(usual);
     for seed in (0..seeds).filter(|seed| seed % PARTS == part) {
         if one.is_none_or(|one| one == seed) {
             let _guard = Seed(seed);
-            story(seed, one.is_some());
+            story(seed, synced, one.is_some());
         }
     }
 }
 
 #[test]
 fn random_faults_leave_one_master() {
-    play(0);
+    play(0, false);
 }
 
 #[test]
 fn other_random_faults_leave_one_master() {
-    play(1);
+    play(1, false);
 }
 
 #[test]
 fn more_random_faults_leave_one_master() {
-    play(2);
+    play(2, false);
 }
 
 #[test]
 fn still_more_random_faults_leave_one_master() {
-    play(3);
+    play(3, false);
+}
+
+#[test]
+fn random_faults_leave_groups_that_move_together_together() {
+    play(0, true);
+}
+
+#[test]
+fn other_random_faults_leave_groups_that_move_together_together() {
+    play(1, true);
+}
+
+#[test]
+fn more_random_faults_leave_groups_that_move_together_together() {
+    play(2, true);
+}
+
+#[test]
+fn still_more_random_faults_leave_groups_that_move_together_together() {
+    play(3, true);
 }

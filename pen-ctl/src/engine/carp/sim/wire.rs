@@ -28,6 +28,8 @@ pub(super) struct Wire {
     pub(super) delay: (Duration, Duration),
     /// What one node sends does not reach another.
     pub(super) blocked: BTreeSet<(usize, usize)>,
+    /// Nothing of this family passes.
+    pub(super) without: Option<Family>,
     /// Interfaces of nodes without link.
     cut: BTreeSet<(usize, u32)>,
     /// When a packet was lost last.
@@ -45,6 +47,7 @@ impl Wire {
             duplication: 0,
             delay: (Duration::from_micros(100), Duration::from_micros(100)),
             blocked: BTreeSet::new(),
+            without: None,
             cut: BTreeSet::new(),
             lost_at: Moment(0),
         }
@@ -66,6 +69,11 @@ impl Wire {
         }
     }
 
+    /// Something that is sent now may not arrive.
+    pub(super) fn is_disturbed(&self) -> bool {
+        !self.blocked.is_empty() || !self.cut.is_empty()
+    }
+
     pub(super) fn heal(&mut self) {
         self.blocked.clear();
     }
@@ -76,6 +84,9 @@ impl Wire {
             [0x86, 0xdd] => Family::V6,
             _ => return,
         };
+        if self.without == Some(family) {
+            return;
+        }
         for to in (0..self.nodes).filter(|to| *to != from) {
             let cut = self.cut.contains(&(from, ifindex)) || self.cut.contains(&(to, ifindex));
             if cut || self.blocked.contains(&(from, to)) {

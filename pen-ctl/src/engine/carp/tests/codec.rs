@@ -12,7 +12,8 @@ use crate::engine::carp::fixtures::{key, unhex};
 use crate::engine::carp::packet::{Advert, Envelope, GROUP_V6, HEADER, Packet};
 use crate::engine::carp::reject::RejectReason;
 use crate::engine::carp::settings::{CARP_GROUP, Secret};
-use crate::engine::carp::trailer::{self, Keys, Trailer, hash_vips};
+use crate::engine::carp::trailer::{Keys, Trailer};
+use crate::engine::carp::vips::VipSet;
 
 #[test]
 fn what_ucarp_sends_is_understood() {
@@ -128,28 +129,19 @@ fn a_trailer_stands_as_it_is_documented() {
         node: 0x1112_1314_1516_1718,
         sequence: 0x2122_2324_2526_2728,
         interval_us: 0x3132_3334,
-        vips: 0x4142_4344_4546_4748,
+        vips: VipSet::decode(0x4142_4344_4546_4748, &[0x61, 0x62, 0x63, 0x64]).unwrap(),
         config: 0x5152_5354_5556_5758,
     };
     let (source, group) = ("10.77.0.1".parse().unwrap(), CARP_GROUP.into());
     let bytes = Keys::new(&[key(3)]).sign(&fields, source, group, &header).unwrap();
     let expected = "50430101030501021112131415161718212223242526272831323334\
-                    41424344454647485152535455565758";
-    assert_eq!(bytes[..44], unhex(&expected.replace(' ', "")));
+                    4142434445464748515253545556575861626364";
+    assert_eq!(bytes[..48], unhex(&expected.replace(' ', "")));
     // python3: hmac.new(bytes([3]) * 32, b"pen carp advertisement 1" + bytes([4, 1])
-    //   + bytes(10) + b"\xff\xff" + bytes([10, 77, 0, 1]) + header + trailer[:44], "sha256")
-    let expected = "28c86235150f378f0bce67e58851d479bad8d7301858b4f17157a2b4baa4caf9";
-    assert_eq!(bytes[44..], unhex(expected));
+    //   + bytes(10) + b"\xff\xff" + bytes([10, 77, 0, 1]) + header + trailer[:48], "sha256")
+    let expected = "3f861fc5fd66339121b1c7333e9f796d64092f3e239de5eae9d5ceb4261c0109";
+    assert_eq!(bytes[48..], unhex(expected));
     assert_eq!(Keys::new(&[key(2)]).sign(&fields, source, group, &header), None);
-}
-
-#[test]
-fn the_hash_of_the_vips_is_the_same_in_any_order() {
-    let vips =
-        |list: &[&str]| -> Vec<IpAddr> { list.iter().map(|vip| vip.parse().unwrap()).collect() };
-    let hash = hash_vips(&vips(&["10.0.0.1", "10.0.0.2", "2001:db8::1"]));
-    assert_eq!(hash, hash_vips(&vips(&["2001:db8::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"])));
-    assert_ne!(hash, hash_vips(&vips(&["10.0.0.1", "10.0.0.2"])));
 }
 
 fn advert(vhid: u8, counter: u64) -> Advert {
@@ -166,9 +158,10 @@ prop_compose! {
 
 prop_compose! {
     fn any_trailer()(
-        flags in 0u8..8, demotion: u16, node: u64, sequence: u64, interval_us: u32, vips: u64,
-        config: u64
+        flags in 0u8..8, demotion: u16, node: u64, sequence: u64, interval_us: u32, hash: u64,
+        each in prop::collection::vec(any::<[u8; 4]>(), 0..=16), config: u64
     ) -> Trailer {
+        let vips = VipSet::decode(hash, &each.concat()).unwrap();
         Trailer { key: 1, flags, demotion, node, sequence, interval_us, vips, config }
     }
 }
@@ -236,17 +229,18 @@ proptest! {
         let packet = Packet::parse(family(&envelope), &frame[14..]).unwrap();
         prop_assert_eq!(packet.advert, advert);
         prop_assert_eq!((packet.source, packet.destination), (envelope.source, envelope.destination));
-        prop_assert_eq!(packet.rest.len(), trailer::LENGTH);
         prop_assert_eq!(keys.verify(&packet), Ok(trailer));
     }
 
     #[test]
-    fn a_changed_bit_anywhere_is_noticed(at in 0usize..(HEADER + trailer::LENGTH) * 8) {
+    fn a_changed_bit_anywhere_is_noticed(at in 0usize..(HEADER + 80) * 8) {
         let source = "10.77.0.1".parse().unwrap();
         let (header, keys) = (advert(42, 9).encode(), Keys::new(&[key(1)]));
-        let fields = Trailer { key: 1, ..Trailer::default() };
+        let vips = VipSet::of(&[[10, 77, 0, 100].into()]);
+        let fields = Trailer { key: 1, vips, ..Trailer::default() };
         let bytes = keys.sign(&fields, source, CARP_GROUP.into(), &header).unwrap();
         let mut all = [&header[..], &bytes[..]].concat();
+        prop_assert_eq!(all.len(), HEADER + 80);
         all[at / 8] ^= 1 << (at % 8);
         let (header, rest) = all.split_first_chunk::<HEADER>().unwrap();
         let packet = Packet {

@@ -13,6 +13,7 @@ use crate::engine::carp::digest::Digests;
 use crate::engine::carp::fixtures::{IFINDEX, bsd, key, link, strong, strong_with, ucarp, unhex};
 use crate::engine::carp::packet::{Advert, Envelope};
 use crate::engine::carp::trailer::{Keys, Trailer};
+use crate::engine::carp::vips::VipSet;
 use crate::engine::carp::{
     Accept, Action, Auth, CARP_GROUP, Carp, Event, Family, RejectReason, Secret, Settings, Start,
     Transport,
@@ -103,10 +104,18 @@ impl Peer {
             node: 9,
             sequence,
             interval_us: 1_000_000,
-            vips: crate::engine::carp::trailer::hash_vips(&Self::new().vips),
+            vips: VipSet::of(&Self::new().vips),
             ..Trailer::default()
         };
         Self { trailer: Some(fields), ..Self::new() }
+    }
+
+    /// With these virtual addresses.
+    fn having(mut self, vips: &[[u8; 4]]) -> Self {
+        self.vips = vips.iter().map(|vip| IpAddr::from(*vip)).collect();
+        let vips = VipSet::of(&self.vips);
+        self.trailer = self.trailer.map(|fields| Trailer { vips, ..fields });
+        self
     }
 
     fn frame(&self) -> Vec<u8> {
@@ -242,6 +251,7 @@ fn example(reason: RejectReason) -> (Settings, Vec<Vec<u8>>) {
             signed(peer)
         }
         R::BadTag => signed(Peer { key: 2, ..Peer::signed(5) }),
+        R::OtherVips => signed(Peer::signed(5).having(&[[10, 77, 0, 101]])),
         R::Replayed => (strong(1), vec![Peer::signed(5).frame(), Peer::signed(5).frame()]),
         R::Late => (strong(1), vec![Peer::signed(5).frame(), Peer::signed(4).frame()]),
     }
@@ -414,19 +424,20 @@ fn each_step_to_signatures_takes_what_it_says() {
 }
 
 #[test]
-fn a_node_with_our_number_is_refused() {
+fn a_node_with_our_number_is_a_peer_unless_it_has_our_address_as_well() {
     let mut bench = Bench::new(strong(1));
     let mut peer = Peer::signed(5);
     peer.trailer = peer.trailer.map(|fields| Trailer { node: 2, ..fields });
     bench.receive(&peer.frame());
+    bench.receive(&Peer { source: [10, 77, 0, 2].into(), ..peer }.frame());
     assert_eq!(bench.refused(), [("own-source".to_owned(), 1)]);
+    assert_eq!(bench.carp.snapshot(bench.now)[0].peers[0].same_name, Some(true));
 }
 
 #[test]
 fn other_addresses_of_a_signed_peer_are_told_as_such() {
     let mut bench = Bench::new(strong(1));
-    let mut peer = Peer::signed(5);
-    peer.trailer = peer.trailer.map(|fields| Trailer { vips: 1, ..fields });
+    let peer = Peer::signed(5).having(&[[10, 77, 0, 99], [10, 77, 0, 100]]);
     bench.receive(&peer.frame());
     assert_eq!(bench.refused(), []);
     let group = bench.carp.snapshot(bench.now).remove(0);
@@ -438,6 +449,16 @@ fn other_addresses_of_a_signed_peer_are_told_as_such() {
         })
         .collect();
     assert_eq!(told, ["g1: 10.77.0.9 has other addresses"]);
+}
+
+/// Its numbers are those of its node, whose real advertisements are to be heard afterwards.
+#[test]
+fn an_advertisement_of_another_group_of_a_peer_uses_up_no_number() {
+    let mut bench = Bench::new(strong(1));
+    bench.receive(&Peer::signed(9).having(&[[10, 77, 0, 101]]).frame());
+    bench.receive(&Peer::signed(5).frame());
+    assert_eq!(bench.refused(), [("other-vips".to_owned(), 1)]);
+    assert_eq!(bench.carp.snapshot(bench.now)[0].received, 1);
 }
 
 #[test]

@@ -41,9 +41,10 @@ fn moment() -> impl Strategy<Value = Moment> {
 }
 
 fn fact() -> impl Strategy<Value = (Part, Option<Fact>)> {
-    let outline = (any::<bool>(), any::<u8>(), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
-        |(mastered, mode, slots, backends, rest)| {
-            Fact::Service(Outline { mastered, mode, slots, backends, rest })
+    let digests = (any::<u64>(), any::<u64>(), any::<u64>());
+    let outline = (any::<bool>(), any::<u8>(), any::<u32>(), digests).prop_map(
+        |(mastered, mode, slots, (backends, rest, patience))| {
+            Fact::Service(Outline { mastered, mode, slots, backends, rest, patience })
         },
     );
     let life = (any::<u32>(), any::<u32>(), any::<u16>());

@@ -224,6 +224,7 @@ fn a_difference_of_configurations_is_named() {
         (0, |s| s.outline.mode = 3),
         (1, |s| s.outline.backends = 9),
         (1, |s| s.outline.rest = 9),
+        (1, |s| s.outline.patience = 9),
     ] {
         change(&mut world.machines[1].services[at]);
     }
@@ -243,6 +244,7 @@ fn a_difference_of_configurations_is_named() {
             "service service0: slots",
             "service service1: backends or their weights",
             "service service1: affinity, times or another setting",
+            "service service1: advbase or deadratio of its [[carp]]",
             "service on 192.0.2.0:53/udp: only there",
         ]
     );
