@@ -310,6 +310,10 @@ impl Direction {
             Poll::Pending => return Poll::Pending,
         }
         let bytes = space.filled();
+        if bytes.is_empty() {
+            // The end: there is nothing to write, and writing nothing is a system call as well.
+            return Poll::Ready(Ok(0));
+        }
         self.pace.note(bytes.len());
         let sent = match Pin::new(&mut *ends.sink).poll_write(cx, bytes) {
             Poll::Ready(Ok(sent)) => sent,
