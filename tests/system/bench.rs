@@ -69,8 +69,12 @@ fn a_short_bench_of_the_proxy_has_every_figure_of_every_proxy() {
             let value = &figure["proxies"][proxy]["median"];
             assert!(value.is_number(), "{proxy} has no {}: {json}", figure["figure"]);
         }
-        assert!(figure["ratio"]["median"].is_number(), "{figure}");
-        assert_eq!(figure["goal"].is_string(), figure["met"].is_boolean(), "{figure}");
+        // Latency that is added may drown in noise.
+        let ratio = &figure["ratio"]["median"];
+        let latency = figure["figure"].as_str().unwrap().contains("added");
+        assert!(ratio.is_number() || latency, "{figure}");
+        let judged = figure["goal"].is_string() && ratio.is_number();
+        assert_eq!(figure["met"].is_boolean(), judged, "{figure}");
     }
     let goals = figures.iter().filter(|figure| figure["goal"].is_string()).count();
     assert_eq!(goals, 5, "{json}");

@@ -23,7 +23,8 @@ const KEPT: &str = "-c100";
 const MAKERS: u32 = 64;
 /// Connections that move bulk.
 const MOVERS: u32 = 4;
-/// Connections that ask at a fixed rate, and how often each does: 2000 requests a second in all.
+/// Connections that ask at a fixed rate, every other one directly, and how often each does: 2000
+/// requests a second in all.
 const ASKERS: u32 = 40;
 const EVERY: Duration = Duration::from_millis(20);
 /// Connections that do nothing, and those that open them.
@@ -146,37 +147,48 @@ where
     })
 }
 
-/// Microseconds that each request took, at a fixed rate that is far from any limit.
-pub(crate) fn latencies(netns: &Netns, to: SocketAddr, time: f64) -> Result<Vec<f64>> {
+/// Microseconds that each request took, directly and through a proxy, at a fixed rate that is far from
+/// any limit. Both at once: what the machine does meanwhile happens to both.
+pub(crate) fn latencies(
+    netns: &Netns,
+    direct: SocketAddr,
+    proxied: SocketAddr,
+    time: f64,
+) -> Result<[Vec<f64>; 2]> {
     inside(netns, async move || {
-        let begin = Instant::now();
+        let begin = Instant::now() + EVERY;
         let end = begin + Duration::from_secs_f64(time);
-        let clients = (0..ASKERS).map(|number| {
-            spawn_local(async move {
-                let stream = TcpStream::connect(to).await?;
-                stream.set_nodelay(true)?;
-                let mut took = Vec::new();
-                // The first one pays for the connection of the proxy to its server.
-                write(&stream, KEEP).await?;
-                expect_answer(&stream).await?;
-                let mut next = begin + EVERY * number / ASKERS;
-                while next < end {
-                    sleep_until(next).await;
-                    next += EVERY;
-                    let clock = Stopwatch::start();
-                    write(&stream, KEEP).await?;
-                    expect_answer(&stream).await?;
-                    took.push(clock.elapsed().as_secs_f64() * 1e6);
-                }
-                anyhow::Ok(took)
+        let clients: Vec<_> = (0..ASKERS)
+            .map(|number| {
+                let to = if number % 2 == 0 { direct } else { proxied };
+                spawn_local(ask(to, begin + EVERY * number / ASKERS, end))
             })
-        });
-        let mut all = Vec::new();
-        for client in clients.collect::<Vec<_>>() {
-            all.extend(client.await.context("a client panicked")??);
+            .collect();
+        let mut all = [Vec::new(), Vec::new()];
+        for (number, client) in clients.into_iter().enumerate() {
+            all[number % 2].extend(client.await.context("a client panicked")??);
         }
         Ok(all)
     })
+}
+
+/// Asks from one moment to another, and says how long each answer took.
+async fn ask(to: SocketAddr, mut next: Instant, end: Instant) -> Result<Vec<f64>> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    // The first one pays for the connection of the proxy to its server.
+    write(&stream, KEEP).await?;
+    expect_answer(&stream).await?;
+    let mut took = Vec::new();
+    while next < end {
+        sleep_until(next).await;
+        next += EVERY;
+        let clock = Stopwatch::start();
+        write(&stream, KEEP).await?;
+        expect_answer(&stream).await?;
+        took.push(clock.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(took)
 }
 
 /// Opens connections, uses each once, and looks at the proxy while they do nothing.

@@ -141,11 +141,6 @@ impl Stage {
         samples: &mut Samples,
         begins: &mut dyn FnMut(&str),
     ) -> Result<()> {
-        let mut direct = Vec::new();
-        if case == Case::Latency {
-            begins("direct");
-            direct = load::latencies(&self.netns, self.backend.address, seconds)?;
-        }
         // Nobody is always the first.
         let first = round % self.proxies.len();
         for proxy in self.proxies[first..].iter().chain(&self.proxies[..first]) {
@@ -153,7 +148,7 @@ impl Stage {
             begins(name);
             let found = match case {
                 Case::Idle => self.idle(proxy.peer),
-                Case::Latency => self.latency(proxy, seconds, &direct),
+                Case::Latency => self.latency(proxy, seconds),
                 Case::Requests | Case::Connections | Case::Bulk => self.rate(case, proxy, seconds),
             };
             if interrupted() {
@@ -190,10 +185,11 @@ impl Stage {
         })
     }
 
-    fn latency(&self, proxy: &Proxy, seconds: f64, direct: &[f64]) -> Result<Vec<(Figure, f64)>> {
-        let proxied = load::latencies(&self.netns, proxy.address, seconds)?;
+    fn latency(&self, proxy: &Proxy, seconds: f64) -> Result<Vec<(Figure, f64)>> {
+        let [direct, proxied] =
+            load::latencies(&self.netns, self.backend.address, proxy.address, seconds)?;
         let added = |part| {
-            let (with, without) = (percentile(&proxied, part), percentile(direct, part));
+            let (with, without) = (percentile(&proxied, part), percentile(&direct, part));
             with.zip(without).map(|(with, without)| with - without).context("no request")
         };
         Ok(vec![(Figure::MedianLatency, added(0.5)?), (Figure::TailLatency, added(0.99)?)])

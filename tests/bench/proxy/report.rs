@@ -124,12 +124,15 @@ impl Report {
         Spread::of(self.samples.get(&(figure, peer))?)
     }
 
-    /// Of ours to haproxy's, taken within each round.
+    /// Of ours to haproxy's, taken within each round. None if in most rounds one of them was not more
+    /// than nothing, as the latency that is added may seem to be on a busy machine.
     fn ratio(&self, figure: Figure) -> Option<Spread> {
         let ours = self.samples.get(&(figure, Peer::Pen))?;
         let theirs = self.samples.get(&(figure, Peer::Haproxy))?;
-        let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
-        Spread::of(&ratios.collect::<Vec<_>>())
+        let rounds = ours.iter().zip(theirs);
+        let sound = rounds.filter(|(ours, theirs)| **ours > 0.0 && **theirs > 0.0);
+        let ratios: Vec<f64> = sound.map(|(ours, theirs)| ours / theirs).collect();
+        if 2 * ratios.len() > ours.len() { Spread::of(&ratios) } else { None }
     }
 
     /// As a table for a terminal.
@@ -143,7 +146,7 @@ impl Report {
         for peer in Peer::ALL {
             line += &format!("{:<CELL$}", peer.name());
         }
-        push(&mut text, &(line + "pen/haproxy       goal"));
+        push(&mut text, &(line + "pen/haproxy        goal"));
         for figure in Figure::ALL {
             if self.spread(figure, Peer::Pen).is_none() {
                 continue;
@@ -153,10 +156,13 @@ impl Report {
                 let cell = self.spread(figure, peer).map_or_else(String::new, cell);
                 line += &format!("{cell:<CELL$}");
             }
+            if self.ratio(figure).is_none() {
+                line += "noise";
+            }
             if let Some(ratio) = self.ratio(figure) {
                 let Spread { least, median, most } = ratio;
                 let ratio_text = format!("{median:.2} ({least:.2}..{most:.2})");
-                line += &format!("{ratio_text:<18}");
+                line += &format!("{ratio_text:<19}");
                 if let Some(goal) = figure.goal() {
                     let met = if goal.is_met(median) { "met" } else { "missed" };
                     line += &format!("{} {met}", goal.text());
@@ -245,6 +251,21 @@ mod tests {
         let ratio = sample().ratio(Figure::Requests).expect("both were measured");
         assert_eq!(ratio, Spread { least: 1.2, median: 1.2, most: 1.3 });
         assert_eq!(sample().ratio(Figure::Bulk), None);
+    }
+
+    #[test]
+    fn of_noise_there_is_no_ratio() {
+        let mut report = sample();
+        for (peer, values) in [(Peer::Pen, [3.0, -1.0, 2.0]), (Peer::Haproxy, [2.0, 4.0, 1.0])] {
+            report.samples.insert((Figure::TailLatency, peer), values.to_vec());
+        }
+        let ratio = report.ratio(Figure::TailLatency).map(|ratio| ratio.median);
+        assert_eq!(ratio, Some(1.75), "the rounds that say something");
+        report.samples.insert((Figure::TailLatency, Peer::Haproxy), vec![2.0, 4.0, -1.0]);
+        assert_eq!(report.ratio(Figure::TailLatency), None);
+        assert!(
+            report.text().lines().any(|line| line.starts_with("p99") && line.ends_with("noise"))
+        );
     }
 
     #[test]
