@@ -30,7 +30,7 @@ use crate::engine::proxy::cause::Cause;
 use crate::io::clock;
 
 /// Bytes that are read at once.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 /// Connections that are accepted before those that exist have a turn.
 const BATCH: u32 = 32;
 /// After an error of accept that will not go away by itself: at first, and at most.
