@@ -23,10 +23,10 @@ const KEPT: &str = "-c100";
 const MAKERS: u32 = 64;
 /// Connections that move bulk.
 const MOVERS: u32 = 4;
-/// Connections that ask at a fixed rate, every other one directly, and how often each does: 2000
-/// requests a second in all.
+/// Connections that ask at a fixed rate, every other one directly, and how often each does: one of them
+/// each millisecond, so that none waits for another one.
 const ASKERS: u32 = 40;
-const EVERY: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(40);
 /// Connections that do nothing, and those that open them.
 pub(crate) const IDLE: u32 = 5000;
 const OPENERS: u32 = 20;
