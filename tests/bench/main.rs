@@ -6,6 +6,7 @@ mod cases;
 mod control;
 mod measure;
 mod progress;
+mod proxy;
 mod report;
 mod rig;
 mod stats;
@@ -36,6 +37,8 @@ struct Cli {
 enum What {
     /// The XDP program, and the time and memory that its tables take
     Dataplane(Dataplane),
+    /// The userspace proxy, beside haproxy, nginx and pen's ancestor
+    Proxy(proxy::ProxyArgs),
 }
 
 #[derive(Args)]
@@ -58,8 +61,7 @@ struct Dataplane {
 }
 
 fn main() -> ExitCode {
-    let What::Dataplane(args) = Cli::parse().what;
-    match dataplane(&args) {
+    match run(&Cli::parse().what) {
         Ok(()) => ExitCode::SUCCESS,
         // As the shell reports a program that Ctrl-C ended.
         Err(_) if interrupted() => ExitCode::from(130),
@@ -70,12 +72,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn dataplane(args: &Dataplane) -> Result<()> {
+fn run(what: &What) -> Result<()> {
     for signal in
         [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
     {
         signal_hook::flag::register(signal, Arc::clone(stop_flag()))?;
     }
+    match what {
+        What::Dataplane(args) => dataplane(args),
+        What::Proxy(args) => {
+            let result = proxy::run(args, &mut Progress::new())?;
+            print!("{result}");
+            Ok(())
+        }
+    }
+}
+
+fn dataplane(args: &Dataplane) -> Result<()> {
     let plan = plan(args)?;
     let cases = cases::filtered(cases::all(), &args.filter);
     ensure!(!cases.is_empty(), "no case has `{}` in its name", args.filter);

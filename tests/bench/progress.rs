@@ -19,6 +19,20 @@ impl Progress {
         self.show(&format!("bench: {what} ..."), true);
     }
 
+    /// Something that is done several times, in parts that are told only where lines change.
+    pub(crate) fn part(&mut self, what: &str) {
+        if !self.terminal {
+            self.note(what);
+        }
+    }
+
+    /// One of these parts.
+    pub(crate) fn within(&mut self, what: &str) {
+        if self.terminal {
+            self.note(what);
+        }
+    }
+
     /// The next run.
     pub(crate) fn step(&mut self, flows: u32, when: &str, case: &str) {
         let first = self.last_flows != flows;

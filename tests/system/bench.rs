@@ -17,10 +17,13 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn bench(args: &[&str]) -> Command {
-    let program = program_dir().unwrap().join("examples/pen-bench");
-    let mut command = Command::new(program);
+    let mut command = pen_bench();
     command.arg("dataplane").args(args);
     command
+}
+
+fn pen_bench() -> Command {
+    Command::new(program_dir().unwrap().join("examples/pen-bench"))
 }
 
 #[test]
@@ -51,6 +54,37 @@ fn a_filter_that_fits_nothing_is_an_error() {
     let output = run(&mut bench(&["--quick", "--filter", "no such case"]), PATIENCE).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stderr.contains("no such case"), "{}", output.stderr);
+}
+
+#[test]
+fn a_short_bench_of_the_proxy_has_every_figure_of_every_proxy() {
+    let args = ["proxy", "--json", "--seconds", "0.2", "--rounds", "1"];
+    let output = run(pen_bench().args(args), PATIENCE).unwrap();
+    assert!(output.status.success(), "{}", output.stderr);
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
+    let figures = json["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 9, "{json}");
+    for figure in figures {
+        for proxy in ["pen", "haproxy", "nginx", "ancestor"] {
+            let value = &figure["proxies"][proxy]["median"];
+            assert!(value.is_number(), "{proxy} has no {}: {json}", figure["figure"]);
+        }
+        // Latency that is added may drown in noise.
+        let ratio = &figure["ratio"]["median"];
+        let latency = figure["figure"].as_str().unwrap().contains("added");
+        assert!(ratio.is_number() || latency, "{figure}");
+        let judged = figure["goal"].is_string() && ratio.is_number();
+        assert_eq!(figure["met"].is_boolean(), judged, "{figure}");
+    }
+    let goals = figures.iter().filter(|figure| figure["goal"].is_string()).count();
+    assert_eq!(goals, 5, "{json}");
+}
+
+#[test]
+fn a_proxy_bench_of_no_case_is_an_error() {
+    let output = run(pen_bench().args(["proxy", "--filter", "nothing"]), PATIENCE).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stderr.contains("nothing"), "{}", output.stderr);
 }
 
 #[test]

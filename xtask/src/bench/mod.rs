@@ -24,6 +24,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// The XDP program: time per packet and rate, beside programs that do the least possible
     Dataplane(DataplaneArgs),
+    /// The userspace proxy, beside haproxy, nginx and pen's ancestor
+    Proxy(ProxyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -45,6 +47,22 @@ struct DataplaneArgs {
     svg: Option<PathBuf>,
 }
 
+#[derive(Args, Debug)]
+struct ProxyArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Seconds for each case of each proxy in each round (2 unless given)
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Rounds, each of which measures all proxies; the median counts (5 unless given)
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only cases whose name contains this: requests, connections, bulk, latency, idle
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
 /// Runs `cargo xtask bench`. Returns only if it cannot: otherwise the program that measures takes
 /// our place, so that Ctrl-C reaches it alone and nobody goes before it has cleaned up.
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
@@ -52,25 +70,53 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     setup::ensure(Need::Lab)?;
     let built = build::build(Profile::Release)?;
     let mut program = Command::new(build::build_bench(Profile::Release)?);
-    let What::Dataplane(args) = &args.what;
-    program.arg("dataplane").args(args.words()).env("PEN_BIN_DIR", built.bin_dir);
+    match &args.what {
+        What::Dataplane(args) => program.arg("dataplane").args(args.words()),
+        What::Proxy(args) => program.arg("proxy").args(args.words()),
+    };
+    program.env("PEN_BIN_DIR", built.bin_dir);
     let error = program.exec();
     Err(Error::new(error).context(cmd::cannot_start(&program)))
 }
 
+/// The same as words of a command line: flags that are set, and options that are given.
+fn words<const F: usize, const O: usize>(
+    flags: [(&str, bool); F],
+    options: [(&str, Option<OsString>); O],
+) -> Vec<OsString> {
+    let flags = flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| OsString::from(name));
+    let options = options.into_iter().filter_map(|(name, value)| Some([name.into(), value?]));
+    flags.chain(options.flatten()).collect()
+}
+
+/// The same for numbers.
+fn word(value: Option<impl ToString>) -> Option<OsString> {
+    value.map(|value| value.to_string().into())
+}
+
 impl DataplaneArgs {
-    /// The same as words of a command line.
     fn words(&self) -> Vec<OsString> {
-        let mut words = Vec::new();
-        let flags = [("--json", self.json), ("--quick", self.quick)];
-        words.extend(flags.iter().filter(|(_, set)| *set).map(|(name, _)| OsString::from(name)));
-        let mut option = |name: &str, value: Option<OsString>| {
-            words.extend(value.map(|value| [name.into(), value]).into_iter().flatten());
-        };
-        option("--seconds", self.seconds.map(|seconds| seconds.to_string().into()));
-        option("--filter", self.filter.as_ref().map(Into::into));
-        option("--svg", self.svg.as_ref().map(Into::into));
-        words
+        words(
+            [("--json", self.json), ("--quick", self.quick)],
+            [
+                ("--seconds", word(self.seconds)),
+                ("--filter", self.filter.as_ref().map(Into::into)),
+                ("--svg", self.svg.as_ref().map(Into::into)),
+            ],
+        )
+    }
+}
+
+impl ProxyArgs {
+    fn words(&self) -> Vec<OsString> {
+        words(
+            [("--json", self.json)],
+            [
+                ("--seconds", word(self.seconds)),
+                ("--rounds", word(self.rounds)),
+                ("--filter", self.filter.as_ref().map(Into::into)),
+            ],
+        )
     }
 }
 
@@ -90,6 +136,16 @@ mod tests {
         let words = ["--json", "--seconds", "0.5", "--filter", "dsr tcp", "--svg", "a.svg"];
         let cli = Cli::try_parse_from(["bench", "dataplane"].iter().chain(&words));
         let Ok(Cli { args: BenchArgs { what: What::Dataplane(args) } }) = cli else {
+            panic!("did not parse")
+        };
+        assert_eq!(args.words(), words);
+    }
+
+    #[test]
+    fn every_word_for_the_proxy_is_handed_on() {
+        let words = ["--json", "--seconds", "0.5", "--rounds", "3", "--filter", "bulk"];
+        let cli = Cli::try_parse_from(["bench", "proxy"].iter().chain(&words));
+        let Ok(Cli { args: BenchArgs { what: What::Proxy(args) } }) = cli else {
             panic!("did not parse")
         };
         assert_eq!(args.words(), words);

@@ -30,6 +30,9 @@ const TOOLS: &[Tool] = &[
     tool("openssl", "openssl", "makes the secret of the README's configuration"),
     tool("nginx", "nginx-light", "is the HTTP backend"),
     tool("haproxy", "haproxy", "speaks the PROXY protocol, and is what the proxy is compared with"),
+    tool(NGINX_STREAM, "libnginx-mod-stream", "lets nginx be compared with the proxy"),
+    tool("pen", "pen", "is pen's ancestor, for comparison"),
+    tool("wrk", "wrk", "makes load for the bench of the proxy"),
     tool("dnsmasq", "dnsmasq-base", "is the DNS backend"),
     tool("dig", "bind9-dnsutils", "is the DNS client"),
     tool("curl", "curl", "is the HTTP client"),
@@ -42,6 +45,9 @@ const TOOLS: &[Tool] = &[
     tool("python3", "python3-minimal", "checks advertisements without our code"),
     tool("ndisc6", "ndisc6", "asks who has an address (IPv6)"),
 ];
+
+/// A module is no command, but a file that is there or not.
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 const BPFFS: &str = "/sys/fs/bpf";
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";

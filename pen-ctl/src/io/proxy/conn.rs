@@ -45,6 +45,8 @@ pub(super) struct Conn {
     pub(super) down: Cell<u64>,
     progress: Cell<Progress>,
     active: Cell<Tick>,
+    /// When the wheel comes by: no later than its patience ends.
+    due: Cell<Tick>,
     errand: Cell<Option<Errand>>,
     waker: RefCell<Option<Waker>>,
     settled: Cell<bool>,
@@ -164,6 +166,7 @@ impl Conns {
             down: Cell::new(0),
             progress: Cell::default(),
             active: Cell::new(self.now.get()),
+            due: Cell::new(Tick::MAX),
             errand: Cell::new(None),
             waker: RefCell::new(None),
             settled: Cell::new(false),
@@ -184,6 +187,11 @@ impl Conns {
         if !conn.settled.get() {
             due = due.min(conn.active.get() + SETTLED);
         }
+        if conn.due.get() <= due {
+            // The wheel comes by in time as it is.
+            return;
+        }
+        conn.due.set(due);
         self.wheel.borrow_mut().enter(due, (at, conn.id));
     }
 
@@ -196,6 +204,11 @@ impl Conns {
                 Some(conn) if conn.id == id => Rc::clone(conn),
                 _ => continue,
             };
+            if conn.due.get() > now {
+                // It has been here since this was entered.
+                continue;
+            }
+            conn.due.set(Tick::MAX);
             let (patience, cause) = conn.patience();
             if conn.active.get() + patience <= now {
                 conn.send(Errand::End(cause));

@@ -6,18 +6,19 @@
 //! buffer, or a pipe, is under way.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
+use nix::libc::MSG_MORE;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::conn::{Entry, Errand};
 use super::listen::keepalive;
 use super::pipe::Pipe;
-use super::worker::Worker;
+use super::worker::{BUFFER, Worker};
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::relay::Pace;
 
@@ -310,8 +311,19 @@ impl Direction {
             Poll::Pending => return Poll::Pending,
         }
         let bytes = space.filled();
+        if bytes.is_empty() {
+            // The end: there is nothing to write, and writing nothing is a system call as well.
+            return Poll::Ready(Ok(0));
+        }
         self.pace.note(bytes.len());
-        let sent = match Pin::new(&mut *ends.sink).poll_write(cx, bytes) {
+        let whole = bytes.len() < BUFFER;
+        let written = match whole && has_ended(cx, ends.source) {
+            true => {
+                write_last(ends.sink, bytes).map_or(Poll::Pending, |sent| Poll::Ready(Ok(sent)))
+            }
+            false => Pin::new(&mut *ends.sink).poll_write(cx, bytes),
+        };
+        let sent = match written {
             Poll::Ready(Ok(sent)) => sent,
             // `flush` meets the error again, and knows whose it is.
             Poll::Ready(Err(_)) | Poll::Pending => 0,
@@ -320,5 +332,74 @@ impl Direction {
             self.rest = Some(Rest { bytes: bytes[sent..].into(), sent: 0 });
         }
         Poll::Ready(Ok(bytes.len()))
+    }
+}
+
+/// Whether the source is known to have ended, which the kernel may tell together with its last bytes.
+fn has_ended(cx: &mut Context<'_>, source: &TcpStream) -> bool {
+    // Nearly always there is nothing more, which this tells for less.
+    if source.poll_read_ready(cx).is_pending() {
+        return false;
+    }
+    let state =
+        pin!(source.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+    matches!(state, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+}
+
+/// Writes what is followed by the end at once: the kernel puts the two into one segment, and the other
+/// side is woken once. If something else should follow, the kernel waits for it no longer than 200 ms
+/// (tcp(7), `TCP_CORK`).
+fn write_last(sink: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    sink.try_io(Interest::WRITABLE, || SockRef::from(sink).send_with_flags(bytes, MSG_MORE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Reads `words` and says whether the end came with them.
+    async fn ends_with(stream: &mut TcpStream, words: &[u8]) -> bool {
+        poll_fn(|cx| {
+            let mut bytes = [0; 64];
+            let mut space = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *stream).poll_read(cx, &mut space) {
+                Poll::Ready(result) => {
+                    result.expect("a stream without errors");
+                    assert_eq!(space.filled(), words);
+                    Poll::Ready(has_ended(cx, stream))
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    #[test]
+    fn an_end_that_came_with_the_last_bytes_is_known_and_no_other() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            let mut near = TcpStream::connect(address).await.expect("somebody listens");
+            let (far, _) = listener.accept().await.expect("somebody connects");
+            let far = far.into_std().expect("a socket");
+            SockRef::from(&far).send(b"more follows").expect("room");
+            assert!(!ends_with(&mut near, b"more follows").await);
+            SockRef::from(&far).send(b"the last").expect("room");
+            SockRef::from(&far).shutdown(std::net::Shutdown::Write).expect("it is open");
+            assert!(ends_with(&mut near, b"the last").await);
+            // The other way still takes what is written as the last, and sends it with the end.
+            near.writable().await.expect("open");
+            assert_eq!(write_last(&near, b"bye").expect("room"), 3);
+            drop(near);
+            far.set_nonblocking(false).expect("a socket");
+            let mut rest = String::new();
+            io::Read::read_to_string(&mut &far, &mut rest).expect("an orderly end");
+            assert_eq!(rest, "bye");
+        });
     }
 }

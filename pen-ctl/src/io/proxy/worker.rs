@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{TcpListener as StdListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -19,12 +19,12 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
-use super::establish::establish;
+use super::establish::{Established, establish};
 use super::log::{Line, Log};
 use super::pipe::Pipes;
 use super::preface::{self, Preface};
 use super::relay::Relay;
-use super::shared::{Gate, Served};
+use super::shared::{Gate, Place, Served, Source};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
@@ -32,7 +32,7 @@ use crate::engine::proxy::wheel::Tick;
 use crate::io::clock;
 
 /// Bytes that are read at once.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 /// Connections that are accepted before those that exist have a turn.
 const BATCH: u32 = 32;
 /// After an error of accept that will not go away by itself: at first, and at most.
@@ -341,19 +341,47 @@ impl Drop for Inside {
     }
 }
 
+/// A connection that has its server, and what it holds for as long.
+struct Serving {
+    relay: Relay,
+    conn: Rc<Conn>,
+    place: Option<Place>,
+    source: Option<Source>,
+    worker: Rc<Worker>,
+    inside: Inside,
+}
+
 /// One connection, from its acceptance to its end.
-async fn handle(
+fn handle(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
     client: TcpStream,
-    peer: std::net::SocketAddr,
-) {
-    let _inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
-    // Boxed: what is needed until there is a server is not held for as long as it serves.
+    peer: SocketAddr,
+) -> impl Future<Output = ()> {
+    // Boxed, and made out here: what is needed until there is a server, arguments too, is not held
+    // for as long as it serves.
+    let beginning = Box::pin(begin(worker, served, id, client, peer));
+    async move {
+        let Some(mut serving) = beginning.await else { return };
+        // By reference: a future that is awaited by value has two places, one to be moved from.
+        let cause = (&mut serving.relay).await;
+        serving.end(cause);
+    }
+}
+
+/// Finds a server for a connection. None if it ends before it has one.
+async fn begin(
+    worker: Rc<Worker>,
+    served: Arc<Served>,
+    id: u64,
+    client: TcpStream,
+    peer: SocketAddr,
+) -> Option<Serving> {
+    let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
     let preface = match served.service.trusted {
         None => Ok(None),
-        Some(_) => Box::pin(preface::read(&served, &client, peer)).await.map(Some),
+        Some(_) => preface::read(&served, &client, peer).await.map(Some),
     };
     let (preface, refused) = match preface {
         Ok(preface) => (preface, None),
@@ -363,30 +391,54 @@ async fn handle(
     let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
     let established = match refused {
-        None => Box::pin(establish(&conn)).await,
+        None => establish(&conn).await,
         Some(cause) => Err(cause),
     };
-    let cause = match established {
-        Ok(established) => {
-            let (place, source) = (established.place, established.source);
-            let asked = preface.as_ref().and_then(|preface| preface.asked);
-            let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
-            if let Some(Preface { said, .. }) = preface.filter(|preface| !preface.said.is_empty()) {
-                conn.up.set(said.len() as u64);
-                entry.advance(|progress| progress.client_spoke = true);
-                begin.extend(said);
-            }
-            let server = established.server;
-            let cause = Relay::new(client, server, entry, Rc::clone(&worker), begin).await;
-            if let Some(place) = &place {
-                place.backend.bytes_up.fetch_add(conn.up.get(), Relaxed);
-                place.backend.bytes_down.fetch_add(conn.down.get(), Relaxed);
-            }
-            drop((place, source));
-            cause
+    let Established { server, place, source } = match established {
+        Ok(established) => established,
+        Err(cause) => {
+            served.state.count(cause);
+            worker.tell(&conn, cause);
+            return None;
         }
-        Err(cause) => cause,
     };
-    served.state.count(cause);
-    worker.tell(&conn, cause);
+    let asked = preface.as_ref().and_then(|preface| preface.asked);
+    let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
+    if let Some(Preface { said, .. }) = preface.filter(|preface| !preface.said.is_empty()) {
+        conn.up.set(said.len() as u64);
+        entry.advance(|progress| progress.client_spoke = true);
+        begin.extend(said);
+    }
+    let relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+    Some(Serving { relay, conn, place, source, worker, inside })
+}
+
+impl Serving {
+    /// Closes it, frees its places, and says what became of it.
+    fn end(self, cause: Cause) {
+        let Self { relay, conn, place, source, worker, inside } = self;
+        drop(relay);
+        if let Some(place) = &place {
+            place.backend.bytes_up.fetch_add(conn.up.get(), Relaxed);
+            place.backend.bytes_down.fetch_add(conn.down.get(), Relaxed);
+        }
+        drop((place, source));
+        conn.served.state.count(cause);
+        worker.tell(&conn, cause);
+        drop(inside);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_holds_little_more_than_its_sockets() {
+        fn of<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = of(handle);
+        assert!(size <= 384, "{size} bytes for each connection");
+    }
 }

@@ -1,0 +1,233 @@
+//! `pen-bench proxy`: the userspace proxy beside others, in front of the same server, in a namespace
+//! of their own. Rounds are interleaved: each measures everybody, so that what the machine does
+//! meanwhile happens to all, and ratios are taken within a round. docs/bench-proxy.md describes it.
+
+mod account;
+mod backend;
+mod load;
+mod peers;
+mod report;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pen_tests::Netns;
+use pen_tests::wait::interrupted;
+
+use self::backend::Backend;
+use self::load::Window;
+use self::peers::{Peer, Proxy};
+use self::report::{Figure, Report};
+use crate::progress::Progress;
+
+/// Descriptors: two for each idle connection here, and as many in a proxy, with room.
+const DESCRIPTORS: u64 = 20_000;
+/// Where the first of the proxies listens.
+const PORT: u16 = 9000;
+/// The same for those that are started for one measurement.
+const FRESH: u16 = 9100;
+/// Connections that a fresh proxy has seen before its memory is looked at.
+const FIRST: u32 = 20;
+
+#[derive(Args)]
+pub(crate) struct ProxyArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Seconds for each case of each proxy in each round; requests take whole ones
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Rounds, each of which measures all proxies; the median counts
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only cases whose name contains this: requests, connections, bulk, latency, idle
+    #[arg(long, default_value = "")]
+    filter: String,
+}
+
+/// What is measured at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Case {
+    Requests,
+    Connections,
+    Bulk,
+    Latency,
+    Idle,
+}
+
+impl Case {
+    const ALL: [Self; 5] =
+        [Self::Requests, Self::Connections, Self::Bulk, Self::Latency, Self::Idle];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Connections => "connections",
+            Self::Bulk => "bulk",
+            Self::Latency => "latency",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// Values by figure and proxy, one a round.
+pub(crate) type Samples = BTreeMap<(Figure, Peer), Vec<f64>>;
+
+/// All that runs for the whole time.
+struct Stage {
+    proxies: Vec<Proxy>,
+    backend: Backend,
+    netns: Netns,
+}
+
+/// Measures, and prints what was found.
+pub(crate) fn run(args: &ProxyArgs, progress: &mut Progress) -> Result<String> {
+    let cases: Vec<Case> =
+        Case::ALL.into_iter().filter(|case| case.name().contains(&args.filter)).collect();
+    ensure!(!cases.is_empty(), "no case has `{}` in its name", args.filter);
+    ensure!(args.rounds > 0, "--rounds 0: at least one");
+    let seconds = args.seconds;
+    ensure!(seconds > 0.0 && seconds <= 3600.0, "--seconds {seconds}: from 0.01 to 3600");
+    allow_descriptors()?;
+    progress.note("starting the proxies");
+    let stage = Stage::new()?;
+    let mut samples = Samples::new();
+    for round in 1..=args.rounds {
+        for case in &cases {
+            let when = format!("round {round} of {}: {}", args.rounds, case.name());
+            progress.part(&when);
+            stage.measure(*case, round, seconds, &mut samples, &mut |peer| {
+                progress.within(&format!("{when}, {peer}"));
+            })?;
+        }
+    }
+    progress.done();
+    drop(stage);
+    let (rounds, (kernel, cpu)) = (args.rounds, crate::report::Report::machine());
+    let report = Report { kernel, cpu, rounds, seconds, samples };
+    Ok(if args.json { format!("{:#}\n", report.json()) } else { report.text() })
+}
+
+fn allow_descriptors() -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < DESCRIPTORS {
+        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS))
+            .with_context(|| format!("cannot have {DESCRIPTORS} open files"))?;
+    }
+    Ok(())
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let netns = Netns::new("bench")?;
+        // Tens of thousands of short connections a second use up ports: all that there are, and those
+        // of ended connections again.
+        netns.sysctl("net/ipv4/ip_local_port_range", "10000 65535")?;
+        netns.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+        let backend = Backend::start(&netns)?;
+        let start = |(peer, port)| Proxy::start(&netns, peer, port, backend.address);
+        let proxies = Peer::ALL.into_iter().zip(PORT..).map(start).collect::<Result<_>>()?;
+        Ok(Self { proxies, backend, netns })
+    }
+
+    /// One case of a round, of all proxies.
+    fn measure(
+        &self,
+        case: Case,
+        round: usize,
+        seconds: f64,
+        samples: &mut Samples,
+        begins: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        // Nobody is always the first.
+        let first = round % self.proxies.len();
+        for proxy in self.proxies[first..].iter().chain(&self.proxies[..first]) {
+            let name = proxy.peer.name();
+            begins(name);
+            let found = match case {
+                Case::Idle => self.idle(proxy.peer),
+                Case::Latency => self.latency(proxy, seconds),
+                Case::Requests | Case::Connections | Case::Bulk => self.rate(case, proxy, seconds),
+            };
+            if interrupted() {
+                bail!("interrupted");
+            }
+            for (figure, value) in found.with_context(|| format!("{}, {name}", case.name()))? {
+                samples.entry((figure, proxy.peer)).or_default().push(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn rate(&self, case: Case, proxy: &Proxy, seconds: f64) -> Result<Vec<(Figure, f64)>> {
+        let (netns, to, books) = (&self.netns, proxy.address, || proxy.cpu());
+        let per_time = |window: Window| window.done / window.time.as_secs_f64();
+        // A clock tick at least: of a very short window the books say nothing.
+        let per_cpu = |window: Window| window.done / window.cpu.as_secs_f64().max(0.01);
+        Ok(match case {
+            Case::Requests => {
+                let window = load::requests(netns, to, seconds, &books)?;
+                let (rate, each) = (per_time(window), per_cpu(window));
+                vec![(Figure::Requests, rate), (Figure::RequestsPerCpu, each)]
+            }
+            Case::Connections => {
+                let window = load::connections(netns, to, seconds, &books)?;
+                let (rate, each) = (per_time(window), per_cpu(window));
+                vec![(Figure::Connections, rate), (Figure::ConnectionsPerCpu, each)]
+            }
+            Case::Bulk | Case::Latency | Case::Idle => {
+                let window = load::bulk(netns, to, seconds, &books)?;
+                let (rate, each) = (per_time(window) / 1e9, 1e9 / per_cpu(window));
+                vec![(Figure::Bulk, rate), (Figure::CpuPerGigabyte, each)]
+            }
+        })
+    }
+
+    fn latency(&self, proxy: &Proxy, seconds: f64) -> Result<Vec<(Figure, f64)>> {
+        let [direct, proxied] =
+            load::latencies(&self.netns, self.backend.address, proxy.address, seconds)?;
+        let added = |part| {
+            let (with, without) = (percentile(&proxied, part), percentile(&direct, part));
+            with.zip(without).map(|(with, without)| with - without).context("no request")
+        };
+        Ok(vec![(Figure::MedianLatency, added(0.5)?), (Figure::TailLatency, added(0.99)?)])
+    }
+
+    /// By a proxy that was just started: one that has had many connections has memory to give to new
+    /// ones.
+    fn idle(&self, peer: Peer) -> Result<Vec<(Figure, f64)>> {
+        let proxy = Proxy::start(&self.netns, peer, FRESH, self.backend.address)?;
+        let look = || proxy.memory();
+        let before = load::idle(&self.netns, proxy.address, FIRST, look)?;
+        let with = load::idle(&self.netns, proxy.address, load::IDLE, look)?;
+        Ok(vec![(Figure::IdleMemory, (with - before) / f64::from(load::IDLE))])
+    }
+}
+
+/// The value below which this part of all lies.
+fn percentile(values: &[f64], part: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a part of a length is one"
+    )]
+    let at = (sorted.len() as f64 * part) as usize;
+    sorted.get(at).or_else(|| sorted.last()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_hundred_values_one_is_above_the_99th_percentile() {
+        let values: Vec<f64> = (0..100).rev().map(f64::from).collect();
+        assert_eq!((percentile(&values, 0.5), percentile(&values, 0.99)), (Some(50.0), Some(99.0)));
+        assert_eq!((percentile(&[7.0], 0.99), percentile(&[], 0.5)), (Some(7.0), None));
+    }
+}
