@@ -5,6 +5,7 @@ mod aside;
 mod carp;
 mod place;
 mod reload;
+mod signals;
 mod sync;
 pub mod ucarp;
 
@@ -15,7 +16,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_common::hash::Secret;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use self::aside::{Answer, Aside};
 use self::carp::Carp;
 use self::reload::{Outcome, Reader, Wish};
+use self::signals::{EndSignals, Signals};
 use self::sync::Sync;
 use crate::api::{self, Counts, Left, Refusal, Reload, Reply, Request};
 use crate::config::Config;
@@ -219,35 +220,6 @@ async fn serve(
         }
     }
     Ok(())
-}
-
-struct Signals {
-    end: EndSignals,
-    hangup: Signal,
-    user1: Signal,
-}
-
-/// SIGTERM and SIGINT.
-struct EndSignals(Signal, Signal);
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        let hangup = signal(SignalKind::hangup())?;
-        let user1 = signal(SignalKind::user_defined1())?;
-        Ok(Self { end: EndSignals(terminate, interrupt), hangup, user1 })
-    }
-}
-
-impl EndSignals {
-    async fn recv(&mut self) {
-        let Self(terminate, interrupt) = self;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
 }
 
 /// What is there before the engine begins; nothing is changed yet.

@@ -113,6 +113,23 @@ pub(super) struct Spec {
     pub(super) keys: &'static [&'static str],
 }
 
+/// The keys of a table that several files read, one group after the other. `N` is how many there are.
+pub(super) const fn joined<const N: usize>(groups: &[&[&'static str]]) -> [&'static str; N] {
+    let mut all = [""; N];
+    let (mut count, mut group) = (0, 0);
+    while group < groups.len() {
+        let mut key = 0;
+        while key < groups[group].len() {
+            all[count] = groups[group][key];
+            (count, key) = (count + 1, key + 1);
+        }
+        group += 1;
+    }
+    // A constant: what is forgotten does not compile.
+    assert!(count == N);
+    all
+}
+
 /// A table, its keys already checked against its [`Spec`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Table<'d> {

@@ -17,38 +17,22 @@ use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, node, vip};
 
-const SERVICE: Spec = Spec {
-    name: "service",
-    title: "[[service]]",
-    keys: &[
-        "name",
-        "listen",
-        "protocol",
-        "mode",
-        "affinity",
-        "backends",
-        "pool",
-        "check",
-        "emergency",
-        "stubborn",
-        "source",
-        memory::KEYS[0],
-        memory::KEYS[1],
-        memory::KEYS[2],
-        memory::KEYS[3],
-        memory::KEYS[4],
-        proxy::KEYS[0],
-        proxy::KEYS[1],
-        proxy::KEYS[2],
-        proxy::KEYS[3],
-        proxy::KEYS[4],
-        proxy::KEYS[5],
-        proxy::KEYS[6],
-        proxy::KEYS[7],
-        proxy::KEYS[8],
-        proxy::KEYS[9],
-    ],
-};
+const OWN: [&str; 11] = [
+    "name",
+    "listen",
+    "protocol",
+    "mode",
+    "affinity",
+    "backends",
+    "pool",
+    "check",
+    "emergency",
+    "stubborn",
+    "source",
+];
+const KEYS: [&str; OWN.len() + memory::KEYS.len() + proxy::KEYS.len()] =
+    raw::joined(&[&OWN, &memory::KEYS, &proxy::KEYS]);
+const SERVICE: Spec = Spec { name: "service", title: "[[service]]", keys: &KEYS };
 const POOL: Spec = Spec { name: "pool", title: "[[pool]]", keys: &["name", "backends", "check"] };
 
 const MAX_SERVICE_COUNT: usize = MAX_SERVICES as usize - 1;

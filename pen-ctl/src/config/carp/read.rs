@@ -20,43 +20,31 @@ use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::{node, vip};
 
-const CARP: Spec = Spec {
-    name: "carp",
-    title: "[[carp]]",
-    keys: &[
-        "name",
-        "interface",
-        "vhid",
-        timing::KEYS[0],
-        timing::KEYS[1],
-        timing::KEYS[2],
-        timing::KEYS[3],
-        timing::KEYS[4],
-        keys::KEYS[0],
-        keys::KEYS[1],
-        keys::KEYS[2],
-        keys::KEYS[3],
-        keys::KEYS[4],
-        keys::KEYS[5],
-        "neutral",
-        "transport",
-        "group",
-        "peers",
-        "min_ttl",
-        "source",
-        "mac",
-        "tie_break",
-        "ignore_link",
-        "sync_group",
-        "announce_refresh",
-        "addresses",
-        "up",
-        "down",
-        "xparam",
-        "down_at_exit",
-        "demote_on",
-    ],
-};
+const OWN: [&str; 20] = [
+    "name",
+    "interface",
+    "vhid",
+    "neutral",
+    "transport",
+    "group",
+    "peers",
+    "min_ttl",
+    "source",
+    "mac",
+    "tie_break",
+    "ignore_link",
+    "sync_group",
+    "announce_refresh",
+    "addresses",
+    "up",
+    "down",
+    "xparam",
+    "down_at_exit",
+    "demote_on",
+];
+const KEYS: [&str; OWN.len() + timing::KEYS.len() + keys::KEYS.len()] =
+    raw::joined(&[&OWN, &timing::KEYS, &keys::KEYS]);
+const CARP: Spec = Spec { name: "carp", title: "[[carp]]", keys: &KEYS };
 const DEMOTE_ON: Spec = Spec {
     name: "demote_on",
     title: "`demote_on`",
