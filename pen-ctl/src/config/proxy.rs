@@ -10,11 +10,13 @@ use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 12] = [
     "abuse",
     "accept_proxy",
     "acl",
     "eject",
+    "listen_mode",
+    "listen_owner",
     "max_connections",
     "max_per_source",
     "queue",
@@ -50,6 +52,7 @@ impl Proxy {
     #[must_use]
     pub const fn usual() -> Self {
         Self {
+            socket: None,
             scheduler: Scheduler::Maglev,
             timeouts: Timeouts {
                 connect: Duration::from_secs(3),
@@ -101,6 +104,7 @@ pub(super) fn read(
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
         proxy: Proxy {
+            socket: None,
             scheduler: scheduler?.unwrap_or(usual.scheduler),
             timeouts: timeouts?,
             eject: eject?.map_or(usual.eject, |eject| eject.value),

@@ -12,10 +12,11 @@ mod relay;
 mod shared;
 mod stream;
 mod udp;
+mod unix;
 mod worker;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
@@ -26,10 +27,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
+use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
 use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
-use crate::engine::proxy::View;
+use crate::config::Endpoint;
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::{Service, View};
 use crate::io::clock;
 
 /// Descriptors for everything but connections: maps, probes, penctl, log.
@@ -78,9 +81,38 @@ struct Most {
 /// Sockets of a service, one for each thread.
 #[derive(Debug)]
 struct Sockets {
-    address: SocketAddr,
+    at: Endpoint,
     foreign: bool,
-    listeners: Arc<Vec<TcpListener>>,
+    listeners: Arc<Vec<Ear>>,
+    /// The file of a Unix socket.
+    file: Option<unix::Bound>,
+}
+
+impl Sockets {
+    /// Those of a service, for so many threads.
+    fn of(service: &Service, count: usize) -> io::Result<Self> {
+        let (at, foreign) = (service.listen.clone(), service.virtual_address);
+        let (listeners, file) = match (&at, &service.proxy.socket) {
+            (Endpoint::Unix(_), Some(file)) => {
+                let (file, listeners) = unix::listen(file, count)?;
+                (listeners.into_iter().map(Ear::Unix).collect(), Some(file))
+            }
+            // A Unix socket always says what its file is like.
+            (at, _) => {
+                let listeners = listen::listen(at.key(), foreign, count)?;
+                (listeners.into_iter().map(Ear::Tcp).collect(), None)
+            }
+        };
+        Ok(Self { at, foreign, listeners: Arc::new(listeners), file })
+    }
+
+    /// Gives the file of a Unix socket what the configuration now wants of it.
+    fn follow(&mut self, service: &Service) -> io::Result<()> {
+        match (&mut self.file, &service.proxy.socket) {
+            (Some(bound), Some(file)) if bound.file() != file => bound.follow(file),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for Proxies {
@@ -111,15 +143,19 @@ impl Proxies {
         let mut failures = Vec::new();
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
-            let (address, foreign) = (service.listen, service.virtual_address);
+            let (at, foreign) = (&service.listen, service.virtual_address);
             let kept = before.remove(&service.key);
-            let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
+            let kept = kept.filter(|kept| (&kept.at, kept.foreign) == (at, foreign));
+            let mut fails = |error| failures.push((service.name.clone(), format!("{at}: {error}")));
             let sockets = match kept {
-                Some(kept) => kept,
-                None => match listen::listen(address, foreign, self.count) {
-                    Ok(listeners) => Sockets { address, foreign, listeners: Arc::new(listeners) },
+                Some(mut kept) => {
+                    kept.follow(service).unwrap_or_else(&mut fails);
+                    kept
+                }
+                None => match Sockets::of(service, self.count) {
+                    Ok(sockets) => sockets,
                     Err(error) => {
-                        failures.push((service.name.clone(), format!("{address}: {error}")));
+                        fails(error);
                         continue;
                     }
                 },

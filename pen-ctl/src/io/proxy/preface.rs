@@ -16,7 +16,8 @@ use crate::engine::proxy::header::{self, LONGEST};
 
 /// Who the client is, and what it has said already.
 pub(super) struct Preface {
-    pub(super) client: SocketAddr,
+    /// None at a Unix socket.
+    pub(super) client: Option<SocketAddr>,
     /// The address that it asked, if somebody said so.
     pub(super) asked: Option<SocketAddr>,
     /// Bytes that came with the header, and are the server's.
@@ -27,11 +28,12 @@ pub(super) struct Preface {
 pub(super) async fn read(
     served: &Arc<Served>,
     stream: &Stream,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
 ) -> Result<Preface, Cause> {
     let plain = Preface { client: peer, asked: None, said: Vec::new() };
     let Some(trusted) = &served.service.trusted else { return Ok(plain) };
-    if trusted.denies(&Addr::from(peer.ip().to_canonical())) {
+    // Who may open the file of a Unix socket is trusted.
+    if peer.is_some_and(|peer| trusted.denies(&Addr::from(peer.ip().to_canonical()))) {
         return Err(Cause::BadHeader);
     }
     let deadline = served.service.proxy.timeouts.header;
@@ -41,7 +43,7 @@ pub(super) async fn read(
     }
 }
 
-async fn read_header(stream: &Stream, peer: SocketAddr) -> Result<Preface, Cause> {
+async fn read_header(stream: &Stream, peer: Option<SocketAddr>) -> Result<Preface, Cause> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         let mut piece = [0; 512];
@@ -59,7 +61,7 @@ async fn read_header(stream: &Stream, peer: SocketAddr) -> Result<Preface, Cause
             Ok(Some(found)) => {
                 let said = bytes.split_off(found.length);
                 let (client, asked) = match found.ends {
-                    Some((client, asked)) => (client, Some(asked)),
+                    Some((client, asked)) => (Some(client), Some(asked)),
                     None => (peer, None),
                 };
                 return Ok(Preface { client, asked, said });
@@ -78,7 +80,7 @@ pub(super) fn introduction(
 ) -> Option<Vec<u8>> {
     let service = &conn.served.service;
     let version = service.proxy.send_proxy?;
-    let listens = Some(service.listen).filter(|listen| !listen.ip().is_unspecified());
-    let asked = asked.or(listens).or_else(|| stream.local_addr())?;
-    Some(header::encode(version, conn.client, asked, conn.id))
+    let listens = service.listen.inet().filter(|listen| !listen.ip().is_unspecified());
+    let asked = asked.or(listens).or_else(|| stream.local_addr());
+    Some(header::encode(version, conn.client.inet().zip(asked), conn.id))
 }

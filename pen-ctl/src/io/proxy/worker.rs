@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -25,9 +24,10 @@ use super::pipe::Pipes;
 use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
-use super::stream::Stream;
+use super::stream::{Ear, Listener, Stream};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
+use crate::config::Endpoint;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::wheel::Tick;
 use crate::io::clock;
@@ -43,7 +43,7 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(10
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     /// The services, each with the sockets of all threads.
-    pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
+    pub(super) services: Vec<(Arc<Served>, Arc<Vec<Ear>>)>,
     /// Those of UDP.
     pub(super) udp: Vec<(Arc<Served>, Arc<Vec<UdpSocket>>)>,
     /// Where it is said what became of connections.
@@ -200,7 +200,7 @@ impl Worker {
         log.write(Line {
             ended: clock::wall(),
             id: conn.id,
-            client: conn.client,
+            client: conn.client.clone(),
             served: Arc::clone(&conn.served),
             place: conn.place.get(),
             queue: placed.since(conn.started),
@@ -235,8 +235,7 @@ impl Worker {
                 *found.served.borrow_mut() = Arc::clone(served);
                 continue;
             }
-            let own = listeners.get(index).map(StdListener::try_clone);
-            match own.transpose().and_then(|own| own.map(TcpListener::from_std).transpose()) {
+            match listeners.get(index).map(Ear::listen).transpose() {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));
                     let accepting = accept(Rc::clone(self), listener, Rc::clone(&served));
@@ -277,7 +276,7 @@ async fn tick(worker: Rc<Worker>) {
 }
 
 /// Accepts for a service. Whatever goes wrong, it goes on, and never in circles.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Arc<Served>>>) {
+async fn accept(worker: Rc<Worker>, listener: Listener, served: Rc<RefCell<Arc<Served>>>) {
     let mut pause = PAUSE[0];
     let mut last_said = None;
     for number in 1_u32.. {
@@ -290,7 +289,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Ar
                 worker.common.gate.enter().await;
                 served.state.accepted.fetch_add(1, Relaxed);
                 let id = worker.next_id();
-                let client = Stream::Tcp(client);
                 spawn_local(handle(Rc::clone(&worker), served, id, client, peer));
             }
             // The client is gone already.
@@ -359,7 +357,7 @@ fn handle(
     served: Arc<Served>,
     id: u64,
     client: Stream,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
 ) -> impl Future<Output = ()> {
     // Boxed, and made out here: what is needed until there is a server, arguments too, is not held
     // for as long as it serves.
@@ -378,7 +376,7 @@ async fn begin(
     served: Arc<Served>,
     id: u64,
     client: Stream,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
     let preface = match served.service.trusted {
@@ -390,6 +388,7 @@ async fn begin(
         Err(cause) => (None, Some(cause)),
     };
     let source = preface.as_ref().map_or(peer, |preface| preface.client);
+    let source = source.map_or_else(|| served.service.listen.clone(), Endpoint::Inet);
     let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
     let established = match refused {
