@@ -8,6 +8,7 @@ mod operator;
 mod paths;
 mod select;
 mod udp;
+mod unix;
 mod whois;
 
 use std::{

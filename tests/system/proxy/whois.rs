@@ -15,14 +15,14 @@ use super::{LONG, Server, connect, lab, name_at, proxied, read_all, start};
 use crate::stage::{WEB, WEB6, vips};
 
 /// A program with a configuration of its own; ends on drop.
-struct Peer {
+pub(super) struct Peer {
     _process: Process,
     _scratch: Scratch,
 }
 
 impl Peer {
     /// haproxy with this section.
-    fn haproxy(netns: &Netns, section: &str) -> Self {
+    pub(super) fn haproxy(netns: &Netns, section: &str) -> Self {
         let text = format!(
             "global\n  maxconn 100\ndefaults\n  timeout connect 5s\n  timeout client 5s\n  timeout \
              server 5s\n{section}\n"
@@ -33,7 +33,7 @@ impl Peer {
     }
 
     /// nginx whose server says who it was told that the client is.
-    fn nginx(netns: &Netns) -> Self {
+    pub(super) fn nginx(netns: &Netns) -> Self {
         let text = "daemon off; user root; pid DIR/pid; error_log stderr;\nevents {}\nhttp {\n  \
                     access_log off;\n  server {\n    listen 80 proxy_protocol; listen [::]:80 \
                     proxy_protocol;\n    location / { return 200 \"$proxy_protocol_addr \

@@ -173,7 +173,10 @@ pub fn encode(version: Version, ends: Option<(SocketAddr, SocketAddr)>, id: u64)
             body.extend([UNIQUE_ID, 0, 16]);
             body.extend(id.as_bytes());
             let length = u16::try_from(body.len()).expect("at most 36 + 19");
-            let head = [&SIGNATURE[..], &[0x21, family], &length.to_be_bytes()].concat();
+            // Without addresses LOCAL: every receiver has to accept that, whereas haproxy closes what is
+            // relayed and of no family.
+            let kind = if family == 0 { 0x20 } else { 0x21 };
+            let head = [&SIGNATURE[..], &[kind, family], &length.to_be_bytes()].concat();
             [head, body].concat()
         }
     }
@@ -276,7 +279,7 @@ mod tests {
     fn who_has_no_address_is_unknown_and_the_connection_is_still_told_from_others() {
         assert_eq!(encode(Version::V1, None, 7), b"PROXY UNKNOWN\r\n");
         let bytes = encode(Version::V2, None, 7);
-        assert_eq!(bytes[12..14], [0x21, 0x00], "relayed, and of no family");
+        assert_eq!(bytes[12..14], [0x20, 0x00], "nothing is said of its ends");
         assert!(bytes.ends_with(b"0000000000000007"));
         let header = Header { length: bytes.len(), ends: None };
         assert_eq!(parse(&bytes), Ok(Some(header)));
