@@ -262,7 +262,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
-         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, socket {}",
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}{}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),
@@ -271,14 +271,14 @@ fn proxy_words(proxy: &config::Proxy) -> String {
         maybe(abuse.as_ref().map(config::Backend::endpoint)),
         maybe(accept_proxy.as_ref()),
         maybe(*send_proxy),
-        maybe(socket.as_ref().map(file_words)),
+        socket.as_ref().map_or_else(String::new, file_words),
     )
 }
 
 /// What the file of a service's Unix socket is like.
 fn file_words(file: &config::SocketFile) -> String {
     let owner = [&file.owner, &file.group].map(|name| name.as_deref().unwrap_or("-"));
-    format!("mode {:04o} owner {}", file.mode, owner.join(":"))
+    format!(", listen_mode {:04o}, listen_owner {}", file.mode, owner.join(":"))
 }
 
 fn backend(service: &Service, backend: &config::Backend) -> Item {

@@ -264,6 +264,10 @@ fn a_left_over_file_is_replaced_and_the_own_one_is_removed_at_the_end() {
     pend.launch().unwrap();
     pend.wait_ready(0).unwrap();
     assert_eq!(who(&path).unwrap(), "app");
+    // So does one that takes over.
+    assert!(pend.replace().unwrap().success());
+    pend.wait_ready(0).unwrap();
+    wait_until(LONG, "it serves", || who(&path).ok()).unwrap();
     assert!(pend.terminate().unwrap().success());
     assert!(!path.exists());
 }
@@ -306,7 +310,7 @@ fn the_file_has_its_mode_and_owner_and_follows_reloads() {
     assert_eq!((file("pen"), file("second")), ((0o660, 0, 0), (0o660, 0, 0)));
     let mut held = connect_to(&folder.path("pen")).unwrap();
     let told = reload(&pend, &web("listen_mode = \"0606\"\nlisten_owner = \"4711:4712\""));
-    assert!(told.contains("mode 0606 owner 4711:4712"), "{told}");
+    assert!(told.contains("listen_mode 0606, listen_owner 4711:4712"), "{told}");
     wait_until(SHORT, "it follows", || (file("pen") == (0o606, 4711, 4712)).then_some(())).unwrap();
     wait_until(SHORT, "it is gone", || (!folder.path("second").exists()).then_some(())).unwrap();
     // Who was connected is not concerned.

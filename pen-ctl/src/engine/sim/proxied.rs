@@ -208,7 +208,7 @@ fn a_change_of_sockets_is_told_in_their_words() {
     let mut engine = Engine::new(before, Tables::default(), [7, 7], Moment(1));
     let changes = engine.reconfigure(Moment(2), after, true).expect("a fair change");
     let told = format!("{changes:?}");
-    for words in ["socket mode 0666 owner -:www", "unix:/run/app.sock, weight 1"] {
+    for words in ["listen_mode 0666, listen_owner -:www", "unix:/run/app.sock, weight 1"] {
         assert!(told.contains(words), "{told}");
     }
 }
