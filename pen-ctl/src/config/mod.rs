@@ -95,7 +95,14 @@ pub struct Node {
     pub masquerade_ports: Ports,
     /// How much the kernel remembers.
     pub sizes: Sizes,
+    /// For so long connections of proxies may go on after the daemon was told to end; `None` if the
+    /// configuration does not say: not at all then, and [`DRAIN_FOR_HEIR`] if another daemon takes
+    /// its place.
+    pub drain_at_exit: Option<Duration>,
 }
+
+/// For so long connections of proxies go on in a daemon whose place another one has taken.
+pub const DRAIN_FOR_HEIR: Duration = Duration::from_secs(600);
 
 /// Entries of the kernel's tables that forget what was not used for longest when they are full.
 /// Memory for them is taken at the start.

@@ -155,6 +155,7 @@ fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
             field("flows", node.sizes.flows),
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
+            field("drain_at_exit", maybe(node.drain_at_exit.map(humantime::format_duration))),
             field("access_log", maybe(log.map(|log| log.file.display().to_string()))),
         ],
     }

@@ -4,6 +4,7 @@
 mod chaos;
 mod data;
 mod fail;
+mod handover;
 mod operator;
 mod paths;
 mod select;

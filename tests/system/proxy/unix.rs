@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 
@@ -264,10 +265,47 @@ fn a_left_over_file_is_replaced_and_the_own_one_is_removed_at_the_end() {
     pend.launch().unwrap();
     pend.wait_ready(0).unwrap();
     assert_eq!(who(&path).unwrap(), "app");
-    // So does one that takes over.
-    assert!(pend.replace().unwrap().success());
-    pend.wait_ready(0).unwrap();
-    wait_until(LONG, "it serves", || who(&path).ok()).unwrap();
+    assert!(pend.terminate().unwrap().success());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_daemon_that_takes_over_gets_the_socket_and_no_client_is_turned_away() {
+    let (lab, folder) = (lab(1), Folder::new());
+    let (path, gone) = (folder.path("pen"), folder.path("gone"));
+    named(&folder.path("app"), "app");
+    let web = service("web", &folder.at("pen"), &[&folder.at("app")], "");
+    let other = service("gone", &folder.at("gone"), &[&folder.at("app")], "");
+    let mut pend = start(&lab, &(web.clone() + &other));
+    let mut held = connect_to(&path).unwrap();
+    held.read_exact(&mut [0; 4]).unwrap();
+    let file = fs::metadata(&path).unwrap().ino();
+    // The next one does not need both of them.
+    pend.write_config(&config(&web).render(Some(pend.socket()))).unwrap();
+    let over = AtomicBool::new(false);
+    let (asked, mut old) = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0;
+            while !over.load(Relaxed) {
+                assert_eq!(who(&path).unwrap(), "app");
+                asked += 1;
+            }
+            asked
+        });
+        let old = pend.overtake();
+        let ready = pend.wait_ready(0);
+        over.store(true, Relaxed);
+        ready.unwrap();
+        (asking.join().unwrap(), old.unwrap())
+    });
+    assert!(asked > 0);
+    held.write_all(b"still here").unwrap();
+    held.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&held).unwrap(), b"still here");
+    assert_eq!(old.wait(LONG).unwrap().code(), Some(0));
+    assert_eq!(fs::metadata(&path).unwrap().ino(), file);
+    wait_until(LONG, "what is not needed is gone", || (!gone.exists()).then_some(())).unwrap();
+    assert_eq!(who(&path).unwrap(), "app");
     assert!(pend.terminate().unwrap().success());
     assert!(!path.exists());
 }

@@ -33,6 +33,7 @@ fn nothing_is_a_valid_configuration() {
             secret: None,
             masquerade_ports: PORTS,
             sizes: Sizes::default(),
+            drain_at_exit: None,
         },
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
@@ -57,6 +58,7 @@ fn everything_can_be_written_out() {
         flows = 1024
         clients = 16_777_216
         translations = 4096
+        drain_at_exit = "90s"
         [control]
         socket = "/run/p.sock"
         [access_log]
@@ -103,6 +105,7 @@ fn everything_can_be_written_out() {
             secret: Some([0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff]),
             masquerade_ports: Ports { first: 1024, last: 2047 },
             sizes: Sizes { flows: 1024, clients: 16_777_216, translations: 4096 },
+            drain_at_exit: Some(Duration::from_secs(90)),
         },
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },

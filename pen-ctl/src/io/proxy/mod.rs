@@ -4,6 +4,7 @@
 
 mod conn;
 mod establish;
+mod heir;
 mod listen;
 mod log;
 mod pipe;
@@ -17,6 +18,8 @@ mod worker;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
@@ -25,6 +28,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use pen_common::abi::ServiceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::heir::{Estate, Heir};
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
 use self::stream::Ear;
@@ -52,6 +56,10 @@ pub struct Proxies {
     datagrams: udp::Sockets,
     count: usize,
     most: Most,
+    /// What was taken over, until it is known what is needed.
+    estate: Estate,
+    /// No new clients come any more.
+    retired: bool,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
 }
@@ -89,17 +97,17 @@ struct Sockets {
 }
 
 impl Sockets {
-    /// Those of a service, for so many threads.
-    fn of(service: &Service, count: usize) -> io::Result<Self> {
+    /// Those of a service, for so many threads, or those that were left of it.
+    fn of(service: &Service, count: usize, estate: &mut Estate) -> io::Result<Self> {
         let (at, foreign) = (service.listen.clone(), service.virtual_address);
         let (listeners, file) = match (&at, &service.proxy.socket) {
             (Endpoint::Unix(_), Some(file)) => {
-                let (file, listeners) = unix::listen(file, count)?;
+                let (file, listeners) = unix::listen(file, count, estate)?;
                 (listeners.into_iter().map(Ear::Unix).collect(), Some(file))
             }
             // A Unix socket always says what its file is like.
             (at, _) => {
-                let listeners = listen::listen(at.key(), foreign, count)?;
+                let listeners = listen::listen(at.key(), foreign, count, estate)?;
                 (listeners.into_iter().map(Ear::Tcp).collect(), None)
             }
         };
@@ -109,9 +117,20 @@ impl Sockets {
     /// Gives the file of a Unix socket what the configuration now wants of it.
     fn follow(&mut self, service: &Service) -> io::Result<()> {
         match (&mut self.file, &service.proxy.socket) {
-            (Some(bound), Some(file)) if bound.file() != file => bound.follow(file),
+            (Some(bound), Some(file)) if bound.file() != Some(file) => bound.follow(file),
             _ => Ok(()),
         }
+    }
+
+    /// What an heir needs: of a Unix socket all threads have the same.
+    fn for_heir(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let count = match &self.file {
+            Some(bound) if bound.is_there() => 1,
+            // Somebody has put another file there.
+            Some(_) => 0,
+            None => self.listeners.len(),
+        };
+        self.listeners.iter().take(count).map(AsFd::as_fd)
     }
 }
 
@@ -128,19 +147,33 @@ impl Default for Proxies {
             questions: Vec::new(),
             writer: None,
             most: Most::default(),
+            estate: Estate::default(),
+            retired: false,
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
 }
 
 impl Proxies {
+    /// Goes on with what another daemon has left.
+    #[must_use]
+    pub fn with(estate: Estate) -> Self {
+        let mut proxies = Self::default();
+        // One thread for each socket: the kernel has given each its clients already.
+        proxies.count = proxies.count.max(estate.threads());
+        proxies.estate = estate;
+        proxies
+    }
+
     /// Serves these services and no others. Returns the names of those whose sockets are not to be
     /// had, and why not; the others are served.
     pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
-        if view.services.is_empty() && self.threads.is_empty() {
+        if self.retired || view.services.is_empty() && self.threads.is_empty() {
             return Vec::new();
         }
         let mut failures = Vec::new();
+        // What is not needed now never will be.
+        let mut estate = std::mem::take(&mut self.estate);
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
             let (at, foreign) = (&service.listen, service.virtual_address);
@@ -152,7 +185,7 @@ impl Proxies {
                     kept.follow(service).unwrap_or_else(&mut fails);
                     kept
                 }
-                None => match Sockets::of(service, self.count) {
+                None => match Sockets::of(service, self.count, &mut estate) {
                     Ok(sockets) => sockets,
                     Err(error) => {
                         fails(error);
@@ -162,7 +195,7 @@ impl Proxies {
             };
             self.sockets.insert(service.key, sockets);
         }
-        self.datagrams.follow(view, self.count, &mut failures);
+        self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
         self.served = self.registry.serve(view);
         let none = Arc::new(Vec::new());
@@ -179,12 +212,47 @@ impl Proxies {
         let udp = udp.collect();
         self.follow_log(view, &mut failures);
         let log = self.writer.as_ref().map(|writer| Arc::clone(&writer.log));
-        let orders = Arc::new(Orders { services, udp, log });
+        let orders = Arc::new(Orders { services, udp, log, retired: false });
         match &self.orders {
             Some(sender) => drop(sender.send_replace(orders)),
             None => self.start(orders, &mut failures),
         }
         failures
+    }
+
+    /// Leaves the sockets that clients connect to to the daemon that is about to take the place of the
+    /// one behind this control socket; false if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be sent.
+    pub fn leave_to_heir(&self, control: &Path) -> io::Result<bool> {
+        let listeners = self.sockets.values().flat_map(Sockets::for_heir);
+        let sockets: Vec<_> = listeners.chain(self.datagrams.all()).collect();
+        heir::leave(control, &sockets)
+    }
+
+    /// Takes no more clients. Connections go on until they end, or this is dropped; flows of UDP only
+    /// if an heir has their sockets: what their clients send is his, what servers send reaches them.
+    pub fn retire(&mut self, has_heir: bool) {
+        self.retired = true;
+        let Some(orders) = &self.orders else { return };
+        let before = Arc::clone(&orders.borrow());
+        let udp = if has_heir { before.udp.clone() } else { Vec::new() };
+        let log = before.log.clone();
+        orders.send_replace(Arc::new(Orders { services: Vec::new(), udp, log, retired: true }));
+        for sockets in self.sockets.drain().map(|(_, sockets)| sockets) {
+            if let Some(bound) = sockets.file.filter(|_| has_heir) {
+                bound.leave();
+            }
+        }
+        self.datagrams = udp::Sockets::default();
+    }
+
+    /// Connections and flows that there are.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.common.gate.inside() + self.common.flows.inside()
     }
 
     /// Writes where the view wants it. What is written elsewhere is written to the end.

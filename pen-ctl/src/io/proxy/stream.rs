@@ -125,6 +125,15 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(ear) => ear.as_fd(),
+            Self::Unix(ear) => ear.as_fd(),
+        }
+    }
+}
+
 impl Ear {
     /// Takes it, or its like, into the runtime of this thread.
     pub(super) fn listen(&self) -> io::Result<Listener> {

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::stat::{Mode, fchmod};
@@ -15,6 +15,7 @@ use nix::unistd::{Gid, Group, Uid, User, chown};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::sleep;
 
+use super::heir::Estate;
 use super::listen::BACKLOG;
 use crate::config::SocketFile;
 
@@ -26,18 +27,36 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(10
 /// The file of a socket that this process listens on; removed when dropped.
 #[derive(Debug)]
 pub(super) struct Bound {
-    file: SocketFile,
+    path: PathBuf,
     /// Device and number of the file, which tell it from one that somebody put in its place.
     identity: Option<(u64, u64)>,
+    /// What it is like, if this process made it so.
+    file: Option<SocketFile>,
 }
 
 /// Listens on the path of a socket, `count` times: of one socket, for there is no other way to share
-/// a path.
+/// a path. It may have been left by another daemon.
 ///
 /// # Errors
 ///
 /// If the path is not to be had.
-pub(super) fn listen(file: &SocketFile, count: usize) -> io::Result<(Bound, Vec<UnixListener>)> {
+pub(super) fn listen(
+    file: &SocketFile,
+    count: usize,
+    estate: &mut Estate,
+) -> io::Result<(Bound, Vec<UnixListener>)> {
+    let (bound, listener) = match estate.path(file.path.path()) {
+        Some((mut bound, listener)) => {
+            bound.follow(file)?;
+            (bound, listener)
+        }
+        None => make(file)?,
+    };
+    let listeners: io::Result<_> = (0..count).map(|_| listener.try_clone()).collect();
+    Ok((bound, listeners?))
+}
+
+fn make(file: &SocketFile) -> io::Result<(Bound, UnixListener)> {
     let path = file.path.path();
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -55,12 +74,12 @@ pub(super) fn listen(file: &SocketFile, count: usize) -> io::Result<(Bound, Vec<
         }
         result => result?,
     }
-    let mut bound = Bound { file: file.clone(), identity: identity(path) };
-    bound.follow(file)?;
+    let mut bound = Bound { path: path.to_owned(), identity: identity(path), file: None };
+    let owner = file.owner.as_deref().map(uid).transpose()?;
+    let group = file.group.as_deref().map(gid).transpose()?;
+    bound.give(owner, group, file)?;
     socket.listen(BACKLOG)?;
-    let listener = UnixListener::from(socket);
-    let listeners: io::Result<_> = (0..count).map(|_| listener.try_clone()).collect();
-    Ok((bound, listeners?))
+    Ok((bound, socket.into()))
 }
 
 /// Removes a socket that nobody listens on.
@@ -86,9 +105,25 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Bound {
-    /// What the file is like.
-    pub(super) const fn file(&self) -> &SocketFile {
-        &self.file
+    /// The file of a socket that was left by another daemon, if it is there.
+    pub(super) fn inherited(path: &Path) -> Option<Self> {
+        let identity = Some(identity(path)?);
+        Some(Self { path: path.to_owned(), identity, file: None })
+    }
+
+    /// What this process has made of the file.
+    pub(super) const fn file(&self) -> Option<&SocketFile> {
+        self.file.as_ref()
+    }
+
+    /// Whether the file is still the one of the socket.
+    pub(super) fn is_there(&self) -> bool {
+        self.identity.is_some() && identity(&self.path) == self.identity
+    }
+
+    /// Leaves the file to whoever has the socket now.
+    pub(super) fn leave(mut self) {
+        self.identity = None;
     }
 
     /// Gives the file the owner and the mode that it shall have from now on.
@@ -97,23 +132,34 @@ impl Bound {
     ///
     /// If this process may not, or nobody is called so any more.
     pub(super) fn follow(&mut self, file: &SocketFile) -> io::Result<()> {
-        let path = self.file.path.path();
-        let owner = file.owner.as_deref().map(uid).transpose()?;
-        let group = file.group.as_deref().map(gid).transpose()?;
-        if owner.is_some() || group.is_some() {
-            chown(path, owner, group)?;
+        // Whoever it belonged to until now.
+        let owner = file.owner.as_deref().map_or_else(|| Ok(Uid::effective()), uid)?;
+        let group = file.group.as_deref().map_or_else(|| Ok(Gid::effective()), gid)?;
+        self.give(Some(owner), Some(group), file)
+    }
+
+    fn give(
+        &mut self,
+        owner: Option<Uid>,
+        group: Option<Gid>,
+        file: &SocketFile,
+    ) -> io::Result<()> {
+        if !self.is_there() {
+            return Err(io::Error::other("somebody has removed or replaced it"));
         }
-        fs::set_permissions(path, Permissions::from_mode(file.mode))?;
-        self.file = file.clone();
+        if owner.is_some() || group.is_some() {
+            chown(&self.path, owner, group)?;
+        }
+        fs::set_permissions(&self.path, Permissions::from_mode(file.mode))?;
+        self.file = Some(file.clone());
         Ok(())
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let path = self.file.path.path();
-        if self.identity.is_some() && identity(path) == self.identity {
-            let _ = fs::remove_file(path);
+        if self.is_there() {
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -157,7 +203,6 @@ pub(super) async fn connect(path: &Path) -> io::Result<tokio::net::UnixStream> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
-    use std::path::PathBuf;
 
     use tokio::time::timeout;
 
@@ -187,6 +232,10 @@ mod tests {
         }
     }
 
+    fn listen(file: &SocketFile, count: usize) -> io::Result<(Bound, Vec<UnixListener>)> {
+        super::listen(file, count, &mut Estate::default())
+    }
+
     fn mode(file: &SocketFile) -> u32 {
         fs::metadata(file.path.path()).expect("it is there").permissions().mode() & 0o7777
     }
@@ -198,7 +247,7 @@ mod tests {
         let (mut bound, listeners) = listen(&file, 2).expect("a free path");
         assert_eq!((listeners.len(), mode(&file)), (2, 0o660));
         UnixStream::connect(file.path.path()).expect("somebody listens");
-        let changed = SocketFile { owner: Some("0".into()), ..folder.socket(0o600) };
+        let changed = SocketFile { owner: Some("4711".into()), ..folder.socket(0o600) };
         let rooted = Uid::effective().is_root();
         assert_eq!(bound.follow(&changed).is_ok(), rooted);
         assert_eq!(mode(&file) == 0o600, rooted);
@@ -208,8 +257,24 @@ mod tests {
         let nobody = SocketFile { owner: Some("no-such-user".into()), ..folder.socket(0o666) };
         let error = bound.follow(&nobody).expect_err("nobody is called so");
         assert_eq!(error.to_string(), "no user `no-such-user`");
+        bound.follow(&folder.socket(0o600)).expect("its own again");
+        let owner = |path: &Path| fs::metadata(path).expect("it is there").uid();
+        assert_eq!(owner(file.path.path()), Uid::effective().as_raw());
         drop(bound);
         assert!(!file.path.path().exists());
+    }
+
+    #[test]
+    fn a_file_that_is_left_to_others_stays_and_one_that_was_replaced_is_told() {
+        let folder = Folder::new("leave");
+        let file = folder.socket(0o660);
+        let (bound, _listeners) = listen(&file, 1).expect("a free path");
+        bound.leave();
+        assert!(file.path.path().exists());
+        let mut bound = Bound::inherited(file.path.path()).expect("it is there");
+        fs::remove_file(file.path.path()).expect("it was there");
+        assert!(bound.follow(&file).expect_err("gone").to_string().contains("removed"));
+        assert!(Bound::inherited(file.path.path()).is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
@@ -46,6 +46,8 @@ pub(super) struct Orders {
     pub(super) services: Vec<(Arc<Served>, Arc<Vec<Ear>>)>,
     /// Those of UDP.
     pub(super) udp: Vec<(Arc<Served>, Arc<Vec<UdpSocket>>)>,
+    /// No new clients come.
+    pub(super) retired: bool,
     /// Where it is said what became of connections.
     pub(super) log: Option<Arc<Log>>,
 }
@@ -95,7 +97,8 @@ pub(super) struct Worker {
 /// A service that is listened for.
 struct Listening {
     served: Rc<RefCell<Arc<Served>>>,
-    accepting: AbortHandle,
+    /// Dropping it ends accepting, when the client is served that was accepted last.
+    _accepting: oneshot::Sender<()>,
 }
 
 /// Runs thread number `index` until there are no more orders.
@@ -222,13 +225,7 @@ impl Worker {
         self.log.borrow_mut().clone_from(&orders.log);
         let wanted =
             |key: &ServiceKey| orders.services.iter().any(|(served, _)| served.service.key == *key);
-        listening.retain(|key, found| {
-            let stays = wanted(key);
-            if !stays {
-                found.accepting.abort();
-            }
-            stays
-        });
+        listening.retain(|key, _| wanted(key));
         for (served, listeners) in &orders.services {
             let key = served.service.key;
             if let Some(found) = listening.get(&key) {
@@ -238,9 +235,9 @@ impl Worker {
             match listeners.get(index).map(Ear::listen).transpose() {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));
-                    let accepting = accept(Rc::clone(self), listener, Rc::clone(&served));
-                    let accepting = spawn_local(accepting).abort_handle();
-                    listening.insert(key, Listening { served, accepting });
+                    let (sender, over) = oneshot::channel();
+                    spawn_local(accept(Rc::clone(self), listener, Rc::clone(&served), over));
+                    listening.insert(key, Listening { served, _accepting: sender });
                 }
                 // Its sockets could not be had.
                 Ok(None) => {}
@@ -249,7 +246,10 @@ impl Worker {
                 }
             }
         }
-        self.udp.follow(self, index, &orders.udp);
+        match orders.retired && !orders.udp.is_empty() {
+            true => self.udp.stop_receiving(),
+            false => self.udp.follow(self, index, &orders.udp),
+        }
         // A backend in maintenance has no connections.
         self.conns.end(Cause::Killed, |conn| {
             let Some(place) = conn.place.get() else { return false };
@@ -276,11 +276,21 @@ async fn tick(worker: Rc<Worker>) {
 }
 
 /// Accepts for a service. Whatever goes wrong, it goes on, and never in circles.
-async fn accept(worker: Rc<Worker>, listener: Listener, served: Rc<RefCell<Arc<Served>>>) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: Listener,
+    served: Rc<RefCell<Arc<Served>>>,
+    mut over: oneshot::Receiver<()>,
+) {
     let mut pause = PAUSE[0];
     let mut last_said = None;
     for number in 1_u32.. {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut over => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((client, peer)) => {
                 pause = PAUSE[0];
                 let served = Arc::clone(&served.borrow());
