@@ -245,6 +245,8 @@ pub struct Proxy {
     pub accept_proxy: Option<String>,
     /// How backends are told who the client is.
     pub send_proxy: Option<ProxyVersion>,
+    /// When one side ends its half, the other one is closed as well.
+    pub fast_close: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
 }

@@ -4,6 +4,7 @@
 
 mod conn;
 mod establish;
+mod linger;
 mod listen;
 mod log;
 mod pipe;

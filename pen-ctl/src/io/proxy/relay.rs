@@ -6,6 +6,7 @@
 //! buffer, or a pipe, is under way.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::conn::{Entry, Errand};
+use super::linger;
 use super::listen::keepalive;
 use super::pipe::Pipe;
 use super::worker::{BUFFER, Worker};
@@ -65,7 +67,7 @@ enum Fault {
 struct Ends<'a> {
     source: &'a mut TcpStream,
     sink: &'a mut TcpStream,
-    /// The other direction is done: closing says all there is to say.
+    /// The other direction is done, or not waited for: closing says all there is to say.
     last: bool,
     worker: &'a Worker,
     moved: &'a dyn Fn(usize),
@@ -102,11 +104,12 @@ impl Relay {
 
     /// The client's half.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let last = self.down.done || self.is_fast();
         let entry = &self.entry;
         let ends = Ends {
             source: &mut self.client,
             sink: &mut self.server,
-            last: self.down.done,
+            last,
             worker: &self.worker,
             moved: &|bytes| {
                 let up = &entry.conn.up;
@@ -121,11 +124,12 @@ impl Relay {
 
     /// The server's half.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let last = self.up.done || self.is_fast();
         let entry = &self.entry;
         let ends = Ends {
             source: &mut self.server,
             sink: &mut self.client,
-            last: self.up.done,
+            last,
             worker: &self.worker,
             moved: &|bytes| {
                 let down = &entry.conn.down;
@@ -141,6 +145,33 @@ impl Relay {
     fn ended(&mut self, cause: Cause) {
         self.first.get_or_insert(cause);
         self.entry.advance(|progress| progress.half_closed = true);
+    }
+
+    /// One end is all that is waited for.
+    fn is_fast(&self) -> bool {
+        self.entry.conn.served.service.proxy.fast_close
+    }
+
+    /// How it ended, if it has: by two ends, or by one if that is enough.
+    fn end(&self) -> Option<Cause> {
+        let both = self.up.done && self.down.done;
+        let cut = self.is_fast() && (self.up.has_carried_all() || self.down.has_carried_all());
+        (both || cut).then(|| self.first.unwrap_or(Cause::ClientClosed))
+    }
+
+    /// The side that is cut off while it sends; the other one is told the end.
+    pub(super) fn cut_off(&self) -> Option<&TcpStream> {
+        let (ended, other) = match (self.up.has_carried_all(), self.down.has_carried_all()) {
+            (true, false) => (&self.client, &self.server),
+            (false, true) => (&self.server, &self.client),
+            _ => return None,
+        };
+        let buffer = &mut self.worker.buffer.borrow_mut();
+        if !self.is_fast() || !linger::is_sending(other, buffer) {
+            return None;
+        }
+        let _ = SockRef::from(ended).shutdown(Shutdown::Both);
+        Some(other)
     }
 
     /// Tells the other side of a reset in the same way.
@@ -174,6 +205,9 @@ impl Future for Relay {
                 }
             }
         }
+        if let Some(cause) = this.end() {
+            return Poll::Ready(cause);
+        }
         if !this.down.done {
             match this.poll_down(cx) {
                 Poll::Pending => {}
@@ -188,10 +222,7 @@ impl Future for Relay {
                 }
             }
         }
-        if this.up.done && this.down.done {
-            return Poll::Ready(this.first.unwrap_or(Cause::ClientClosed));
-        }
-        Poll::Pending
+        this.end().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -208,6 +239,11 @@ impl Drop for Relay {
 // === Direction ===
 
 impl Direction {
+    /// The source has ended, and the sink has all that it said.
+    const fn has_carried_all(&self) -> bool {
+        self.eof && self.done
+    }
+
     /// Moves what can be moved. Ready when all has been said, or when an end has failed.
     fn poll(&mut self, cx: &mut Context<'_>, mut ends: Ends<'_>) -> Poll<Result<(), Fault>> {
         let mut rounds = ROUNDS;
@@ -390,7 +426,7 @@ mod tests {
             SockRef::from(&far).send(b"more follows").expect("room");
             assert!(!ends_with(&mut near, b"more follows").await);
             SockRef::from(&far).send(b"the last").expect("room");
-            SockRef::from(&far).shutdown(std::net::Shutdown::Write).expect("it is open");
+            SockRef::from(&far).shutdown(Shutdown::Write).expect("it is open");
             assert!(ends_with(&mut near, b"the last").await);
             // The other way still takes what is written as the last, and sends it with the end.
             near.writable().await.expect("open");

@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
 use super::establish::{Established, establish};
+use super::linger::linger;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
 use super::preface::{self, Preface};
@@ -366,6 +367,9 @@ fn handle(
         let Some(mut serving) = beginning.await else { return };
         // By reference: a future that is awaited by value has two places, one to be moved from.
         let cause = (&mut serving.relay).await;
+        if let Some(other) = serving.relay.cut_off() {
+            Box::pin(linger(other)).await;
+        }
         serving.end(cause);
     }
 }
