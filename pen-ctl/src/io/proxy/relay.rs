@@ -33,6 +33,8 @@ pub(super) struct Relay {
     server: TcpStream,
     up: Direction,
     down: Direction,
+    /// Bytes that the server still gets; `u64::MAX` if they are not counted.
+    left: u64,
     /// Who ended its half first.
     first: Option<Cause>,
     entry: Entry,
@@ -69,6 +71,8 @@ struct Ends<'a> {
     sink: &'a mut TcpStream,
     /// The other direction is done, or not waited for: closing says all there is to say.
     last: bool,
+    /// Bytes that the source may still say to the sink, if they are counted.
+    left: Option<&'a mut u64>,
     worker: &'a Worker,
     moved: &'a dyn Fn(usize),
 }
@@ -87,7 +91,12 @@ impl Relay {
         if !begin.is_empty() {
             up.rest = Some(Rest { bytes: begin.into(), sent: 0 });
         }
-        Self { client, server, up, down, first: None, entry, worker }
+        Self { client, server, up, down, left: u64::MAX, first: None, entry, worker }
+    }
+
+    /// The server gets so many bytes after the first ones; what else the client says is thrown away.
+    pub(super) fn limit(&mut self, left: u64) {
+        self.left = left;
     }
 
     /// What the wheel wants.
@@ -110,6 +119,7 @@ impl Relay {
             source: &mut self.client,
             sink: &mut self.server,
             last,
+            left: Some(&mut self.left).filter(|left| **left < u64::MAX),
             worker: &self.worker,
             moved: &|bytes| {
                 let up = &entry.conn.up;
@@ -130,6 +140,7 @@ impl Relay {
             source: &mut self.server,
             sink: &mut self.client,
             last,
+            left: None,
             worker: &self.worker,
             moved: &|bytes| {
                 let down = &entry.conn.down;
@@ -305,7 +316,8 @@ impl Direction {
 
     /// Takes what the source has. Nothing is under way before.
     fn read(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<usize>> {
-        if self.pace.is_bulk() {
+        // A pipe takes what there is, and does not count.
+        if self.pace.is_bulk() && ends.left.is_none() {
             if self.pipe.is_none() {
                 self.pipe = ends.worker.pipes.borrow_mut().take();
             }
@@ -339,7 +351,8 @@ impl Direction {
 
     /// Reads into the shared buffer, and writes at once; only what the sink does not take is kept.
     fn copy(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<usize>> {
-        let mut buffer = ends.worker.buffer.borrow_mut();
+        let worker = ends.worker;
+        let mut buffer = worker.buffer.borrow_mut();
         let mut space = ReadBuf::new(&mut buffer);
         match Pin::new(&mut *ends.source).poll_read(cx, &mut space) {
             Poll::Ready(Ok(())) => {}
@@ -352,7 +365,12 @@ impl Direction {
             return Poll::Ready(Ok(0));
         }
         self.pace.note(bytes.len());
-        let whole = bytes.len() < BUFFER;
+        let read = bytes.len();
+        let bytes = ends.cut(bytes);
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(read));
+        }
+        let whole = read < BUFFER;
         let written = match whole && has_ended(cx, ends.source) {
             true => {
                 write_last(ends.sink, bytes).map_or(Poll::Pending, |sent| Poll::Ready(Ok(sent)))
@@ -367,7 +385,18 @@ impl Direction {
         if sent < bytes.len() {
             self.rest = Some(Rest { bytes: bytes[sent..].into(), sent: 0 });
         }
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl Ends<'_> {
+    /// Those of these bytes that the sink gets.
+    fn cut<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let Some(left) = &mut self.left else { return bytes };
+        let most = usize::try_from(**left).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(most)];
+        **left -= bytes.len() as u64;
+        bytes
     }
 }
 
