@@ -4,6 +4,7 @@
 mod chaos;
 mod data;
 mod fail;
+mod http;
 mod operator;
 mod paths;
 mod select;
