@@ -371,7 +371,8 @@ fn with_fast_close_the_first_end_of_either_side_ends_both_and_nothing_is_lost() 
     let mut sending = client.try_clone().unwrap();
     let sender = thread::spawn(move || while sending.write_all(&[0; 4096]).is_ok() {});
     assert!(read_all(&client).unwrap() == expected);
-    client.shutdown(Shutdown::Both).unwrap();
+    // It may have been cut off by now.
+    let _ = client.shutdown(Shutdown::Both);
     sender.join().unwrap();
     wait_until(SHORT, "no connection is left", gone).unwrap();
     assert_eq!(pend.counter("proxy-server-closed").unwrap(), 2);

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Whoever has not ended after this time loses what it has not read yet.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether this side is sending, as far as it can be known now. What it sent is thrown away.
 pub(super) fn is_sending(stream: &TcpStream, buffer: &mut [u8]) -> bool {
