@@ -9,6 +9,7 @@ use std::time::Duration;
 use pen_tests::{Lab, process::SHORT, wait::pace, wait_until};
 
 use super::{LONG, Server, connect, lab, read_all, unchecked};
+use crate::effort;
 use crate::stage::WEB;
 
 /// Bytes that tell whether one is missing: the same for the same seed.
@@ -111,7 +112,9 @@ fn exchange(stream: &TcpStream, out: &[u8], expected: &[u8], hasty: bool) -> io:
 #[test]
 fn all_bytes_arrive_in_order_fast_or_slow_on_a_hundred_connections_at_once() {
     let lab = lab(1);
-    let (up, down) = (noise(1, 2_000_000), noise(2, 2_000_000));
+    // In full, a gigabyte each way.
+    let length = if effort::is_full() { 10_750_000 } else { 2_000_000 };
+    let (up, down) = (noise(1, length), noise(2, length));
     let (report, reported) = mpsc::channel();
     let (expected, answer) = (up.clone(), down.clone());
     let _server = Server::start(&lab.backends[0].netns, backend(&lab), move |stream| {
@@ -121,7 +124,7 @@ fn all_bytes_arrive_in_order_fast_or_slow_on_a_hundred_connections_at_once() {
         report.send(result.map_err(|error| error.to_string())).unwrap();
     });
     // The network of a busy machine loses a lot, so that some segments are seconds late.
-    let pend = unchecked(&lab, r#"timeouts = { half_closed = "2m" }"#);
+    let pend = unchecked(&lab, r#"timeouts = { half_closed = "5m" }"#);
     let client = &lab.client().netns;
     let streams: Vec<TcpStream> = (0..100).map(|_| connect(client, WEB).unwrap()).collect();
     let results: Vec<io::Result<[bool; 2]>> = thread::scope(|scope| {
