@@ -258,6 +258,10 @@ pub struct Proxy {
     pub accept_proxy: Option<String>,
     /// How backends are told who the client is.
     pub send_proxy: Option<ProxyVersion>,
+    /// Connections carry one request of HTTP/1 each, which tells backends so who the client is.
+    pub forwarded_for: Option<ForwardedFor>,
+    /// When one side ends its half, the other one is closed as well.
+    pub fast_close: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
 }
@@ -273,6 +277,15 @@ pub struct SocketFile {
     pub owner: Option<String>,
     /// Its group, likewise.
     pub group: Option<String>,
+}
+
+/// What becomes of the addresses that a request brings in `X-Forwarded-For`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedFor {
+    /// They are dropped: anybody can write some.
+    Replace,
+    /// The client's follows them, for servers that know how many proxies are to be believed.
+    Append,
 }
 
 /// A version of the PROXY protocol.

@@ -249,7 +249,7 @@ fn words(check: &Check) -> String {
 fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
-    let config::Proxy { accept_proxy, send_proxy, socket, .. } = proxy;
+    let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, socket, .. } = proxy;
     let times = [
         ("connect", timeouts.connect),
         ("client", timeouts.client),
@@ -263,7 +263,8 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
-         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}{}",
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
+         fast_close {fast_close}{}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),
@@ -272,6 +273,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
         maybe(abuse.as_ref().map(config::Backend::endpoint)),
         maybe(accept_proxy.as_ref()),
         maybe(*send_proxy),
+        maybe(*forwarded_for),
         socket.as_ref().map_or_else(String::new, file_words),
     )
 }

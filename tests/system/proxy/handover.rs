@@ -110,7 +110,7 @@ fn connections_and_clients_that_wait_survive_a_replacement() {
 fn no_datagram_of_a_flow_is_lost_by_a_replacement() {
     let Stage { mut pend, lab, demos: _demos } = Stage::in_lab(lab(2), |lab| {
         let service = crate::stage::over_all(lab, "echo", ECHO, Protocol::Udp, HTTP_PORT);
-        let keys = "scheduler = \"hash\"".to_owned();
+        let keys = "scheduler = \"hash\"\ntimeouts = { udp = \"300ms\" }".to_owned();
         vips().service(ServiceText { mode: "proxy".to_owned(), keys, ..service })
     });
     let talk = UdpTalk::open(&lab.client().netns, ECHO).unwrap();
@@ -126,7 +126,7 @@ fn no_datagram_of_a_flow_is_lost_by_a_replacement() {
         });
         let replaced = (0..3).try_for_each(|_| {
             let mut old = pend.overtake()?;
-            old.signal(Signal::SIGTERM)?;
+            // It ends when its last flow has been silent for its time.
             let status = old.wait(LONG)?;
             anyhow::ensure!(status.code() == Some(0), "{status}");
             Ok(())

@@ -548,6 +548,36 @@ fn a_client_without_an_address_is_unknown_to_haproxy_and_nginx_and_served() {
 }
 
 #[test]
+fn a_request_over_a_socket_comes_from_somebody_unknown_and_an_end_closes_both_sides() {
+    let (lab, folder) = (lab(1), Folder::new());
+    // A server that answers with what it was told, and ends only with its client.
+    serve(&folder.path("app"), |stream| {
+        let mut lines = io::BufReader::new(&stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(io::BufRead::read_line(&mut lines, &mut head).unwrap() > 0);
+        }
+        write!(&stream, "HTTP/1.0 200 OK\r\n\r\n{head}").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = rest(&stream);
+    });
+    let keys = "forwarded_for = \"replace\"\nfast_close = true";
+    let pend = start(&lab, &service("web", &folder.at("pen"), &[&folder.at("app")], keys));
+    let mut client = connect_to(&folder.path("pen")).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n").unwrap();
+    let answer = String::from_utf8(rest(&client).unwrap()).unwrap();
+    assert!(answer.contains("\r\nX-Forwarded-For: unknown\r\n"), "{answer}");
+    assert!(!answer.contains("192.0.2.7"), "{answer}");
+    wait_until(LONG, "it has ended", || {
+        (pend.counter("proxy-server-closed").ok()? == 1).then_some(())
+    })
+    .unwrap();
+    let mut client = connect_to(&folder.path("pen")).unwrap();
+    client.write_all(b"nonsense\r\n\r\n").unwrap();
+    assert!(String::from_utf8(rest(&client).unwrap()).unwrap().starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
 fn what_a_proxy_says_over_a_socket_is_believed_for_its_file_is_the_list() {
     let (lab, folder) = (lab(1), Folder::new());
     let host = &lab.backends[0];

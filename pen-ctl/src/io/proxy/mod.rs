@@ -5,6 +5,7 @@
 mod conn;
 mod establish;
 mod heir;
+mod linger;
 mod listen;
 mod log;
 mod pipe;

@@ -46,6 +46,11 @@ impl Stream {
         either!(self, socket => socket.try_read(space))
     }
 
+    /// Writes what it takes at once.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        either!(self, socket => socket.try_write(bytes))
+    }
+
     /// Waits until it is ready for something of this.
     pub(super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         either!(self, socket => socket.ready(interest).await)

@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
 use super::establish::{Established, establish};
+use super::linger::linger;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
 use super::preface::{self, Preface};
@@ -376,6 +377,9 @@ fn handle(
         let Some(mut serving) = beginning.await else { return };
         // By reference: a future that is awaited by value has two places, one to be moved from.
         let cause = (&mut serving.relay).await;
+        if let Some(other) = serving.relay.cut_off() {
+            Box::pin(linger(other)).await;
+        }
         serving.end(cause);
     }
 }
@@ -389,19 +393,14 @@ async fn begin(
     peer: Option<SocketAddr>,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
-    let preface = match served.service.trusted {
-        None => Ok(None),
-        Some(_) => preface::read(&served, &client, peer).await.map(Some),
+    let preface = match preface::is_expected(&served.service) {
+        false => Preface::of(peer),
+        true => Box::pin(preface::read(&served.service, &client, peer)).await,
     };
-    let (preface, refused) = match preface {
-        Ok(preface) => (preface, None),
-        Err(cause) => (None, Some(cause)),
-    };
-    let source = preface.as_ref().map_or(peer, |preface| preface.client);
-    let source = source.map_or_else(|| served.service.listen.clone(), Endpoint::Inet);
+    let source = preface.client.map_or_else(|| served.service.listen.clone(), Endpoint::Inet);
     let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
-    let established = match refused {
+    let established = match preface.refused {
         None => establish(&conn).await,
         Some(cause) => Err(cause),
     };
@@ -413,14 +412,14 @@ async fn begin(
             return None;
         }
     };
-    let asked = preface.as_ref().and_then(|preface| preface.asked);
-    let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
-    if let Some(Preface { said, .. }) = preface.filter(|preface| !preface.said.is_empty()) {
-        conn.up.set(said.len() as u64);
+    let mut begin = preface::introduction(&conn, &client, preface.asked).unwrap_or_default();
+    if preface.heard > 0 {
+        conn.up.set(preface.heard);
         entry.advance(|progress| progress.client_spoke = true);
-        begin.extend(said);
+        begin.extend(preface.said);
     }
-    let relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+    let mut relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+    relay.limit(preface.left);
     Some(Serving { relay, conn, place, source, worker, inside })
 }
 
