@@ -9,7 +9,7 @@ use std::time::Duration;
 use pen_common::abi;
 use pen_common::moment::Moment;
 
-use super::desired::standing;
+use super::desired::{standing, waits};
 use super::event::Action;
 use super::proxy::{self, AccessList, View};
 use super::{Backend, Engine, Service};
@@ -91,6 +91,7 @@ impl Engine {
                 vip_access: vip.and_then(|vip| access(&vip.acl)),
                 access: access(&proxy.acl),
                 trusted: access(&proxy.accept_proxy),
+                starting: waits(service, &self.network),
                 slots: Arc::clone(service.table.slots()),
                 backends: backends.map(|backend| self.proxied_backend(service, backend)).collect(),
             }))

@@ -70,6 +70,7 @@ impl World {
                 vip_access: None,
                 access: None,
                 trusted: None,
+                starting: false,
                 slots: Arc::from([]),
                 backends,
             },

@@ -63,6 +63,8 @@ pub struct Service {
     pub access: Option<Arc<AccessList>>,
     /// Access list of those that say who the client is.
     pub trusted: Option<Arc<AccessList>>,
+    /// Its first checks have not ended: clients wait to be accepted.
+    pub starting: bool,
     /// Table of the scheduler `maglev`, the kernel's.
     pub slots: Arc<[Slot]>,
     /// Its backends.

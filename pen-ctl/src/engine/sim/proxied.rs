@@ -47,6 +47,26 @@ fn proxies_get_the_table_and_the_secret_that_the_kernel_has() {
 }
 
 #[test]
+fn a_service_starts_when_its_first_checks_have_ended_and_whatever_they_say() {
+    let starts = |refusing: &[IpAddr]| {
+        let mut config = config(2);
+        proxied(&mut config);
+        let refusing = refusing.iter().copied().collect();
+        let mut sim = Sim::start_among(config, Tables::default(), refusing);
+        assert!(service(&sim).starting);
+        sim.run_for(secs(1));
+        !service(&sim).starting
+    };
+    let all: Vec<_> = config(2).services[0].backends.iter().map(|found| found.address).collect();
+    assert!(starts(&[]) && starts(&all[..1]) && starts(&all));
+    // Without a check there is nothing to wait for.
+    let mut config = config(2);
+    proxied(&mut config);
+    config.services[0].check.kind = CheckKind::None;
+    assert!(!service(&Sim::start(config)).starting);
+}
+
+#[test]
 fn a_proxys_backends_need_no_way_that_the_engine_knows() {
     // Nobody on the network answers for them, but they accept connections.
     let mut sim = start(|config| config.interfaces.clear());

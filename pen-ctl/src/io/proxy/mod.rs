@@ -12,6 +12,8 @@ mod pipe;
 mod preface;
 mod relay;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod worker;
 

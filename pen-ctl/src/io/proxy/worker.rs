@@ -232,6 +232,9 @@ impl Worker {
                 *found.served.borrow_mut() = Arc::clone(served);
                 continue;
             }
+            if served.service.starting {
+                continue;
+            }
             let own = listeners.get(index).map(StdListener::try_clone);
             match own.transpose().and_then(|own| own.map(TcpListener::from_std).transpose()) {
                 Ok(Some(listener)) => {
