@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
+use crate::io::answers::Answering;
 use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call, Socket};
 use crate::io::dataplane::{AttachError, Dataplane, Lock};
@@ -136,6 +137,7 @@ async fn serve(
         engine.attach_when_filled(clock::now());
     }
     let (reader, mut outcomes) = Reader::new(places.config.clone());
+    let answers = Answering::new(events.clone());
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -147,13 +149,16 @@ async fn serve(
         aside: Aside::new(),
         reader,
         proxies: Proxies::default(),
+        answers,
         carp,
         sync,
     };
     daemon.handle_all(known);
     daemon.handle(Event::Started);
     daemon.starting = false;
+    daemon.answers.begin();
     if let Some(failure) = daemon.failure.take() {
+        daemon.answers.end();
         daemon.carp.leave().await;
         // Nothing works without its interface; an adopted attachment goes on forwarding.
         if !daemon.dataplane.has_adopted() {
@@ -205,15 +210,18 @@ async fn serve(
         End::Detach => {
             daemon.hand_over(&mut inbox, &mut signals.end).await;
             tracing::info!("detaching");
+            daemon.answers.end();
             daemon.leave().await;
             daemon.dataplane.detach();
         }
         End::Leave => {
             tracing::info!("leaving; the kernel goes on forwarding");
+            daemon.answers.end();
             daemon.carp.leave().await;
             daemon.dataplane.leave();
         }
         End::Fail(reason) => {
+            daemon.answers.end();
             daemon.carp.leave().await;
             daemon.dataplane.leave();
             return Err(anyhow!(reason));
@@ -248,6 +256,7 @@ struct Daemon {
     aside: Aside,
     reader: Reader,
     proxies: Proxies,
+    answers: Answering,
     carp: Carp,
     sync: Sync,
 }
@@ -352,6 +361,10 @@ impl Daemon {
                     }
                     self.engine.handle(clock::now(), Event::ProxiesServed { failures });
                 }
+                Action::RouteAnswers(wanted) => {
+                    self.answers.follow(wanted, self.proxies.answering());
+                }
+                Action::CheckAnswers => self.answers.check(self.proxies.answering()),
                 Action::HoldAddress(address) => {
                     let netlink = self.netlink.clone();
                     tokio::spawn(async move {
@@ -465,7 +478,11 @@ impl Daemon {
             self.engine.note_groups(groups.map_err(|error| refusal(&error))?);
         }
         let reply = match request {
-            Request::Status => Reply::Status(self.engine.status(now, process::id())),
+            Request::Status => {
+                let mut status = self.engine.status(now, process::id());
+                status.warnings.extend(self.proxies.warnings());
+                Reply::Status(status)
+            }
             Request::Services => {
                 let mut services = self.engine.services(now, &self.counts()?);
                 for service in &mut services {

@@ -245,6 +245,8 @@ pub struct Proxy {
     pub accept_proxy: Option<String>,
     /// How backends are told who the client is.
     pub send_proxy: Option<ProxyVersion>,
+    /// Backends see the address of the client as that of their peer.
+    pub transparent: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
 }

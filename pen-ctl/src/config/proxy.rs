@@ -1,16 +1,17 @@
 //! Reads what only services of mode `proxy` have: how a backend is chosen, for how long a connection
 //! may be silent, and how many there may be.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::backend::{self, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
-use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts};
+use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "abuse",
     "accept_proxy",
     "acl",
@@ -21,6 +22,7 @@ pub(super) const KEYS: [&str; 10] = [
     "scheduler",
     "send_proxy",
     "timeouts",
+    "transparent",
 ];
 
 const TIMEOUTS: Spec = Spec {
@@ -69,6 +71,7 @@ impl Proxy {
             abuse: None,
             accept_proxy: None,
             send_proxy: None,
+            transparent: false,
         }
     }
 }
@@ -96,6 +99,7 @@ pub(super) fn read(
     let acl = list(table, "acl", acls, report);
     let accept_proxy = list(table, "accept_proxy", acls, report);
     let send_proxy = table.word("send_proxy", report);
+    let transparent = table.boolean("transparent", report);
     let abuse = backend::single(table, "abuse", report);
     of_protocol?;
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
@@ -110,10 +114,32 @@ pub(super) fn read(
             acl: acl?,
             accept_proxy: accept_proxy?,
             send_proxy: send_proxy?,
+            transparent: transparent?.unwrap_or(usual.transparent),
             abuse: None,
         },
         abuse: abuse?,
     }))
+}
+
+/// Reports a server of a transparent service that can see no client's address: of another family.
+pub(super) fn of_families(
+    table: &Table<'_>,
+    proxy: Option<&Proxy>,
+    listen: IpAddr,
+    servers: &[Backend],
+    report: &mut Report<'_>,
+) -> Read<()> {
+    let Some(At { place, .. }) = table.get("transparent") else { return Ok(()) };
+    // `::` has clients of both families.
+    let both = listen == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    if both || !proxy.is_some_and(|proxy| proxy.transparent) {
+        return Ok(());
+    }
+    let mut addresses = servers.iter().map(|server| server.address);
+    match addresses.find(|address| address.is_ipv4() != listen.is_ipv4()) {
+        Some(backend) => Err(report.add(place, ErrorKind::TransparentFamily { backend, listen })),
+        None => Ok(()),
+    }
 }
 
 /// Reports the keys that mean nothing in this mode.

@@ -245,7 +245,7 @@ fn words(check: &Check) -> String {
 fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
-    let config::Proxy { accept_proxy, send_proxy, .. } = proxy;
+    let config::Proxy { accept_proxy, send_proxy, transparent, .. } = proxy;
     let times = [
         ("connect", timeouts.connect),
         ("client", timeouts.client),
@@ -259,7 +259,8 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
-         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}",
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, \
+         transparent {transparent}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),

@@ -11,6 +11,7 @@ pub mod clients;
 pub mod flow;
 pub mod header;
 pub mod relay;
+pub mod transparent;
 pub mod turns;
 pub mod wheel;
 
