@@ -398,9 +398,8 @@ mod tests {
         runtime.expect("a runtime").block_on(async {
             let (connection, handle, _) = rtnetlink::new_connection().expect("rtnetlink");
             tokio::spawn(connection);
-            let of = async |address: &str| {
-                interface(&handle, address.parse().expect("literal")).await
-            };
+            let of =
+                async |address: &str| interface(&handle, address.parse().expect("literal")).await;
             assert_eq!(of("127.0.0.1").await, Ok("lo".to_owned()));
         });
     }

@@ -7,6 +7,7 @@ mod fail;
 mod operator;
 mod paths;
 mod select;
+mod transparent;
 mod udp;
 mod whois;
 

@@ -16,8 +16,8 @@ mod worker;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -134,7 +134,8 @@ impl Proxies {
         self.set_limits();
         let before = std::mem::replace(&mut self.served, self.registry.serve(view));
         self.departed.extend(before.iter().flat_map(connected));
-        let present: HashSet<_> = self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();
+        let present: HashSet<_> =
+            self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();
         self.departed.retain(|(_, state)| is_busy(state) && !present.contains(&state.as_ptr()));
         let none = Arc::new(Vec::new());
         let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());

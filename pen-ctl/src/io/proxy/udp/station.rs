@@ -306,7 +306,8 @@ impl Station {
         let found = match &served.service.proxy.abuse {
             Some(abuse) if flow.denied.get() => {
                 let address = SocketAddr::new(abuse.address, abuse.port);
-                socket::connect(address, served.source(flow.origin.client.ip(), address.ip())).map_err(|error| self.cause(&error))
+                socket::connect(address, served.source(flow.origin.client.ip(), address.ip()))
+                    .map_err(|error| self.cause(&error))
             }
             _ => self.find(flow, &served),
         };
