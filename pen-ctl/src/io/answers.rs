@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use futures_util::stream::TryStreamExt;
@@ -51,11 +51,11 @@ struct Order {
     done: mpsc::Sender<()>,
 }
 
-/// The thread, while there is something for it to do.
+/// The thread, once there is something for it to do.
 #[derive(Debug)]
 pub struct Answering {
     events: Sender<Event>,
-    thread: Option<(mpsc::Sender<Order>, JoinHandle<()>)>,
+    thread: Option<mpsc::Sender<Order>>,
     wanted: BTreeSet<Answers>,
     /// Nothing was asked of it yet: rules of an earlier daemon may be there.
     fresh: bool,
@@ -72,6 +72,8 @@ impl Answering {
     pub fn begin(&mut self) {
         if self.fresh {
             self.follow(BTreeSet::new(), BTreeSet::new());
+            // Most daemons never need it again.
+            self.thread = None;
         }
     }
 
@@ -93,13 +95,8 @@ impl Answering {
 
     /// Takes in no more answers.
     pub fn end(&mut self) {
-        self.wanted.clear();
         if self.thread.is_some() {
-            let _ = self.order(BTreeSet::new());
-        }
-        if let Some((orders, thread)) = self.thread.take() {
-            drop(orders);
-            let _ = thread.join();
+            self.follow(BTreeSet::new(), BTreeSet::new());
         }
     }
 
@@ -109,7 +106,8 @@ impl Answering {
             let events = self.events.clone();
             let thread = thread::Builder::new().name("answers".to_owned());
             match thread.spawn(move || run(&orders, &events)) {
-                Ok(thread) => self.thread = Some((sender, thread)),
+                // It ends when the sender is dropped.
+                Ok(_) => self.thread = Some(sender),
                 Err(error) => {
                     tracing::error!("answers to transparent services are not taken in: {error}");
                     return None;
@@ -117,14 +115,8 @@ impl Answering {
             }
         }
         let wanted: BTreeSet<_> = self.wanted.union(&in_use).copied().collect();
-        let last = wanted.is_empty();
         let (done, receiver) = mpsc::channel();
-        let (orders, _) = self.thread.as_ref()?;
-        orders.send(Order { wanted, done }).ok()?;
-        if last {
-            // It ends by itself when it has done this.
-            self.thread = None;
-        }
+        self.thread.as_ref()?.send(Order { wanted, done }).ok()?;
         Some(receiver)
     }
 }
