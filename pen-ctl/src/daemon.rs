@@ -3,6 +3,8 @@
 
 mod aside;
 mod carp;
+mod drain;
+mod machine;
 mod place;
 mod reload;
 mod signals;
@@ -14,7 +16,6 @@ use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_common::hash::Secret;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,18 +23,20 @@ use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
 use self::carp::Carp;
+use self::machine::{raise_descriptor_limit, random_secret};
+use self::place::Place;
 use self::reload::{Outcome, Reader, Wish};
 use self::signals::{EndSignals, Signals};
 use self::sync::Sync;
 use crate::api::{self, Counts, Left, Refusal, Reload, Reply, Request};
-use crate::config::Config;
+use crate::config::{Config, DRAIN_FOR_HEIR};
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
 use crate::io::answers::Answering;
 use crate::io::carp::{Command, Question};
-use crate::io::control::server::{self, Call, Socket};
-use crate::io::dataplane::{AttachError, Dataplane, Lock};
+use crate::io::control::server::{self, Call};
+use crate::io::dataplane::{AttachError, Dataplane};
 use crate::io::netlink::Netlink;
 use crate::io::proxy::{Proxies, Traffic};
 use crate::io::{clock, health, privileges};
@@ -94,20 +97,21 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     // Before anything is made, so that an end during the start is a clean one as well.
     let mut signals = Signals::new()?;
     let socket = config.control.socket.clone();
-    let (lock, socket) = tokio::select! {
+    let place = tokio::select! {
         placed = place::take(&socket, &places) => placed?,
         () = signals.end.recv() => return Ok(()),
     };
-    serve(config, &places, lock, socket, signals).await
+    serve(config, &places, place, signals).await
 }
 
 async fn serve(
     config: Config,
     places: &Places,
-    lock: Lock,
-    socket: Socket,
+    place: Place,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
+    let Place { lock, socket, estate } = place;
+    let control = config.control.socket.clone();
     let dataplane = Dataplane::open_locked(&places.object, lock, config.node.sizes)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let (adopted, secret, (netlink, mut news), known) = match look_around(&dataplane, &events).await
@@ -148,7 +152,7 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
-        proxies: Proxies::default(),
+        proxies: Proxies::with(estate),
         answers,
         carp,
         sync,
@@ -209,6 +213,7 @@ async fn serve(
     match end {
         End::Detach => {
             daemon.hand_over(&mut inbox, &mut signals.end).await;
+            daemon.drain(&mut inbox, &mut signals).await;
             tracing::info!("detaching");
             daemon.answers.end();
             daemon.leave().await;
@@ -216,9 +221,21 @@ async fn serve(
         }
         End::Leave => {
             tracing::info!("leaving; the kernel goes on forwarding");
-            daemon.answers.end();
+            let has_heir = daemon.leave_to_heir(&control);
+            if !has_heir {
+                daemon.drain(&mut inbox, &mut signals).await;
+                // An heir needs them, and so do connections that go on beside it.
+                daemon.answers.end();
+            }
             daemon.carp.leave().await;
+            let (mut proxies, limit) = (daemon.proxies, daemon.engine.drain_at_exit());
+            drop(daemon.sync);
+            // Whoever waits for the place has it now.
             daemon.dataplane.leave();
+            if has_heir {
+                let limit = limit.unwrap_or(DRAIN_FOR_HEIR);
+                drain::go_on(&mut proxies, limit, &mut signals).await;
+            }
         }
         End::Fail(reason) => {
             daemon.answers.end();
@@ -568,26 +585,4 @@ impl Daemon {
 
 fn refusal(error: &dyn std::error::Error) -> Refusal {
     Refusal { error: error.to_string(), cure: "see the daemon's log".to_owned() }
-}
-
-/// A probe of each backend may be under way at a time, and the usual soft limit is 1024.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!("the limit of open files cannot be raised: {error}");
-    }
-}
-
-fn random_secret() -> anyhow::Result<Secret> {
-    use std::io::Read;
-
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("/dev/urandom")?;
-    let number = u128::from_be_bytes(bytes);
-    let low = u64::try_from(number & u128::from(u64::MAX)).expect("masked to 64 bits");
-    let high = u64::try_from(number >> 64).expect("shifted to 64 bits");
-    Ok([high, low])
 }

@@ -92,7 +92,14 @@ pub struct Node {
     pub masquerade_ports: Ports,
     /// How much the kernel remembers.
     pub sizes: Sizes,
+    /// For so long connections of proxies may go on after the daemon was told to end; `None` if the
+    /// configuration does not say: not at all then, and [`DRAIN_FOR_HEIR`] if another daemon takes
+    /// its place.
+    pub drain_at_exit: Option<Duration>,
 }
+
+/// For so long connections of proxies go on in a daemon whose place another one has taken.
+pub const DRAIN_FOR_HEIR: Duration = Duration::from_secs(600);
 
 /// Entries of the kernel's tables that forget what was not used for longest when they are full.
 /// Memory for them is taken at the start.
@@ -245,10 +252,23 @@ pub struct Proxy {
     pub accept_proxy: Option<String>,
     /// How backends are told who the client is.
     pub send_proxy: Option<ProxyVersion>,
+    /// Connections carry one request of HTTP/1 each, which tells backends so who the client is.
+    pub forwarded_for: Option<ForwardedFor>,
+    /// When one side ends its half, the other one is closed as well.
+    pub fast_close: bool,
     /// Backends see the address of the client as that of their peer.
     pub transparent: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
+}
+
+/// What becomes of the addresses that a request brings in `X-Forwarded-For`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedFor {
+    /// They are dropped: anybody can write some.
+    Replace,
+    /// The client's follows them, for servers that know how many proxies are to be believed.
+    Append,
 }
 
 /// A version of the PROXY protocol.

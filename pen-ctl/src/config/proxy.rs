@@ -11,11 +11,13 @@ use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 13] = [
     "abuse",
     "accept_proxy",
     "acl",
     "eject",
+    "fast_close",
+    "forwarded_for",
     "max_connections",
     "max_per_source",
     "queue",
@@ -37,7 +39,7 @@ pub(super) const MAX_LIMIT: u32 = 1_000_000;
 /// of the backends, a port of this machine, of which Linux gives out 28 thousand.
 const USUAL_FLOWS: u32 = 16_384;
 /// Keys that mean nothing for datagrams.
-const ONLY_TCP: [&str; 3] = ["accept_proxy", "queue", "send_proxy"];
+const ONLY_TCP: [&str; 5] = ["accept_proxy", "fast_close", "forwarded_for", "queue", "send_proxy"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -71,6 +73,8 @@ impl Proxy {
             abuse: None,
             accept_proxy: None,
             send_proxy: None,
+            forwarded_for: None,
+            fast_close: false,
             transparent: false,
         }
     }
@@ -99,6 +103,8 @@ pub(super) fn read(
     let acl = list(table, "acl", acls, report);
     let accept_proxy = list(table, "accept_proxy", acls, report);
     let send_proxy = table.word("send_proxy", report);
+    let forwarded_for = table.word("forwarded_for", report);
+    let fast_close = table.boolean("fast_close", report);
     let transparent = table.boolean("transparent", report);
     let abuse = backend::single(table, "abuse", report);
     of_protocol?;
@@ -114,6 +120,8 @@ pub(super) fn read(
             acl: acl?,
             accept_proxy: accept_proxy?,
             send_proxy: send_proxy?,
+            forwarded_for: forwarded_for?,
+            fast_close: fast_close?.unwrap_or(usual.fast_close),
             transparent: transparent?.unwrap_or(usual.transparent),
             abuse: None,
         },

@@ -5,8 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::{
-    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Mode, Protocol, ProxyVersion,
-    Scheduler, TieBreak, TransportWord, XdpMode,
+    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, ForwardedFor, Mode, Protocol,
+    ProxyVersion, Scheduler, TieBreak, TransportWord, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -94,6 +94,7 @@ words! {
         Prio = "prio",
         Hash = "hash",
     }
+    ForwardedFor { Replace = "replace", Append = "append" }
     ProxyVersion { V1 = "v1", V2 = "v2" }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }

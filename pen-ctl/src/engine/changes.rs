@@ -155,6 +155,7 @@ fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
             field("flows", node.sizes.flows),
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
+            field("drain_at_exit", maybe(node.drain_at_exit.map(humantime::format_duration))),
             field("access_log", maybe(log.map(|log| log.file.display().to_string()))),
         ],
     }
@@ -245,7 +246,8 @@ fn words(check: &Check) -> String {
 fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
-    let config::Proxy { accept_proxy, send_proxy, transparent, .. } = proxy;
+    let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, .. } = proxy;
+    let transparent = proxy.transparent;
     let times = [
         ("connect", timeouts.connect),
         ("client", timeouts.client),
@@ -259,8 +261,8 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
-         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, \
-         transparent {transparent}",
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
+         fast_close {fast_close}, transparent {transparent}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),
@@ -269,6 +271,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
         maybe(abuse.as_ref().map(|abuse| std::net::SocketAddr::new(abuse.address, abuse.port))),
         maybe(accept_proxy.as_ref()),
         maybe(*send_proxy),
+        maybe(*forwarded_for),
     )
 }
 

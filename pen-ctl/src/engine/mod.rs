@@ -214,6 +214,12 @@ struct Interface {
 // === impl Engine ===
 
 impl Engine {
+    /// For how long connections of the proxies may go on after the daemon was told to end.
+    #[must_use]
+    pub const fn drain_at_exit(&self) -> Option<Duration> {
+        self.config.node.drain_at_exit
+    }
+
     /// Starts with what the maps hold already (from a controller before this one). `random` is the
     /// secret if neither the configuration nor the maps have one.
     #[must_use]

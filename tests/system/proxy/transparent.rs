@@ -266,6 +266,27 @@ fn a_daemon_that_leaves_takes_its_rules_away() {
 }
 
 #[test]
+fn connections_survive_a_replacement_of_the_daemon() {
+    let lab = routed(1);
+    let backend = &lab.backends[0];
+    let _server = Server::named(&backend.netns, (backend.v4.into(), WEB.port()), "b1");
+    let mut pend = start(&lab, &vips().service(proxied(&lab, "web", WEB, KEYS)));
+    let mut first = connect(&lab.client().netns, WEB).unwrap();
+    assert_eq!(name_at(&first).unwrap(), "b1");
+    let rules = of_pend(&lab);
+    let mut old = pend.overtake().unwrap();
+    pend.wait_ready(1).unwrap();
+    assert_eq!(of_pend(&lab), rules);
+    writeln!(first, "still there").unwrap();
+    assert_eq!(name_at(&first).unwrap(), "still there");
+    drop(first);
+    assert_eq!(old.wait(LONG).unwrap().code(), Some(0));
+    assert_eq!(of_pend(&lab), rules);
+    assert!(pend.terminate().unwrap().success());
+    assert_eq!(of_pend(&lab), [""; 0]);
+}
+
+#[test]
 fn the_least_capabilities_are_enough() {
     let lab = routed(1);
     let _servers = nginx(&lab);

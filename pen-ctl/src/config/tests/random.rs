@@ -192,6 +192,7 @@ proptest! {
                 secret: None,
                 masquerade_ports: Ports { first: 10240, last: 32767 },
                 sizes: Sizes::default(),
+                drain_at_exit: None,
             },
             interfaces: vec![Interface { name: interface.clone(), xdp }],
             control: Control { socket: "/run/pen/pend.sock".into() },

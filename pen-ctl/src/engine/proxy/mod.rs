@@ -9,6 +9,7 @@ pub mod cause;
 pub mod choose;
 pub mod clients;
 pub mod flow;
+pub mod head;
 pub mod header;
 pub mod relay;
 pub mod transparent;

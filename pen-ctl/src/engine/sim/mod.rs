@@ -54,6 +54,7 @@ pub(super) fn config(backends: u8) -> Config {
             secret: Some([1, 2]),
             masquerade_ports: Ports { first: 10240, last: 32767 },
             sizes: Sizes::default(),
+            drain_at_exit: None,
         },
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },

@@ -224,6 +224,7 @@ fn everything_that_differs_is_told() {
     let changed = with(config(1), |config| {
         config.node.name = "edge2".into();
         config.node.sizes.flows = 4096;
+        config.node.drain_at_exit = Some(secs(5));
         config.acls.push(list((2..20).map(network).collect()));
         config.vips[0] =
             Vip { echo: true, acl: Some("list".into()), syn_rate: Some(9), ..vip(VIP) };
@@ -238,6 +239,7 @@ fn everything_that_differs_is_told() {
         [
             "~ node: name edge1 -> edge2",
             "~ node: flows 1048576 -> 4096",
+            "~ node: drain_at_exit none -> 5s",
             "~ acl list: deny 10.0.0.0/24, 10.0.1.0/24 -> 10.0.3.0/24, 10.0.4.0/24, 10.0.5.0/24, \
              10.0.6.0/24, 10.0.7.0/24, 10.0.8.0/24, 10.0.9.0/24, 10.0.10.0/24, ...",
             "~ vip 192.0.2.10: echo false -> true",

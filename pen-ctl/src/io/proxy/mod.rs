@@ -5,6 +5,8 @@
 mod assume;
 mod conn;
 mod establish;
+mod heir;
+mod linger;
 mod listen;
 mod log;
 mod pipe;
@@ -15,7 +17,10 @@ mod udp;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -24,6 +29,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use pen_common::abi::ServiceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::heir::{Estate, Heir};
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
 use self::worker::{Common, Ears, Orders, Question};
@@ -52,6 +58,10 @@ pub struct Proxies {
     datagrams: udp::Sockets,
     count: usize,
     most: Most,
+    /// What was taken over, until it is known what is needed.
+    estate: Estate,
+    /// No new clients come any more.
+    retired: bool,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
 }
@@ -100,19 +110,33 @@ impl Default for Proxies {
             questions: Vec::new(),
             writer: None,
             most: Most::default(),
+            estate: Estate::default(),
+            retired: false,
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
 }
 
 impl Proxies {
+    /// Goes on with what another daemon has left.
+    #[must_use]
+    pub fn with(estate: Estate) -> Self {
+        let mut proxies = Self::default();
+        // One thread for each socket: the kernel has given each its clients already.
+        proxies.count = proxies.count.max(estate.threads());
+        proxies.estate = estate;
+        proxies
+    }
+
     /// Serves these services and no others. Returns the names of those whose sockets are not to be
     /// had, and why not; the others are served.
     pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
-        if view.services.is_empty() && self.threads.is_empty() {
+        if self.retired || view.services.is_empty() && self.threads.is_empty() {
             return Vec::new();
         }
         let mut failures = Vec::new();
+        // What is not needed now never will be.
+        let mut estate = std::mem::take(&mut self.estate);
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
             let (address, foreign) = (service.listen, service.virtual_address);
@@ -120,7 +144,7 @@ impl Proxies {
             let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
             let sockets = match kept {
                 Some(kept) => kept,
-                None => match listen::listen(address, foreign, self.count) {
+                None => match listen::listen(address, foreign, self.count, &mut estate) {
                     Ok(listeners) => Sockets { address, foreign, listeners: Arc::new(listeners) },
                     Err(error) => {
                         failures.push((service.name.clone(), format!("{address}: {error}")));
@@ -130,7 +154,7 @@ impl Proxies {
             };
             self.sockets.insert(service.key, sockets);
         }
-        self.datagrams.follow(view, self.count, &mut failures);
+        self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
         let before = std::mem::replace(&mut self.served, self.registry.serve(view));
         self.departed.extend(before.iter().flat_map(connected));
@@ -151,12 +175,43 @@ impl Proxies {
         let udp = udp.collect();
         self.follow_log(view, &mut failures);
         let log = self.writer.as_ref().map(|writer| Arc::clone(&writer.log));
-        let orders = Arc::new(Orders { services, udp, log });
+        let orders = Arc::new(Orders { services, udp, log, retired: false });
         match &self.orders {
             Some(sender) => drop(sender.send_replace(orders)),
             None => self.start(orders, &mut failures),
         }
         failures
+    }
+
+    /// Leaves the sockets that clients connect to to the daemon that is about to take the place of the
+    /// one behind this control socket; false if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be sent.
+    pub fn leave_to_heir(&self, control: &Path) -> io::Result<bool> {
+        let listeners = self.sockets.values().flat_map(|of| of.listeners.iter()).map(AsFd::as_fd);
+        let sockets: Vec<_> = listeners.chain(self.datagrams.all()).collect();
+        heir::leave(control, &sockets)
+    }
+
+    /// Takes no more clients. Connections go on until they end, or this is dropped; flows of UDP only
+    /// if an heir has their sockets: what their clients send is his, what servers send reaches them.
+    pub fn retire(&mut self, has_heir: bool) {
+        self.retired = true;
+        let Some(orders) = &self.orders else { return };
+        let before = Arc::clone(&orders.borrow());
+        let udp = if has_heir { before.udp.clone() } else { Vec::new() };
+        let log = before.log.clone();
+        orders.send_replace(Arc::new(Orders { services: Vec::new(), udp, log, retired: true }));
+        self.sockets.clear();
+        self.datagrams = udp::Sockets::default();
+    }
+
+    /// Connections and flows that there are.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.common.gate.inside() + self.common.flows.inside()
     }
 
     /// Writes where the view wants it. What is written elsewhere is written to the end.

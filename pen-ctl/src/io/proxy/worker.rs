@@ -15,11 +15,12 @@ use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
 use super::establish::{Established, establish};
+use super::linger::linger;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
 use super::preface::{self, Preface};
@@ -45,6 +46,8 @@ pub(super) struct Orders {
     pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
     /// Those of UDP.
     pub(super) udp: Vec<(Arc<Served>, Arc<Vec<UdpSocket>>)>,
+    /// No new clients come.
+    pub(super) retired: bool,
     /// Where it is said what became of connections.
     pub(super) log: Option<Arc<Log>>,
 }
@@ -94,7 +97,8 @@ pub(super) struct Worker {
 /// A service that is listened for.
 struct Listening {
     served: Rc<RefCell<Arc<Served>>>,
-    accepting: AbortHandle,
+    /// Dropping it ends accepting, when the client is served that was accepted last.
+    _accepting: oneshot::Sender<()>,
 }
 
 /// Runs thread number `index` until there are no more orders.
@@ -221,13 +225,7 @@ impl Worker {
         self.log.borrow_mut().clone_from(&orders.log);
         let wanted =
             |key: &ServiceKey| orders.services.iter().any(|(served, _)| served.service.key == *key);
-        listening.retain(|key, found| {
-            let stays = wanted(key);
-            if !stays {
-                found.accepting.abort();
-            }
-            stays
-        });
+        listening.retain(|key, _| wanted(key));
         for (served, listeners) in &orders.services {
             let key = served.service.key;
             if let Some(found) = listening.get(&key) {
@@ -238,9 +236,9 @@ impl Worker {
             match own.transpose().and_then(|own| own.map(TcpListener::from_std).transpose()) {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));
-                    let accepting = accept(Rc::clone(self), listener, Rc::clone(&served));
-                    let accepting = spawn_local(accepting).abort_handle();
-                    listening.insert(key, Listening { served, accepting });
+                    let (sender, over) = oneshot::channel();
+                    spawn_local(accept(Rc::clone(self), listener, Rc::clone(&served), over));
+                    listening.insert(key, Listening { served, _accepting: sender });
                 }
                 // Its sockets could not be had.
                 Ok(None) => {}
@@ -249,7 +247,10 @@ impl Worker {
                 }
             }
         }
-        self.udp.follow(self, index, &orders.udp);
+        match orders.retired && !orders.udp.is_empty() {
+            true => self.udp.stop_receiving(),
+            false => self.udp.follow(self, index, &orders.udp),
+        }
         // A backend in maintenance has no connections.
         self.conns.end(Cause::Killed, |conn| {
             let Some(place) = conn.place.get() else { return false };
@@ -276,11 +277,21 @@ async fn tick(worker: Rc<Worker>) {
 }
 
 /// Accepts for a service. Whatever goes wrong, it goes on, and never in circles.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Arc<Served>>>) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    served: Rc<RefCell<Arc<Served>>>,
+    mut over: oneshot::Receiver<()>,
+) {
     let mut pause = PAUSE[0];
     let mut last_said = None;
     for number in 1_u32.. {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut over => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((client, peer)) => {
                 pause = PAUSE[0];
                 let served = Arc::clone(&served.borrow());
@@ -366,6 +377,9 @@ fn handle(
         let Some(mut serving) = beginning.await else { return };
         // By reference: a future that is awaited by value has two places, one to be moved from.
         let cause = (&mut serving.relay).await;
+        if let Some(other) = serving.relay.cut_off() {
+            Box::pin(linger(other)).await;
+        }
         serving.end(cause);
     }
 }
@@ -379,18 +393,13 @@ async fn begin(
     peer: SocketAddr,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
-    let preface = match served.service.trusted {
-        None => Ok(None),
-        Some(_) => preface::read(&served, &client, peer).await.map(Some),
+    let preface = match preface::is_expected(&served.service) {
+        false => Preface::of(peer),
+        true => Box::pin(preface::read(&served.service, &client, peer)).await,
     };
-    let (preface, refused) = match preface {
-        Ok(preface) => (preface, None),
-        Err(cause) => (None, Some(cause)),
-    };
-    let source = preface.as_ref().map_or(peer, |preface| preface.client);
-    let entry = worker.conns.open(id, Arc::clone(&served), source);
+    let entry = worker.conns.open(id, Arc::clone(&served), preface.client);
     let conn = Rc::clone(&entry.conn);
-    let established = match refused {
+    let established = match preface.refused {
         None => establish(&conn).await,
         Some(cause) => Err(cause),
     };
@@ -402,14 +411,14 @@ async fn begin(
             return None;
         }
     };
-    let asked = preface.as_ref().and_then(|preface| preface.asked);
-    let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
-    if let Some(Preface { said, .. }) = preface.filter(|preface| !preface.said.is_empty()) {
-        conn.up.set(said.len() as u64);
+    let mut begin = preface::introduction(&conn, &client, preface.asked).unwrap_or_default();
+    if preface.heard > 0 {
+        conn.up.set(preface.heard);
         entry.advance(|progress| progress.client_spoke = true);
-        begin.extend(said);
+        begin.extend(preface.said);
     }
-    let relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+    let mut relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+    relay.limit(preface.left);
     Some(Serving { relay, conn, place, source, worker, inside })
 }
 

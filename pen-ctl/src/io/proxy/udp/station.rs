@@ -103,11 +103,16 @@ impl Station {
         }
     }
 
-    /// The service is no more.
-    pub(super) fn close(&self) {
+    /// Leaves what clients send to others.
+    pub(super) fn stop_receiving(&self) {
         if let Some(receiving) = self.receiving.take() {
             receiving.abort();
         }
+    }
+
+    /// The service is no more.
+    pub(super) fn close(&self) {
+        self.stop_receiving();
         for flow in self.all() {
             self.end(&flow, Cause::Killed);
         }
