@@ -127,6 +127,7 @@ pub enum ErrorKind {
     BackendIsVip { address: IpAddr, vip: Position },
     OnlyProxied { key: &'static str, mode: Mode },
     ProxiedPorts { listen: Listen },
+    TransparentFamily { backend: IpAddr, listen: IpAddr },
     KnownBelowAll { known: u32, all: Option<u32> },
 
     // Checks.

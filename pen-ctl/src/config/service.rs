@@ -144,7 +144,9 @@ impl Reader<'_> {
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
         let check = check.of_service(protocol, listen.ports, mode, report);
         let Bound { backends, emergency, abuse } = backends?;
+        let servers = [&backends[..], emergency.as_slice(), abuse.as_slice()].concat();
         let proxy = proxy?.map(|raw| Box::new(Proxy { abuse, ..raw.proxy }));
+        proxy::of_families(table, proxy.as_deref(), listen.address, &servers, report)?;
         Ok(Service {
             name: name?.value,
             listen,

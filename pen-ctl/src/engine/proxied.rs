@@ -23,6 +23,8 @@ impl Engine {
     /// Tells the proxies what has changed for them.
     pub(super) fn refresh_proxies(&mut self) {
         let view = self.view();
+        // First of all: a connection whose answer is not taken in fails.
+        self.route_answers(&view);
         if view != *self.proxies {
             self.proxies = Arc::new(view);
             self.actions.push_back(Action::ServeProxies(Arc::clone(&self.proxies)));

@@ -403,6 +403,16 @@ impl fmt::Display for ErrorKind {
                 f,
                 "a proxy listens on one port, not on {listen}; write a service for each port"
             ),
+            Self::TransparentFamily { backend, listen } => {
+                let family = |address: &IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                write!(
+                    f,
+                    "the backend {backend} is {}, and cannot see the address of a client of {listen}, \
+                     which is {}; remove `transparent`, or use servers of that family",
+                    family(backend),
+                    family(listen)
+                )
+            }
             Self::KnownBelowAll { known, all: Some(all) } => write!(
                 f,
                 "`max_known` {known} is below `max_connections` {all}, which holds for all; raise it"

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod head;
 pub mod header;
 pub mod relay;
+pub mod transparent;
 pub mod turns;
 pub mod wheel;
 

@@ -164,3 +164,57 @@ fn sockets_that_are_not_to_be_had_are_tried_again_and_told_once() {
     sim.set_weight("b1", 6).expect("something new to serve");
     assert_eq!(told(&sim), 2, "after it was well, it is news again");
 }
+
+#[test]
+fn answers_of_transparent_services_are_routed_for_as_long_as_they_are_wanted() {
+    let mut sim = start(|_| {});
+    assert_eq!((sim.answers.len(), sim.answers_checked), (0, 0), "nobody asked for it");
+    let mut transparent = config(2);
+    proxied(&mut transparent);
+    let abuse = Backend { port: 8, ..transparent.services[0].backends[0].clone() };
+    let proxy = transparent.services[0].proxy.as_mut().expect("proxied");
+    (proxy.transparent, proxy.abuse) = (true, Some(abuse));
+    sim.engine.reconfigure(sim.now, transparent, false).expect("transparent");
+    sim.carry_out();
+    let of = |number, port| proxy::transparent::Answers {
+        server: SocketAddr::new(address(number), port),
+        udp: false,
+    };
+    assert_eq!(sim.answers, BTreeSet::from([of(1, 8), of(1, 80), of(2, 80)]));
+    // It is looked after, and sooner if an interface changes.
+    let checked = sim.answers_checked;
+    sim.run_for(secs(25));
+    assert_eq!(sim.answers_checked, checked + 2);
+    sim.event(Event::LinkChanged(link(false)));
+    assert_eq!(sim.answers_checked, checked + 3);
+    // Connections that exist keep theirs.
+    sim.answers_in_use = true;
+    let mut plain = config(2);
+    proxied(&mut plain);
+    sim.engine.reconfigure(sim.now, plain, false).expect("plain");
+    sim.carry_out();
+    assert!(sim.answers.is_empty());
+    let checked = sim.answers_checked;
+    sim.run_for(secs(25));
+    assert_eq!(sim.answers_checked, checked + 2);
+    sim.answers_in_use = false;
+    sim.run_for(secs(100));
+    assert_eq!(sim.answers_checked, checked + 3);
+}
+
+#[test]
+fn what_is_missing_for_it_is_a_warning_while_it_lasts() {
+    let mut sim = start(|config| {
+        config.services[0].proxy.as_mut().expect("proxied").transparent = true;
+    });
+    assert!(sim.engine.warnings().is_empty());
+    let missing = "the kernel has no policy routing".to_owned();
+    sim.unrouted = BTreeSet::from([missing.clone()]);
+    sim.run_for(secs(30));
+    assert!(sim.engine.warnings().contains(&missing));
+    let told = sim.engine.events(0).into_iter().filter(|event| event.text == missing).count();
+    assert_eq!(told, 1);
+    sim.unrouted.clear();
+    sim.run_for(secs(30));
+    assert!(!sim.engine.warnings().contains(&missing));
+}

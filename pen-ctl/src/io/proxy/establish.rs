@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use pen_common::net::{Addr, Be16};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::assume::assume;
 use super::conn::Conn;
 use super::shared::{Place, Served, Source};
 use crate::engine::proxy::cause::Cause;
@@ -35,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(100);
 enum Failed {
     /// The backend's fault.
     Backend,
+    /// The same, by saying nothing until the time was over.
+    Silent,
     /// This machine's: it says nothing about the backend, and the next one would fare no better.
     Local,
 }
@@ -47,7 +50,7 @@ pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
         return Err(Cause::Denied);
     }
     if served.service.access.as_ref().is_some_and(|access| access.denies(&source)) {
-        let established = abuse(served).await;
+        let established = abuse(conn, served).await;
         conn.connected.set(established.is_ok().then(clock::now));
         return established;
     }
@@ -60,13 +63,14 @@ pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
 }
 
 /// The server for those that the access list denies.
-async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
+async fn abuse(conn: &Conn, served: &Arc<Served>) -> Result<Established, Cause> {
     let proxy = &served.service.proxy;
     let Some(abuse) = &proxy.abuse else { return Err(Cause::Denied) };
     let address = SocketAddr::new(abuse.address, abuse.port);
-    match connect(address, proxy.timeouts.connect).await {
+    let seen = served.source(conn.client.ip(), address.ip());
+    match connect(address, seen, proxy.timeouts.connect).await {
         Ok(server) => Ok(Established { server, place: None, source: None }),
-        Err(Failed::Backend) => Err(Cause::ConnectFailed),
+        Err(Failed::Backend | Failed::Silent) => Err(Cause::ConnectFailed),
         Err(Failed::Local) => Err(Cause::Local),
     }
 }
@@ -91,13 +95,17 @@ async fn find(
         conn.place.set(Some(place));
         conn.placed.set(Some(clock::now()));
         let backend = &served.service.backends[place];
-        match connect(backend.address, proxy.timeouts.connect).await {
+        let seen = served.source(conn.client.ip(), backend.address.ip());
+        match connect(backend.address, seen, proxy.timeouts.connect).await {
             Ok(server) => {
                 conn.connected.set(Some(clock::now()));
                 return Ok((server, seat));
             }
             Err(Failed::Local) => return Err(Cause::Local),
-            Err(Failed::Backend) => {
+            Err(failed) => {
+                if let (Failed::Silent, Some(seen)) = (failed, seen) {
+                    served.unheard(place, seen);
+                }
                 seat.backend.eject(clock::now(), proxy.eject);
                 served.state.redispatched.fetch_add(1, Relaxed);
                 conn.retries.set(conn.retries.get().saturating_add(1));
@@ -168,20 +176,26 @@ async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cau
     }
 }
 
-/// Connects within a time.
-async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Failed> {
+/// Connects within a time, from the client's address if that is to be seen.
+async fn connect(
+    address: SocketAddr,
+    seen: Option<IpAddr>,
+    limit: Duration,
+) -> Result<TcpStream, Failed> {
     let connecting = async {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         socket.set_nodelay(true)?;
+        assume(&socket, seen)?;
         socket.connect(address).await
     };
     match timeout(limit, connecting).await {
         Ok(Ok(server)) => Ok(server),
         Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
-        Ok(Err(_)) | Err(_) => Err(Failed::Backend),
+        Ok(Err(_)) => Err(Failed::Backend),
+        Err(_) => Err(Failed::Silent),
     }
 }
 

@@ -2,6 +2,7 @@
 //! What is served is a [`View`] that the engine makes; threads take it over between two connections,
 //! and connections that exist go on by the one that they began with.
 
+mod assume;
 mod conn;
 mod establish;
 mod heir;
@@ -17,13 +18,13 @@ mod tests;
 mod udp;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -37,6 +38,7 @@ use self::worker::{Common, Ears, Orders, Question};
 use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
 use crate::engine::proxy::View;
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::transparent::Answers;
 use crate::io::clock;
 
 /// Descriptors for everything but connections: maps, probes, penctl, log.
@@ -52,6 +54,8 @@ pub struct Proxies {
     common: Arc<Common>,
     registry: Registry,
     served: Vec<Arc<Served>>,
+    /// Servers that were not gone yet when they were last served, and may have connections.
+    departed: Vec<(Answers, Weak<BackendState>)>,
     sockets: HashMap<ServiceKey, Sockets>,
     datagrams: udp::Sockets,
     count: usize,
@@ -102,6 +106,7 @@ impl Default for Proxies {
             common: Arc::default(),
             registry: Registry::default(),
             served: Vec::new(),
+            departed: Vec::new(),
             sockets: HashMap::new(),
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
@@ -153,7 +158,11 @@ impl Proxies {
         }
         self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
-        self.served = self.registry.serve(view);
+        let before = std::mem::replace(&mut self.served, self.registry.serve(view));
+        self.departed.extend(before.iter().flat_map(connected));
+        let present: HashSet<_> =
+            self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();
+        self.departed.retain(|(_, state)| is_busy(state) && !present.contains(&state.as_ptr()));
         let none = Arc::new(Vec::new());
         let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());
         let services = of_tcp.map(|served| {
@@ -230,6 +239,26 @@ impl Proxies {
         }
     }
 
+    /// Servers that connections have which come from the addresses of their clients.
+    #[must_use]
+    pub fn answering(&self) -> BTreeSet<Answers> {
+        let now = self.served.iter().flat_map(connected);
+        let all = now.chain(self.departed.iter().cloned());
+        all.filter_map(|(answers, state)| is_busy(&state).then_some(answers)).collect()
+    }
+
+    /// What the operator should look after.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let now = clock::now();
+        let of_service = |served: &Arc<Served>| {
+            let backends = served.backends.iter().enumerate();
+            let missed = backends.filter(|(_, backend)| backend.is_missed(now));
+            missed.map(|(place, _)| served.missed(place)).collect::<Vec<_>>()
+        };
+        self.served.iter().flat_map(of_service).collect()
+    }
+
     /// Whoever wants to ask the threads something.
     #[must_use]
     pub fn asker(&self) -> Asker {
@@ -257,6 +286,7 @@ impl Proxies {
         let bytes = sum(&|served| served.backends.iter().map(moved).sum());
         let accepted = sum(&|served| served.state.accepted.load(Relaxed));
         let redispatched = sum(&|served| served.state.redispatched.load(Relaxed));
+        let not_transparent = sum(&|served| served.state.not_transparent.load(Relaxed));
         let starved = self.common.starved.load(Relaxed);
         let mut rows = vec![
             row(
@@ -269,6 +299,12 @@ impl Proxies {
                 "proxy-redispatched".to_owned(),
                 "A backend could not be connected to, and another one was asked.",
                 redispatched,
+                0,
+            ),
+            row(
+                "proxy-not-transparent".to_owned(),
+                "A server of a transparent service cannot see this client's address, and saw ours.",
+                not_transparent,
                 0,
             ),
             row(
@@ -386,6 +422,21 @@ impl Drop for Proxies {
             writer.end();
         }
     }
+}
+
+/// The servers of a transparent service, each with what shows whether it has connections.
+fn connected(served: &Arc<Served>) -> impl Iterator<Item = (Answers, Weak<BackendState>)> {
+    let service = &served.service;
+    let backends = service.backends.iter().zip(&served.backends);
+    let backends = backends.filter(|_| service.proxy.transparent);
+    backends.map(|(backend, state)| {
+        let answers = Answers { server: backend.address, udp: service.is_udp() };
+        (answers, Arc::downgrade(state))
+    })
+}
+
+fn is_busy(state: &Weak<BackendState>) -> bool {
+    state.upgrade().is_some_and(|state| state.connections() > 0)
 }
 
 /// Asks the threads of the proxy, from any other thread that may wait.
