@@ -1,16 +1,17 @@
 //! Reads what only services of mode `proxy` have: how a backend is chosen, for how long a connection
 //! may be silent, and how many there may be.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::backend::{self, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
-use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts};
+use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "abuse",
     "accept_proxy",
     "acl",
@@ -25,6 +26,7 @@ pub(super) const KEYS: [&str; 14] = [
     "scheduler",
     "send_proxy",
     "timeouts",
+    "transparent",
 ];
 
 const TIMEOUTS: Spec = Spec {
@@ -76,6 +78,7 @@ impl Proxy {
             send_proxy: None,
             forwarded_for: None,
             fast_close: false,
+            transparent: false,
         }
     }
 }
@@ -105,6 +108,7 @@ pub(super) fn read(
     let send_proxy = table.word("send_proxy", report);
     let forwarded_for = table.word("forwarded_for", report);
     let fast_close = table.boolean("fast_close", report);
+    let transparent = table.boolean("transparent", report);
     let abuse = backend::single(table, "abuse", report);
     of_protocol?;
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
@@ -122,10 +126,37 @@ pub(super) fn read(
             send_proxy: send_proxy?,
             forwarded_for: forwarded_for?,
             fast_close: fast_close?.unwrap_or(usual.fast_close),
+            transparent: transparent?.unwrap_or(usual.transparent),
             abuse: None,
         },
         abuse: abuse?,
     }))
+}
+
+/// Reports a server of a transparent service that can see no client's address: of another family.
+pub(super) fn of_families(
+    table: &Table<'_>,
+    proxy: Option<&Proxy>,
+    listen: IpAddr,
+    servers: &[Backend],
+    report: &mut Report<'_>,
+) -> Read<()> {
+    let Some(At { place, .. }) = table.get("transparent") else { return Ok(()) };
+    // `::` has clients of both families.
+    let both = listen == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    if !proxy.is_some_and(|proxy| proxy.transparent) {
+        return Ok(());
+    }
+    let own = proxy.and_then(|proxy| proxy.socket.as_ref()).map(|file| &file.path);
+    if let Some(socket) = own.or_else(|| servers.iter().find_map(|server| server.socket.as_ref())) {
+        let kind = ErrorKind::TransparentSocket { socket: socket.clone() };
+        return Err(report.add(place, kind));
+    }
+    let mut addresses = servers.iter().map(|server| server.address);
+    match addresses.find(|address| !both && address.is_ipv4() != listen.is_ipv4()) {
+        Some(backend) => Err(report.add(place, ErrorKind::TransparentFamily { backend, listen })),
+        None => Ok(()),
+    }
 }
 
 /// Reports the keys that mean nothing in this mode.

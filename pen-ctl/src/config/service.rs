@@ -163,7 +163,9 @@ impl Reader<'_> {
         {
             return Err(report.add(place, ErrorKind::CheckPortOfSocket { socket }));
         }
+        let servers = [&backends[..], emergency.as_slice(), abuse.as_slice()].concat();
         let proxy = proxy?.map(|raw| Box::new(Proxy { abuse, socket: file, ..raw.proxy }));
+        proxy::of_families(table, proxy.as_deref(), listen.address, &servers, report)?;
         Ok(Service {
             name: name?.value,
             listen,

@@ -12,6 +12,7 @@ use pen_common::net::MacAddr;
 use super::carp;
 use super::census::Census;
 use super::proxy::View;
+use super::proxy::transparent::Answers;
 use super::tables::Write;
 use crate::config::{Endpoint, Hooks, Sizes, XdpMode};
 
@@ -75,6 +76,13 @@ pub enum Event {
     ProxiesServed {
         /// Names of the services whose sockets could not be had, and why not.
         failures: Vec<(String, String)>,
+    },
+    /// What could be done so that answers to clients are taken in has been done.
+    AnswersRouted {
+        /// What is missing, in words.
+        problems: BTreeSet<String>,
+        /// Some are taken in.
+        any: bool,
     },
     /// A group of virtual addresses has another role.
     CarpRole {
@@ -298,6 +306,11 @@ pub enum Action {
     },
     /// Let the proxies serve these services and no others; answered by `ProxiesServed`.
     ServeProxies(Arc<View>),
+    /// Let the machine's own stack take in these answers and no others, but for those to connections
+    /// that exist; answered by `AnswersRouted`.
+    RouteAnswers(BTreeSet<Answers>),
+    /// See whether that is still so.
+    CheckAnswers,
     /// Let the machine's own stack take packets for a virtual address.
     HoldAddress(IpAddr),
     /// The opposite.

@@ -74,6 +74,7 @@ impl World {
                 vip_access: None,
                 access: None,
                 trusted: None,
+                starting: false,
                 slots: Arc::from([]),
                 backends,
             },

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod head;
 pub mod header;
 pub mod relay;
+pub mod transparent;
 pub mod turns;
 pub mod wheel;
 
@@ -62,6 +63,8 @@ pub struct Service {
     pub access: Option<Arc<AccessList>>,
     /// Access list of those that say who the client is.
     pub trusted: Option<Arc<AccessList>>,
+    /// Its first checks have not ended: clients wait to be accepted.
+    pub starting: bool,
     /// Table of the scheduler `maglev`, the kernel's.
     pub slots: Arc<[Slot]>,
     /// Its backends.
