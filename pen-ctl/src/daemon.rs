@@ -351,8 +351,8 @@ impl Daemon {
                         let _ = netlink.leave_solicited(ifindex, address).await;
                     });
                 }
-                Action::StartProbe { probe, address, port, through, timeout } => {
-                    health::start(self.events.clone(), probe, address, port, through, timeout);
+                Action::StartProbe { probe, target, through, timeout } => {
+                    health::start(self.events.clone(), probe, target, through, timeout);
                 }
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);

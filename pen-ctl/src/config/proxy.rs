@@ -11,13 +11,15 @@ use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 15] = [
     "abuse",
     "accept_proxy",
     "acl",
     "eject",
     "fast_close",
     "forwarded_for",
+    "listen_mode",
+    "listen_owner",
     "max_connections",
     "max_per_source",
     "queue",
@@ -54,6 +56,7 @@ impl Proxy {
     #[must_use]
     pub const fn usual() -> Self {
         Self {
+            socket: None,
             scheduler: Scheduler::Maglev,
             timeouts: Timeouts {
                 connect: Duration::from_secs(3),
@@ -111,6 +114,7 @@ pub(super) fn read(
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
         proxy: Proxy {
+            socket: None,
             scheduler: scheduler?.unwrap_or(usual.scheduler),
             timeouts: timeouts?,
             eject: eject?.map_or(usual.eject, |eject| eject.value),
@@ -140,11 +144,16 @@ pub(super) fn of_families(
     let Some(At { place, .. }) = table.get("transparent") else { return Ok(()) };
     // `::` has clients of both families.
     let both = listen == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    if both || !proxy.is_some_and(|proxy| proxy.transparent) {
+    if !proxy.is_some_and(|proxy| proxy.transparent) {
         return Ok(());
     }
+    let own = proxy.and_then(|proxy| proxy.socket.as_ref()).map(|file| &file.path);
+    if let Some(socket) = own.or_else(|| servers.iter().find_map(|server| server.socket.as_ref())) {
+        let kind = ErrorKind::TransparentSocket { socket: socket.clone() };
+        return Err(report.add(place, kind));
+    }
     let mut addresses = servers.iter().map(|server| server.address);
-    match addresses.find(|address| address.is_ipv4() != listen.is_ipv4()) {
+    match addresses.find(|address| !both && address.is_ipv4() != listen.is_ipv4()) {
         Some(backend) => Err(report.add(place, ErrorKind::TransparentFamily { backend, listen })),
         None => Ok(()),
     }

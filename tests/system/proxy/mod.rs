@@ -11,6 +11,7 @@ mod paths;
 mod select;
 mod transparent;
 mod udp;
+mod unix;
 mod whois;
 
 use std::{

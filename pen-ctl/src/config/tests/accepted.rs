@@ -95,6 +95,7 @@ fn everything_can_be_written_out() {
         name: name.to_owned(),
         address: address.parse().unwrap(),
         port: 53,
+        socket: None,
         weight,
         limits: Limits::default(),
     };
@@ -229,7 +230,8 @@ fn backends_have_many_spellings() {
         let web = service(&format!("listen = \"{listen}\"\nbackends = [{text}]"));
         let address = address.parse().unwrap();
         let limits = Limits::default();
-        let expected = Backend { name: name.to_owned(), address, port: 80, weight: 1, limits };
+        let name = name.to_owned();
+        let expected = Backend { name, address, port: 80, socket: None, weight: 1, limits };
         assert_eq!(web.backends, [expected], "{text}");
     }
 }

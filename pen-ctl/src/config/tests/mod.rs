@@ -27,6 +27,7 @@ mod files;
 mod general_cases;
 mod random;
 mod service_cases;
+mod unix;
 
 use std::io;
 use std::net::IpAddr;
@@ -111,6 +112,14 @@ impl System for FakeSystem {
             "/etc/pen/text" => Err(io::Error::other("not executable")),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn user_exists(&self, name: &str) -> bool {
+        ["root", "app"].contains(&name)
+    }
+
+    fn group_exists(&self, name: &str) -> bool {
+        ["root", "www"].contains(&name)
     }
 
     fn local_ports(&self) -> io::Result<Ports> {

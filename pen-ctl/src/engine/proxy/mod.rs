@@ -16,7 +16,6 @@ pub mod transparent;
 pub mod turns;
 pub mod wheel;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pen_common::abi::{ServiceKey, Slot};
@@ -24,7 +23,7 @@ use pen_common::hash::Secret;
 use pen_common::net::{Addr, protocol};
 
 pub use self::access::AccessList;
-use crate::config::{self, Affinity, Limits};
+use crate::config::{self, Affinity, Endpoint, Limits};
 
 /// All proxied services as things stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub struct Service {
     /// Name.
     pub name: String,
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Endpoint,
     /// The address is a virtual one, which the machine need not have.
     pub virtual_address: bool,
     /// What keeps to a backend.
@@ -84,7 +83,7 @@ pub struct Backend {
     /// Name.
     pub name: String,
     /// Where connections go.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Weight in force.
     pub weight: u32,
     /// [`pen_common::abi::Backend::DOWN`], ...

@@ -23,9 +23,9 @@ pub fn answers(view: &View) -> BTreeSet<Answers> {
     services
         .flat_map(|service| {
             let abuse = service.proxy.abuse.as_ref();
-            let abuse = abuse.map(|abuse| SocketAddr::new(abuse.address, abuse.port));
-            let servers = service.backends.iter().map(|backend| backend.address).chain(abuse);
-            servers.map(|server| Answers { server, udp: service.is_udp() })
+            let abuse = abuse.and_then(|abuse| abuse.endpoint().inet());
+            let servers = service.backends.iter().filter_map(|backend| backend.address.inet());
+            servers.chain(abuse).map(|server| Answers { server, udp: service.is_udp() })
         })
         .collect()
 }

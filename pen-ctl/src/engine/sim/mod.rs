@@ -76,6 +76,7 @@ pub(super) fn config(backends: u8) -> Config {
                     name: format!("b{number}"),
                     address: address(number),
                     port: 80,
+                    socket: None,
                     weight: 1,
                     limits: config::Limits::default(),
                 })
@@ -262,7 +263,8 @@ impl Sim {
             match action {
                 Action::WriteTables(writes) => self.write(&writes),
                 Action::ResolveNeighbour(address) => self.resolve(address),
-                Action::StartProbe { probe, address, timeout, .. } => {
+                Action::StartProbe { probe, target, timeout, .. } => {
+                    let address = target.key().ip();
                     self.probes.entry(address).or_default().push(self.now);
                     let outcome = if self.starved {
                         Err(ProbeError::Local("too many open files".to_owned()))

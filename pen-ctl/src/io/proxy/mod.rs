@@ -13,15 +13,16 @@ mod pipe;
 mod preface;
 mod relay;
 mod shared;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod unix;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -34,11 +35,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::heir::{Estate, Heir};
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
+use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
 use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
-use crate::engine::proxy::View;
+use crate::config::Endpoint;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::transparent::Answers;
+use crate::engine::proxy::{Service, View};
 use crate::io::clock;
 
 /// Descriptors for everything but connections: maps, probes, penctl, log.
@@ -93,9 +96,49 @@ struct Most {
 /// Sockets of a service, one for each thread.
 #[derive(Debug)]
 struct Sockets {
-    address: SocketAddr,
+    at: Endpoint,
     foreign: bool,
-    listeners: Arc<Vec<TcpListener>>,
+    listeners: Arc<Vec<Ear>>,
+    /// The file of a Unix socket.
+    file: Option<unix::Bound>,
+}
+
+impl Sockets {
+    /// Those of a service, for so many threads, or those that were left of it.
+    fn of(service: &Service, count: usize, estate: &mut Estate) -> io::Result<Self> {
+        let (at, foreign) = (service.listen.clone(), service.virtual_address);
+        let (listeners, file) = match (&at, &service.proxy.socket) {
+            (Endpoint::Unix(_), Some(file)) => {
+                let (file, listeners) = unix::listen(file, count, estate)?;
+                (listeners.into_iter().map(Ear::Unix).collect(), Some(file))
+            }
+            // A Unix socket always says what its file is like.
+            (at, _) => {
+                let listeners = listen::listen(at.key(), foreign, count, estate)?;
+                (listeners.into_iter().map(Ear::Tcp).collect(), None)
+            }
+        };
+        Ok(Self { at, foreign, listeners: Arc::new(listeners), file })
+    }
+
+    /// Gives the file of a Unix socket what the configuration now wants of it.
+    fn follow(&mut self, service: &Service) -> io::Result<()> {
+        match (&mut self.file, &service.proxy.socket) {
+            (Some(bound), Some(file)) if bound.file() != Some(file) => bound.follow(file),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an heir needs: of a Unix socket all threads have the same.
+    fn for_heir(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let count = match &self.file {
+            Some(bound) if bound.is_there() => 1,
+            // Somebody has put another file there.
+            Some(_) => 0,
+            None => self.listeners.len(),
+        };
+        self.listeners.iter().take(count).map(AsFd::as_fd)
+    }
 }
 
 impl Default for Proxies {
@@ -141,15 +184,19 @@ impl Proxies {
         let mut estate = std::mem::take(&mut self.estate);
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
-            let (address, foreign) = (service.listen, service.virtual_address);
+            let (at, foreign) = (&service.listen, service.virtual_address);
             let kept = before.remove(&service.key);
-            let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
+            let kept = kept.filter(|kept| (&kept.at, kept.foreign) == (at, foreign));
+            let mut fails = |error| failures.push((service.name.clone(), format!("{at}: {error}")));
             let sockets = match kept {
-                Some(kept) => kept,
-                None => match listen::listen(address, foreign, self.count, &mut estate) {
-                    Ok(listeners) => Sockets { address, foreign, listeners: Arc::new(listeners) },
+                Some(mut kept) => {
+                    kept.follow(service).unwrap_or_else(&mut fails);
+                    kept
+                }
+                None => match Sockets::of(service, self.count, &mut estate) {
+                    Ok(sockets) => sockets,
                     Err(error) => {
-                        failures.push((service.name.clone(), format!("{address}: {error}")));
+                        fails(error);
                         continue;
                     }
                 },
@@ -192,7 +239,7 @@ impl Proxies {
     ///
     /// If they cannot be sent.
     pub fn leave_to_heir(&self, control: &Path) -> io::Result<bool> {
-        let listeners = self.sockets.values().flat_map(|of| of.listeners.iter()).map(AsFd::as_fd);
+        let listeners = self.sockets.values().flat_map(Sockets::for_heir);
         let sockets: Vec<_> = listeners.chain(self.datagrams.all()).collect();
         heir::leave(control, &sockets)
     }
@@ -206,7 +253,11 @@ impl Proxies {
         let udp = if has_heir { before.udp.clone() } else { Vec::new() };
         let log = before.log.clone();
         orders.send_replace(Arc::new(Orders { services: Vec::new(), udp, log, retired: true }));
-        self.sockets.clear();
+        for sockets in self.sockets.drain().map(|(_, sockets)| sockets) {
+            if let Some(bound) = sockets.file.filter(|_| has_heir) {
+                bound.leave();
+            }
+        }
         self.datagrams = udp::Sockets::default();
     }
 
@@ -429,9 +480,9 @@ fn connected(served: &Arc<Served>) -> impl Iterator<Item = (Answers, Weak<Backen
     let service = &served.service;
     let backends = service.backends.iter().zip(&served.backends);
     let backends = backends.filter(|_| service.proxy.transparent);
-    backends.map(|(backend, state)| {
-        let answers = Answers { server: backend.address, udp: service.is_udp() };
-        (answers, Arc::downgrade(state))
+    backends.filter_map(|(backend, state)| {
+        let answers = Answers { server: backend.address.inet()?, udp: service.is_udp() };
+        Some((answers, Arc::downgrade(state)))
     })
 }
 

@@ -172,7 +172,7 @@ impl Served {
 
     /// What the operator should look after if a server does not answer addresses of clients.
     pub(super) fn missed(&self, place: usize) -> String {
-        let (service, server) = (&self.service.name, self.service.backends[place].address);
+        let (service, server) = (&self.service.name, &self.service.backends[place].address);
         format!(
             "service {service}: {server} does not answer connections from the addresses of clients: \
              see that the server's route to clients leads through this node"

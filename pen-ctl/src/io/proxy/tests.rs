@@ -1,7 +1,7 @@
 //! Whole proxies on the loopback, for what cannot be timed from outside.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn view(port: u16, backend: u16, of: Protocol, starting: bool) -> View {
     let service = Service {
         key: ServiceKey::new(Addr::v4([127, 0, 0, 1]), Be16::new(port), number),
         name: "web".into(),
-        listen: (Ipv4Addr::LOCALHOST, port).into(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(),
         virtual_address: false,
         affinity: Affinity::Flow,
         memory: Memory::of(of),
@@ -36,7 +36,7 @@ fn view(port: u16, backend: u16, of: Protocol, starting: bool) -> View {
             generation: 1,
             incarnation: 1,
             name: "b1".into(),
-            address: (Ipv4Addr::LOCALHOST, backend).into(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, backend)).into(),
             weight: 1,
             state: if starting { abi::Backend::DOWN } else { abi::Backend::UP },
             wanted: true,

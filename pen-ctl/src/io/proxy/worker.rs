@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -26,8 +25,10 @@ use super::pipe::Pipes;
 use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
+use super::stream::{Ear, Listener, Stream};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
+use crate::config::Endpoint;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::wheel::Tick;
 use crate::io::clock;
@@ -43,7 +44,7 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(10
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     /// The services, each with the sockets of all threads.
-    pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
+    pub(super) services: Vec<(Arc<Served>, Arc<Vec<Ear>>)>,
     /// Those of UDP.
     pub(super) udp: Vec<(Arc<Served>, Arc<Vec<UdpSocket>>)>,
     /// No new clients come.
@@ -203,7 +204,7 @@ impl Worker {
         log.write(Line {
             ended: clock::wall(),
             id: conn.id,
-            client: conn.client,
+            client: conn.client.clone(),
             served: Arc::clone(&conn.served),
             place: conn.place.get(),
             queue: placed.since(conn.started),
@@ -235,8 +236,7 @@ impl Worker {
             if served.service.starting {
                 continue;
             }
-            let own = listeners.get(index).map(StdListener::try_clone);
-            match own.transpose().and_then(|own| own.map(TcpListener::from_std).transpose()) {
+            match listeners.get(index).map(Ear::listen).transpose() {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));
                     let (sender, over) = oneshot::channel();
@@ -282,7 +282,7 @@ async fn tick(worker: Rc<Worker>) {
 /// Accepts for a service. Whatever goes wrong, it goes on, and never in circles.
 async fn accept(
     worker: Rc<Worker>,
-    listener: TcpListener,
+    listener: Listener,
     served: Rc<RefCell<Arc<Served>>>,
     mut over: oneshot::Receiver<()>,
 ) {
@@ -370,8 +370,8 @@ fn handle(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
-    client: TcpStream,
-    peer: SocketAddr,
+    client: Stream,
+    peer: Option<SocketAddr>,
 ) -> impl Future<Output = ()> {
     // Boxed, and made out here: what is needed until there is a server, arguments too, is not held
     // for as long as it serves.
@@ -392,15 +392,16 @@ async fn begin(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
-    client: TcpStream,
-    peer: SocketAddr,
+    client: Stream,
+    peer: Option<SocketAddr>,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
     let preface = match preface::is_expected(&served.service) {
         false => Preface::of(peer),
         true => Box::pin(preface::read(&served.service, &client, peer)).await,
     };
-    let entry = worker.conns.open(id, Arc::clone(&served), preface.client);
+    let source = preface.client.map_or_else(|| served.service.listen.clone(), Endpoint::Inet);
+    let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
     let established = match preface.refused {
         None => establish(&conn).await,
