@@ -176,12 +176,12 @@ impl Proxies {
     /// Serves these services and no others. Returns the names of those whose sockets are not to be
     /// had, and why not; the others are served.
     pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
+        // What is not needed now never will be: nobody may wait in sockets that nobody accepts from.
+        let mut estate = std::mem::take(&mut self.estate);
         if self.retired || view.services.is_empty() && self.threads.is_empty() {
             return Vec::new();
         }
         let mut failures = Vec::new();
-        // What is not needed now never will be.
-        let mut estate = std::mem::take(&mut self.estate);
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
             let (at, foreign) = (&service.listen, service.virtual_address);

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi::{self, ServiceKey};
 use pen_common::net::{Addr, Be16, protocol};
 
-use super::Proxies;
+use super::{Heir, Proxies, heir};
 use crate::config::{Affinity, Limits, Memory, Protocol, Proxy};
 use crate::engine::proxy::{Backend, Service, View};
 
@@ -86,4 +87,21 @@ fn a_datagram_that_comes_as_early_is_kept_as_well() {
     server.set_read_timeout(Some(LONG)).expect("a socket");
     let mut datagram = [0; 16];
     assert_eq!(server.recv(&mut datagram).expect("it comes now"), 5);
+}
+
+#[test]
+fn sockets_that_were_left_and_are_not_needed_are_closed_without_any_service_too() {
+    let name = format!("pen-proxies-{}.sock", std::process::id());
+    let control = std::env::temp_dir().join(name);
+    let waiting = Heir::new(&control).expect("a folder");
+    let left = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    assert!(heir::leave(&control, &[left.as_fd()]).expect("sent"));
+    let address = left.local_addr().expect("bound");
+    drop(left);
+    let mut proxies = Proxies::with(waiting.inherit(std::process::id()).expect("descriptors"));
+    TcpStream::connect(address).expect("it waits to be accepted");
+    let nothing = View { secret: [1, 2], clients: 10, access_log: None, services: Vec::new() };
+    assert_eq!(proxies.serve(&nothing), []);
+    let error = TcpStream::connect(address).expect_err("nobody would ever accept it");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
