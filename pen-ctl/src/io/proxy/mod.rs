@@ -264,7 +264,13 @@ impl Proxies {
     /// Connections and flows that there are.
     #[must_use]
     pub fn open(&self) -> u32 {
-        self.common.gate.inside() + self.common.flows.inside()
+        self.common.open()
+    }
+
+    /// After [`Self::retire`]: whether all have ended, also those that were accepted last.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.common.is_over()
     }
 
     /// Writes where the view wants it. What is written elsewhere is written to the end.

@@ -12,6 +12,7 @@ use pen_common::net::{Addr, Be16, protocol};
 use super::{Heir, Proxies, heir};
 use crate::config::{Affinity, Limits, Memory, Protocol, Proxy};
 use crate::engine::proxy::{Backend, Service, View};
+use crate::io::clock;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -104,4 +105,44 @@ fn sockets_that_were_left_and_are_not_needed_are_closed_without_any_service_too(
     assert_eq!(proxies.serve(&nothing), []);
     let error = TcpStream::connect(address).expect_err("nobody would ever accept it");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// Waits for something that comes soon.
+fn until(happened: impl Fn() -> bool) {
+    let limit = clock::now() + LONG;
+    while !happened() {
+        assert!(clock::now() < limit, "not within {LONG:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn it_is_not_over_while_a_client_waits_to_be_let_in() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let (port, behind) = (free_port(), server.local_addr().expect("bound").port());
+    let mut view = view(port, behind, Protocol::Tcp, false);
+    let service = Arc::get_mut(&mut view.services[0]).expect("nobody else has it");
+    service.proxy.max_connections = Some(1);
+    let mut proxies = Proxies::default();
+    assert_eq!(proxies.serve(&view), []);
+    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+    let first = connect();
+    let (behind_first, _) = server.accept().expect("it is served");
+    // More than there are threads: each has one that it accepted, and that waits.
+    let mut waiting: Vec<_> = (0..64).map(|_| connect()).collect();
+    proxies.retire(true);
+    server.set_nonblocking(true).expect("a socket");
+    drop((first, behind_first));
+    // Until the next one is let in there is none for a moment.
+    until(|| {
+        assert!(!proxies.is_over());
+        server.accept().is_ok()
+    });
+    waiting.clear();
+    until(|| {
+        // Those that were let in meanwhile come as well, and find that their clients are gone.
+        drop(server.accept());
+        proxies.is_over()
+    });
+    assert_eq!(proxies.open(), 0);
 }
