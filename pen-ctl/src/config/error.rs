@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::position::Position;
-use crate::config::{Cidr, Listen, Mode, Ports};
+use crate::config::{Cidr, Listen, Mode, Ports, TlsError};
 
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +128,7 @@ pub enum ErrorKind {
     OnlyProxied { key: &'static str, mode: Mode },
     ProxiedPorts { listen: Listen },
     KnownBelowAll { known: u32, all: Option<u32> },
+    Tls(TlsError),
 
     // Checks.
     InvalidDuration { key: &'static str, found: String },

@@ -23,6 +23,7 @@ mod sync;
 mod system;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod ucarp;
 mod vip;
 pub(crate) mod words;
@@ -47,6 +48,10 @@ pub use position::Position;
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
+pub use tls::{
+    CertificateFiles, Cipher, ClientAuth, FileFault, FileProblem, Tls, TlsError, TlsVersion,
+    UnknownName,
+};
 pub use words::UnknownWord;
 
 /// Highest weight of a backend.
@@ -247,6 +252,8 @@ pub struct Proxy {
     pub send_proxy: Option<ProxyVersion>,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
+    /// TLS ends here.
+    pub tls: Option<Box<Tls>>,
 }
 
 /// A version of the PROXY protocol.

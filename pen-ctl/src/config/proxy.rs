@@ -7,10 +7,11 @@ use crate::config::backend::{self, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
-use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts};
+use crate::config::system::System;
+use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "abuse",
     "accept_proxy",
     "acl",
@@ -21,6 +22,7 @@ pub(super) const KEYS: [&str; 10] = [
     "scheduler",
     "send_proxy",
     "timeouts",
+    "tls",
 ];
 
 const TIMEOUTS: Spec = Spec {
@@ -35,7 +37,7 @@ pub(super) const MAX_LIMIT: u32 = 1_000_000;
 /// of the backends, a port of this machine, of which Linux gives out 28 thousand.
 const USUAL_FLOWS: u32 = 16_384;
 /// Keys that mean nothing for datagrams.
-const ONLY_TCP: [&str; 3] = ["accept_proxy", "queue", "send_proxy"];
+const ONLY_TCP: [&str; 4] = ["accept_proxy", "queue", "send_proxy", "tls"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -69,6 +71,7 @@ impl Proxy {
             abuse: None,
             accept_proxy: None,
             send_proxy: None,
+            tls: None,
         }
     }
 }
@@ -79,6 +82,7 @@ pub(super) fn read(
     mode: Read<Mode>,
     protocol: Read<Protocol>,
     acls: &Names<String>,
+    system: &dyn System,
     report: &mut Report<'_>,
 ) -> Read<Option<RawProxy>> {
     let mode = mode?;
@@ -97,6 +101,7 @@ pub(super) fn read(
     let accept_proxy = list(table, "accept_proxy", acls, report);
     let send_proxy = table.word("send_proxy", report);
     let abuse = backend::single(table, "abuse", report);
+    let tls = tls::read(table, system, report);
     of_protocol?;
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
@@ -111,6 +116,7 @@ pub(super) fn read(
             accept_proxy: accept_proxy?,
             send_proxy: send_proxy?,
             abuse: None,
+            tls: tls?,
         },
         abuse: abuse?,
     }))

@@ -124,7 +124,7 @@ impl Reader<'_> {
         let protocol = table.word("protocol", report).map(|word| word.unwrap_or(Protocol::Tcp));
         let mode = self.mode(table, report);
         let listen = self.listen(table, protocol, mode, report);
-        let proxy = proxy::read(table, mode, protocol, self.acls, report);
+        let proxy = proxy::read(table, mode, protocol, self.acls, self.system, report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, report);

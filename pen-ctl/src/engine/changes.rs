@@ -2,6 +2,7 @@
 //! by what the engine knows things by, so that a service that was renamed is not another one.
 
 mod groups;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -223,6 +224,7 @@ fn service(service: &Service) -> Item {
             field("stubborn", service.stubborn),
             field("check", words(check)),
             field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
+            field("tls", maybe(service.proxy.as_deref().and_then(tls_words))),
         ],
     }
 }
@@ -239,6 +241,10 @@ fn words(check: &Check) -> String {
     let [interval, timeout] = times;
     let (rise, fall) = (check.rise, check.fall);
     format!("{how}{through}, interval {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+}
+
+fn tls_words(proxy: &config::Proxy) -> Option<String> {
+    proxy.tls.as_deref().map(tls::words)
 }
 
 /// What only a proxy has, as the configuration calls it.

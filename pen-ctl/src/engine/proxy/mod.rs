@@ -10,6 +10,8 @@ pub mod choose;
 pub mod clients;
 pub mod flow;
 pub mod header;
+pub mod hello;
+pub mod names;
 pub mod relay;
 pub mod turns;
 pub mod wheel;
