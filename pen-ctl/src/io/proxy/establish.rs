@@ -11,18 +11,19 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use super::conn::Conn;
 use super::shared::{Place, Served, Source};
+use super::stream::Stream;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Choice, Client, choose};
 use crate::io::clock;
 
 /// A connection to a server, and what it holds.
 pub(super) struct Established {
-    pub(super) server: TcpStream,
+    pub(super) server: Stream,
     /// `None` for the server for abuse, which has no limit.
     pub(super) place: Option<Place>,
     pub(super) source: Option<Source>,
@@ -72,11 +73,7 @@ async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
 }
 
 /// A backend that accepts, and a place there.
-async fn find(
-    conn: &Conn,
-    served: &Arc<Served>,
-    address: Addr,
-) -> Result<(TcpStream, Place), Cause> {
+async fn find(conn: &Conn, served: &Arc<Served>, address: Addr) -> Result<(Stream, Place), Cause> {
     let proxy = &served.service.proxy;
     let mut tried = Vec::new();
     loop {
@@ -169,7 +166,7 @@ async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cau
 }
 
 /// Connects within a time.
-async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Failed> {
+async fn connect(address: SocketAddr, limit: Duration) -> Result<Stream, Failed> {
     let connecting = async {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -179,7 +176,7 @@ async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Fail
         socket.connect(address).await
     };
     match timeout(limit, connecting).await {
-        Ok(Ok(server)) => Ok(server),
+        Ok(Ok(server)) => Ok(Stream::Tcp(server)),
         Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
         Ok(Err(_)) | Err(_) => Err(Failed::Backend),
     }

@@ -10,6 +10,7 @@ mod pipe;
 mod preface;
 mod relay;
 mod shared;
+mod stream;
 mod udp;
 mod worker;
 

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// Bytes that a pipe shall hold. The kernel gives less to who has many, which is slower but works.
 const SIZE: i32 = 1024 * 1024;
@@ -69,11 +70,7 @@ impl Pipe {
 
     /// Fills the pipe, which must be empty, from a socket: otherwise nobody could tell whether it is
     /// the socket that has nothing, or the pipe that is full. 0 is the end of the stream.
-    pub(super) fn fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &TcpStream,
-    ) -> Poll<io::Result<usize>> {
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.filled, 0);
         loop {
             ready!(from.poll_read_ready(cx))?;
@@ -89,7 +86,7 @@ impl Pipe {
     }
 
     /// Empties the pipe into a socket as far as that takes it.
-    pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<usize>> {
+    pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
             match to.try_io(Interest::WRITABLE, || transfer(&self.read, to, self.filled)) {

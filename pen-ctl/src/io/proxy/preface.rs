@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pen_common::net::Addr;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::conn::Conn;
 use super::shared::Served;
+use super::stream::Stream;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::header::{self, LONGEST};
 
@@ -26,7 +26,7 @@ pub(super) struct Preface {
 /// Reads the header of a connection, if its service expects one.
 pub(super) async fn read(
     served: &Arc<Served>,
-    stream: &TcpStream,
+    stream: &Stream,
     peer: SocketAddr,
 ) -> Result<Preface, Cause> {
     let plain = Preface { client: peer, asked: None, said: Vec::new() };
@@ -41,7 +41,7 @@ pub(super) async fn read(
     }
 }
 
-async fn read_header(stream: &TcpStream, peer: SocketAddr) -> Result<Preface, Cause> {
+async fn read_header(stream: &Stream, peer: SocketAddr) -> Result<Preface, Cause> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         let mut piece = [0; 512];
@@ -73,12 +73,12 @@ async fn read_header(stream: &TcpStream, peer: SocketAddr) -> Result<Preface, Ca
 /// What the server is told before anything else.
 pub(super) fn introduction(
     conn: &Conn,
-    stream: &TcpStream,
+    stream: &Stream,
     asked: Option<SocketAddr>,
 ) -> Option<Vec<u8>> {
     let service = &conn.served.service;
     let version = service.proxy.send_proxy?;
     let listens = Some(service.listen).filter(|listen| !listen.ip().is_unspecified());
-    let asked = asked.or(listens).or_else(|| stream.local_addr().ok())?;
+    let asked = asked.or(listens).or_else(|| stream.local_addr())?;
     Some(header::encode(version, conn.client, asked, conn.id))
 }

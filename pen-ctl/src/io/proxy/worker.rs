@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -25,6 +25,7 @@ use super::pipe::Pipes;
 use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
+use super::stream::Stream;
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
@@ -289,6 +290,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Ar
                 worker.common.gate.enter().await;
                 served.state.accepted.fetch_add(1, Relaxed);
                 let id = worker.next_id();
+                let client = Stream::Tcp(client);
                 spawn_local(handle(Rc::clone(&worker), served, id, client, peer));
             }
             // The client is gone already.
@@ -356,7 +358,7 @@ fn handle(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
-    client: TcpStream,
+    client: Stream,
     peer: SocketAddr,
 ) -> impl Future<Output = ()> {
     // Boxed, and made out here: what is needed until there is a server, arguments too, is not held
@@ -375,7 +377,7 @@ async fn begin(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
-    client: TcpStream,
+    client: Stream,
     peer: SocketAddr,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
