@@ -440,6 +440,10 @@ impl Daemon {
                 for line in show::change_lines(changes) {
                     tracing::info!("{line}");
                 }
+                // They were good a moment ago, when the configuration was read.
+                for (service, why) in self.proxies.renew_certificates() {
+                    tracing::warn!("service {service}: {why}; it goes on with what it has");
+                }
             }
             Err(refusal) => self.engine.reload_refused(now, &refusal.to_string()),
         }

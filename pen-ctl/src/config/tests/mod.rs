@@ -34,8 +34,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::config::{
-    CertificateFiles, Config, ConfigError, FileFault, FileProblem, Ports, SecretFile, Source, System,
-    parse,
+    CertificateFiles, Config, ConfigError, FileFault, FileProblem, Ports, SecretFile, Source,
+    System, parse,
 };
 
 /// A machine with two interfaces, three hosts in its DNS and a few secrets, good and bad.

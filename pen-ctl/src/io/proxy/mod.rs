@@ -11,6 +11,7 @@ mod preface;
 mod relay;
 mod shared;
 mod stream;
+mod tls;
 mod udp;
 mod worker;
 
@@ -51,6 +52,7 @@ pub struct Proxies {
     most: Most,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
+    certificates: tls::Store,
 }
 
 /// What a backend has to do.
@@ -95,6 +97,7 @@ impl Default for Proxies {
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
             writer: None,
+            certificates: tls::Store::default(),
             most: Most::default(),
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
@@ -129,6 +132,7 @@ impl Proxies {
         self.datagrams.follow(view, self.count, &mut failures);
         self.set_limits();
         self.served = self.registry.serve(view);
+        failures.extend(self.certificates.follow(&self.served, false));
         let none = Arc::new(Vec::new());
         let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());
         let services = of_tcp.map(|served| {
@@ -149,6 +153,12 @@ impl Proxies {
             None => self.start(orders, &mut failures),
         }
         failures
+    }
+
+    /// Certificates may have been renewed in their files. Returns the names of the services whose files
+    /// are not good, and why not: those go on with what they have.
+    pub fn renew_certificates(&mut self) -> Vec<(String, String)> {
+        self.certificates.follow(&self.served, true)
     }
 
     /// Writes where the view wants it. What is written elsewhere is written to the end.

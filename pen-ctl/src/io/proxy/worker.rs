@@ -5,10 +5,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -26,6 +28,7 @@ use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
 use super::stream::Stream;
+use super::tls::{self, TlsRelay};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
@@ -86,6 +89,7 @@ pub(super) struct Common {
 pub(super) struct Worker {
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) pipes: RefCell<Pipes>,
+    pub(super) tls: tls::Shared,
     conns: Rc<Conns>,
     udp: Udp,
     pub(super) common: Arc<Common>,
@@ -107,6 +111,7 @@ pub(super) fn run(index: usize, common: Arc<Common>, ears: Ears) {
     let worker = Rc::new(Worker {
         buffer: RefCell::new(vec![0; BUFFER].into()),
         pipes: RefCell::default(),
+        tls: tls::Shared::default(),
         conns: Rc::new(Conns::new()),
         udp: Udp::default(),
         common,
@@ -345,12 +350,29 @@ impl Drop for Inside {
 
 /// A connection that has its server, and what it holds for as long.
 struct Serving {
-    relay: Relay,
+    relay: Link,
     conn: Rc<Conn>,
     place: Option<Place>,
     source: Option<Source>,
     worker: Rc<Worker>,
     inside: Inside,
+}
+
+/// How its bytes are carried.
+enum Link {
+    Plain(Relay),
+    Tls(Box<TlsRelay>),
+}
+
+impl Future for Link {
+    type Output = Cause;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cause> {
+        match self.get_mut() {
+            Self::Plain(relay) => Pin::new(relay).poll(cx),
+            Self::Tls(relay) => Pin::new(relay).poll(cx),
+        }
+    }
 }
 
 /// One connection, from its acceptance to its end.
@@ -377,7 +399,7 @@ async fn begin(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
-    client: Stream,
+    mut client: Stream,
     peer: SocketAddr,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
@@ -385,16 +407,24 @@ async fn begin(
         None => Ok(None),
         Some(_) => preface::read(&served, &client, peer).await.map(Some),
     };
-    let (preface, refused) = match preface {
+    let (mut preface, refused) = match preface {
         Ok(preface) => (preface, None),
         Err(cause) => (None, Some(cause)),
     };
     let source = preface.as_ref().map_or(peer, |preface| preface.client);
     let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
-    let established = match refused {
-        None => establish(&conn).await,
-        Some(cause) => Err(cause),
+    let session = match (refused, &served.service.proxy.tls) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => {
+            let sent = preface.as_mut().map(|preface| std::mem::take(&mut preface.said));
+            tls::begin(&worker, &conn, &mut client, sent.unwrap_or_default()).await.map(Some)
+        }
+        (Some(cause), _) => Err(cause),
+    };
+    let (mut session, established) = match session {
+        Ok(session) => (session, establish(&conn).await),
+        Err(cause) => (None, Err(cause)),
     };
     let Established { server, place, source } = match established {
         Ok(established) => established,
@@ -406,12 +436,23 @@ async fn begin(
     };
     let asked = preface.as_ref().and_then(|preface| preface.asked);
     let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
-    if let Some(Preface { said, .. }) = preface.filter(|preface| !preface.said.is_empty()) {
+    let said = match session.as_mut() {
+        Some(session) => std::mem::take(&mut session.said),
+        None => preface.map(|Preface { said, .. }| said).unwrap_or_default(),
+    };
+    if !said.is_empty() {
         conn.up.set(said.len() as u64);
         entry.advance(|progress| progress.client_spoke = true);
         begin.extend(said);
     }
-    let relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+    let worker_of_it = Rc::clone(&worker);
+    let relay = match session {
+        None => Link::Plain(Relay::new(client, server, entry, worker_of_it, begin)),
+        Some(session) => {
+            let relay = TlsRelay::new(client, server, session, entry, worker_of_it, begin);
+            Link::Tls(Box::new(relay))
+        }
+    };
     Some(Serving { relay, conn, place, source, worker, inside })
 }
 

@@ -1,0 +1,160 @@
+//! A handshake, from the first byte to where the client may speak. Nothing is asked of a backend
+//! before. Whoever has sent what a step needs waits for its turn: a thread takes a few steps and then
+//! lets established connections go on, so that a crowd of newcomers is not felt by them.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use rustls::Error;
+use rustls::server::UnbufferedServerConnection;
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use super::super::conn::Conn;
+use super::super::stream::Stream;
+use super::super::worker::Worker;
+use super::records::{Progress, last_words, take_in};
+use super::store::Terminator;
+use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::hello::{Hello, Reader, Reject};
+
+/// Bytes that may have come and not be understood yet: a message of the longest kind that rustls takes,
+/// in records.
+const MOST: usize = 72 * 1024;
+/// "unrecognized_name" (RFC 6066 3), fatal, in a record by itself.
+const UNKNOWN_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// A client that TLS was agreed upon with.
+pub(in crate::io::proxy) struct Session {
+    pub(super) tls: Box<UnbufferedServerConnection>,
+    /// The beginning of a record.
+    pub(super) begun: Vec<u8>,
+    /// What the client has said already.
+    pub(in crate::io::proxy) said: Vec<u8>,
+    /// It says nothing more.
+    pub(super) ended: bool,
+    /// The name that it asked for.
+    pub(in crate::io::proxy) name: Option<String>,
+}
+
+/// Agrees with a client, which has sent these bytes already, upon TLS.
+pub(in crate::io::proxy) async fn begin(
+    worker: &Worker,
+    conn: &Conn,
+    stream: &mut Stream,
+    sent: Vec<u8>,
+) -> Result<Session, Cause> {
+    // Its files could not be read: it is said to the operator, and never served in the open.
+    let terminator = conn.served.state.terminator().ok_or(Cause::Local)?;
+    let limit = conn.served.service.proxy.timeouts.header;
+    match timeout(limit, agree(worker, &terminator, stream, sent)).await {
+        Ok(result) => result,
+        Err(_) => Err(Cause::HandshakeTimeout),
+    }
+}
+
+async fn agree(
+    worker: &Worker,
+    terminator: &Arc<Terminator>,
+    stream: &mut Stream,
+    sent: Vec<u8>,
+) -> Result<Session, Cause> {
+    let Some((hello, mut begun)) = hear(worker, stream, sent).await? else {
+        return Err(Cause::HandshakeAborted);
+    };
+    if terminator.refuses(hello.name.as_deref()) {
+        tell(stream, &UNKNOWN_NAME).await;
+        return Err(Cause::UnknownName);
+    }
+    let tls = UnbufferedServerConnection::new(Arc::clone(&terminator.config));
+    let mut tls = Box::new(tls.map_err(|_| Cause::Local)?);
+    let (mut out, mut said) = (Vec::new(), Vec::new());
+    loop {
+        let step = worker.tls.steps.acquire().await;
+        let progress = take_in(&mut tls, &mut begun, &mut out, &mut said);
+        yield_now().await;
+        drop(step);
+        let Progress { taken, ended } = match progress {
+            Ok(progress) => progress,
+            Err(error) => {
+                out.extend(last_words(&mut tls));
+                tell(stream, &out).await;
+                return Err(cause(&error));
+            }
+        };
+        begun.drain(..taken);
+        if !out.is_empty() {
+            stream.write_all(&out).await.map_err(|_| Cause::HandshakeAborted)?;
+            out.clear();
+        }
+        if !tls.is_handshaking() {
+            // Kept for as long as the connection: not more than what is in it.
+            begun.shrink_to_fit();
+            return Ok(Session { tls, begun, said, ended, name: hello.name });
+        }
+        if ended || !read(worker, stream, &mut begun).await? {
+            return Err(Cause::HandshakeAborted);
+        }
+    }
+}
+
+/// Reads until the hello is whole. `None` if the client ends before.
+async fn hear(
+    worker: &Worker,
+    stream: &Stream,
+    mut bytes: Vec<u8>,
+) -> Result<Option<(Hello, Vec<u8>)>, Cause> {
+    let (mut reader, mut heard) = (Reader::default(), 0);
+    loop {
+        match reader.read(&bytes[heard..]) {
+            Ok(Some(hello)) => return Ok(Some((hello, bytes))),
+            Ok(None) => heard = bytes.len(),
+            Err(Reject::NotTls) => return Err(Cause::NotTls),
+            Err(Reject::NotHello | Reject::TooLong | Reject::Malformed) => {
+                return Err(Cause::TlsBroken);
+            }
+        }
+        if !read(worker, stream, &mut bytes).await? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Reads what there is; false at the end.
+async fn read(worker: &Worker, stream: &Stream, bytes: &mut Vec<u8>) -> Result<bool, Cause> {
+    if bytes.len() >= MOST {
+        return Err(Cause::TlsBroken);
+    }
+    loop {
+        stream.readable().await.map_err(|_| Cause::HandshakeAborted)?;
+        let mut buffer = worker.buffer.borrow_mut();
+        let most = MOST.min(buffer.len());
+        match stream.try_read(&mut buffer[..most]) {
+            Ok(0) => return Ok(false),
+            Ok(count) => {
+                bytes.extend_from_slice(&buffer[..count]);
+                return Ok(true);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Cause::HandshakeAborted),
+        }
+    }
+}
+
+/// Says why it ends, to a client that may not want to hear it.
+async fn tell(stream: &mut Stream, bytes: &[u8]) {
+    let _ = stream.write_all(bytes).await;
+}
+
+/// Why a handshake failed, as the operator counts it.
+fn cause(error: &Error) -> Cause {
+    match error {
+        Error::AlertReceived(_) => Cause::CertificateRefused,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Cause::TlsIncompatible,
+        Error::NoCertificatesPresented | Error::InvalidCertificate(_) => {
+            Cause::BadClientCertificate
+        }
+        _ => Cause::TlsBroken,
+    }
+}
