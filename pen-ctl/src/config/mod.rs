@@ -8,6 +8,7 @@ mod backend;
 mod carp;
 mod cidr;
 mod error;
+mod host;
 mod listen;
 mod load;
 mod memory;
@@ -41,6 +42,7 @@ pub use carp::{
 };
 pub use cidr::Cidr;
 pub use error::{ConfigError, ErrorKind};
+pub use host::{LONGEST_NAME, is_valid as is_host_name};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
 pub use ports::Ports;
@@ -49,7 +51,7 @@ pub use position::Position;
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
 pub use tls::{
-    CertificateFiles, Cipher, ClientAuth, FileFault, FileProblem, Tls, TlsError, TlsVersion,
+    CertificateFiles, Cipher, ClientAuth, FileFault, FileProblem, Route, Tls, TlsError, TlsVersion,
     UnknownName,
 };
 pub use words::UnknownWord;
@@ -254,6 +256,8 @@ pub struct Proxy {
     pub abuse: Option<Backend>,
     /// TLS ends here.
     pub tls: Option<Box<Tls>>,
+    /// Which backends are for clients that ask for which names; no name is in two of them.
+    pub routes: Vec<Route>,
 }
 
 /// A version of the PROXY protocol.

@@ -8,10 +8,11 @@ use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
+use crate::config::tls::routes::RawRoutes;
 use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "abuse",
     "accept_proxy",
     "acl",
@@ -19,6 +20,7 @@ pub(super) const KEYS: [&str; 11] = [
     "max_connections",
     "max_per_source",
     "queue",
+    "routes",
     "scheduler",
     "send_proxy",
     "timeouts",
@@ -37,7 +39,7 @@ pub(super) const MAX_LIMIT: u32 = 1_000_000;
 /// of the backends, a port of this machine, of which Linux gives out 28 thousand.
 const USUAL_FLOWS: u32 = 16_384;
 /// Keys that mean nothing for datagrams.
-const ONLY_TCP: [&str; 4] = ["accept_proxy", "queue", "send_proxy", "tls"];
+const ONLY_TCP: [&str; 5] = ["accept_proxy", "queue", "routes", "send_proxy", "tls"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -45,6 +47,8 @@ pub(super) struct RawProxy {
     pub(super) proxy: Proxy,
     /// The server for clients that the access list denies.
     pub(super) abuse: Option<RawBackend>,
+    /// Which backends are for which names.
+    pub(super) routes: RawRoutes,
 }
 
 impl Proxy {
@@ -72,6 +76,7 @@ impl Proxy {
             accept_proxy: None,
             send_proxy: None,
             tls: None,
+            routes: Vec::new(),
         }
     }
 }
@@ -102,6 +107,7 @@ pub(super) fn read(
     let send_proxy = table.word("send_proxy", report);
     let abuse = backend::single(table, "abuse", report);
     let tls = tls::read(table, system, report);
+    let routes = tls::routes::read(table, report);
     of_protocol?;
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
@@ -117,7 +123,9 @@ pub(super) fn read(
             send_proxy: send_proxy?,
             abuse: None,
             tls: tls?,
+            routes: Vec::new(),
         },
+        routes: routes?,
         abuse: abuse?,
     }))
 }

@@ -15,6 +15,7 @@ use crate::config::probe::RawCheck;
 use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
+use crate::config::tls::routes;
 use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, node, vip};
 
 const OWN: [&str; 11] = [
@@ -144,7 +145,13 @@ impl Reader<'_> {
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
         let check = check.of_service(protocol, listen.ports, mode, report);
         let Bound { backends, emergency, abuse } = backends?;
-        let proxy = proxy?.map(|raw| Box::new(Proxy { abuse, ..raw.proxy }));
+        let proxy = match proxy? {
+            None => None,
+            Some(raw) => {
+                let routes = routes::bind(raw.routes, &backends, report)?;
+                Some(Box::new(Proxy { abuse, routes, ..raw.proxy }))
+            }
+        };
         Ok(Service {
             name: name?.value,
             listen,

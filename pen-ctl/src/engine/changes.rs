@@ -252,6 +252,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
     let config::Proxy { accept_proxy, send_proxy, .. } = proxy;
+    let routes = tls::routes_words(&proxy.routes);
     let times = [
         ("connect", timeouts.connect),
         ("client", timeouts.client),
@@ -265,7 +266,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
-         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}",
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, routes {routes}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),

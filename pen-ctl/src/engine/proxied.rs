@@ -11,7 +11,7 @@ use pen_common::moment::Moment;
 
 use super::desired::standing;
 use super::event::Action;
-use super::proxy::{self, AccessList, View};
+use super::proxy::{self, AccessList, Routes, View};
 use super::{Backend, Engine, Service};
 use crate::api::Admin;
 use crate::config::Mode;
@@ -79,6 +79,9 @@ impl Engine {
             let address = config.listen.address;
             let vip = self.config.vips.iter().find(|vip| vip.address == address);
             let backends = service.backends.iter();
+            let backends: Vec<_> =
+                backends.map(|backend| self.proxied_backend(service, backend)).collect();
+            let routes = &proxy.routes;
             Some(Arc::new(proxy::Service {
                 key: service.key,
                 name: config.name.clone(),
@@ -92,7 +95,8 @@ impl Engine {
                 access: access(&proxy.acl),
                 trusted: access(&proxy.accept_proxy),
                 slots: Arc::clone(service.table.slots()),
-                backends: backends.map(|backend| self.proxied_backend(service, backend)).collect(),
+                routes: (!routes.is_empty()).then(|| Routes::new(routes, &backends)),
+                backends,
             }))
         });
         View {

@@ -2,6 +2,7 @@
 //! what is sent when. Certificates are made by openssl, for each test its own.
 
 mod files;
+mod passthrough;
 mod refusals;
 mod resume;
 mod serve;

@@ -76,6 +76,23 @@ mode = "proxy"
 tls = { certificates = [{ chain = "site.pem" }], client_auth = "optional", client_ca = "ca.pem", client_crl = "x" }"#), &[
         "6:111: /etc/pen/x: no list in it; it has to begin with `-----BEGIN X509 CRL-----`",
     ]),
+    // routes
+    Case(web!("192.0.2.10:443", r#"backends = ["10.0.0.11:80", { address = "10.0.0.12:80", name = "shop" }]
+mode = "proxy"
+routes = [{ names = ["a.example", "B.example"], backends = ["10.0.0.11:80"] }, { backends = ["shop"] },
+{ names = ["b.example", "a b", "*"], backends = ["shop"] }, { names = ["c"], backends = [] }]"#), &[
+        r#"6:80: a route lacks `names`; add `names = ["a.example"]`"#,
+        "7:12: name of a route `b.example` is given twice, also at /etc/pen/0.toml:6:35; remove or change one",
+        r#"7:25: `a b` is no name of a host; write "a.example", or "*.example" for all with one more label"#,
+        r#"7:32: `*` is no name of a host; write "a.example", or "*.example" for all with one more label"#,
+        r#"7:61: a route lacks `backends`; add `backends = ["b1"]`"#,
+    ]),
+    Case(web!("192.0.2.10:443", r#"backends = [{ address = "10.0.0.12:80", name = "shop" }]
+mode = "proxy"
+routes = [{ names = ["a.example"], backends = ["shp", "10.0.0.12:80"] }]"#), &[
+        "6:48: no backend of this service is called `shp`; did you mean `shop`?",
+        r#"6:55: no backend of this service is called `10.0.0.12:80`; name those in `backends`, as in `{ address = "10.0.0.11:443", name = "b1" }`"#,
+    ]),
 ];
 
 fn tls(keys: &str) -> Tls {

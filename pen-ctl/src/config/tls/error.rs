@@ -16,6 +16,8 @@ pub enum TlsError {
     VersionWithoutCipher { version: TlsVersion },
     InvalidAlpn { found: String },
     AuthWithoutCa,
+    InvalidHostName { found: String },
+    UnknownBackend { name: String, near: Option<String> },
 }
 
 /// A file of which something is wrong.
@@ -79,6 +81,19 @@ impl fmt::Display for TlsError {
                 f,
                 "nothing says whose certificates clients may show; add `client_ca = \
                  \"/etc/pen/clients.pem\"`"
+            ),
+            Self::InvalidHostName { found } => write!(
+                f,
+                "`{found}` is no name of a host; write \"a.example\", or \"*.example\" for all \
+                 with one more label"
+            ),
+            Self::UnknownBackend { name, near: Some(near) } => {
+                write!(f, "no backend of this service is called `{name}`; did you mean `{near}`?")
+            }
+            Self::UnknownBackend { name, near: None } => write!(
+                f,
+                "no backend of this service is called `{name}`; name those in `backends`, as in \
+                 `{{ address = \"10.0.0.11:443\", name = \"b1\" }}`"
             ),
         }
     }

@@ -6,6 +6,7 @@ mod error;
 #[cfg(feature = "io")]
 pub mod material;
 mod read;
+pub(super) mod routes;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,15 @@ pub struct Tls {
     pub client_crl: Option<PathBuf>,
     /// Clients that come again need not go through all of it.
     pub resumption: bool,
+}
+
+/// Backends for clients that ask for a name, with TLS that ends here or is passed on as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Host names, some perhaps with `*` as the first label; in small letters.
+    pub names: Vec<String>,
+    /// Names of backends of the service.
+    pub backends: Vec<String>,
 }
 
 /// Where a certificate and what belongs to it is.

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use toml::de::DeValue;
-
 use super::{
     CertificateFiles, Cipher, ClientAuth, FileProblem, Tls, TlsError, TlsVersion, UnknownName,
 };
@@ -121,27 +119,12 @@ fn versions(table: &Table<'_>, report: &mut Report<'_>) -> Read<(TlsVersion, Tls
     Ok((min, max))
 }
 
-/// The texts of a list.
-fn texts<'d>(
-    table: &Table<'d>,
-    key: &str,
-    report: &mut Report<'_>,
-) -> Read<Option<At<Vec<At<&'d str>>>>> {
-    let Some(At { place, value }) = table.array(key, report)? else { return Ok(None) };
-    let texts: Vec<_> = value
-        .into_iter()
-        .map(|found: At<&DeValue<'_>>| raw::text(found, "a string in quotes", report))
-        .collect();
-    let value = texts.into_iter().collect::<Read<Vec<_>>>()?;
-    Ok(Some(At { place, value }))
-}
-
 fn ciphers(
     table: &Table<'_>,
     versions: Read<(TlsVersion, TlsVersion)>,
     report: &mut Report<'_>,
 ) -> Read<Vec<Cipher>> {
-    let Some(At { place, value }) = texts(table, "ciphers", report)? else {
+    let Some(At { place, value }) = raw::texts(table, "ciphers", report)? else {
         return Ok(Vec::new());
     };
     let (min, max) = versions?;
@@ -179,7 +162,7 @@ fn ciphers(
 }
 
 fn alpn(table: &Table<'_>, report: &mut Report<'_>) -> Read<Vec<String>> {
-    let Some(At { value, .. }) = texts(table, "alpn", report)? else { return Ok(Vec::new()) };
+    let Some(At { value, .. }) = raw::texts(table, "alpn", report)? else { return Ok(Vec::new()) };
     let read: Vec<_> = value
         .into_iter()
         .map(|At { place, value }| {

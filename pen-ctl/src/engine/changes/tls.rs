@@ -1,6 +1,6 @@
 //! TLS of a service in words.
 
-use crate::config::Tls;
+use crate::config::{Route, Tls};
 
 /// As the configuration calls it.
 pub(super) fn words(tls: &Tls) -> String {
@@ -26,4 +26,13 @@ pub(super) fn words(tls: &Tls) -> String {
         file(&tls.client_crl),
         tls.resumption,
     )
+}
+
+/// Routes as the configuration calls them.
+pub(super) fn routes_words(routes: &[Route]) -> String {
+    let one = |route: &Route| format!("{} to {}", route.names.join(" "), route.backends.join(" "));
+    match routes {
+        [] => "none".to_owned(),
+        routes => routes.iter().map(one).collect::<Vec<_>>().join("; "),
+    }
 }

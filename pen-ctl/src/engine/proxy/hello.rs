@@ -5,6 +5,8 @@
 //! Pure: bytes in, facts out. What is not known is skipped: GREASE (RFC 8701), the outer part of an
 //! encrypted hello, and whatever comes later.
 
+use crate::config::LONGEST_NAME;
+
 /// Longest message that is read. Those of browsers have 0.5 to 2 KiB, with keys of post-quantum
 /// algorithms; most libraries take 64 KiB.
 pub const LONGEST: usize = 16 * 1024;
@@ -16,8 +18,6 @@ const RECORD_HEAD: usize = 5;
 const MESSAGE_HEAD: usize = 4;
 /// Longest fragment in a record (RFC 8446 5.1); no hello is encrypted.
 const LONGEST_RECORD: usize = 16 * 1024;
-/// Longest name (RFC 1035 2.3.4, without the dot at the end).
-pub const LONGEST_NAME: usize = 253;
 
 const RECORD_HANDSHAKE: u8 = 22;
 const MESSAGE_CLIENT_HELLO: u8 = 1;

@@ -179,7 +179,7 @@ proptest! {
     fn any_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), valid: bool) {
         let bytes = if valid { message(&bytes) } else { bytes };
         if let Ok(Some(Hello { name: Some(name), .. })) = read(&bytes) {
-            prop_assert!(super::super::names::is_valid(&name));
+            prop_assert!(crate::config::is_host_name(&name));
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::hello::LONGEST_NAME;
+use crate::config::LONGEST_NAME;
 
 /// What belongs to which name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,17 +53,6 @@ impl<T> Names<T> {
     }
 }
 
-/// Whether this can be entered: a host name, perhaps with `*` as its first label.
-#[must_use]
-pub fn is_valid(name: &str) -> bool {
-    let rest = name.strip_prefix("*.").unwrap_or(name);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    name.len() <= LONGEST_NAME && rest.split('.').all(label)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -104,24 +93,10 @@ mod tests {
         assert!(!names.is_empty() && Names::<()>::default().is_empty());
     }
 
-    #[test]
-    fn what_can_be_entered_is_a_host_name_perhaps_with_a_star_in_front() {
-        for name in ["a", "a.example", "*.example", "a_b.c-d.example", "192.0.2.1"] {
-            assert!(is_valid(name), "{name}");
-        }
-        let long = format!("{}.example", "a".repeat(64));
-        let longer = "a.".repeat(127) + "aa";
-        let wrong = ["", "*", "*.", "a..b", "a.*.example", "a*.example", ".a", "ä.example", "a/b"];
-        for name in wrong.into_iter().chain([&*long, &*longer]) {
-            assert!(!is_valid(name), "{name}");
-        }
-    }
-
     proptest! {
         #[test]
         fn any_name_does_no_harm(name in ".{0,300}") {
             let _ = table().find(&name);
-            let _ = is_valid(&name);
         }
     }
 }

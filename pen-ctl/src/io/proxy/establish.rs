@@ -41,7 +41,8 @@ enum Failed {
 }
 
 /// Finds a server for a client.
-pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
+/// `barred` are places of backends that are not for what it asked for.
+pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Established, Cause> {
     let served = &conn.served;
     let source = Addr::from(conn.client.ip().to_canonical());
     if served.service.vip_access.as_ref().is_some_and(|access| access.denies(&source)) {
@@ -56,7 +57,7 @@ pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
         Some(limit) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
         None => None,
     };
-    let (server, place) = find(conn, served, source).await?;
+    let (server, place) = find(conn, served, source, barred).await?;
     Ok(Established { server, place: Some(place), source: held })
 }
 
@@ -73,12 +74,17 @@ async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
 }
 
 /// A backend that accepts, and a place there.
-async fn find(conn: &Conn, served: &Arc<Served>, address: Addr) -> Result<(Stream, Place), Cause> {
+async fn find(
+    conn: &Conn,
+    served: &Arc<Served>,
+    address: Addr,
+    barred: &[usize],
+) -> Result<(Stream, Place), Cause> {
     let proxy = &served.service.proxy;
     let mut tried = Vec::new();
     loop {
-        let client =
-            Client { address, port: Be16::new(conn.client.port()), tried: &tried, draw: draw() };
+        let port = Be16::new(conn.client.port());
+        let client = Client { address, port, barred, tried: &tried, draw: draw() };
         let (place, seat) = match take_in_turn(served, &client).await? {
             Taken::Seat(place, seat) => (place, seat),
             Taken::Full => return Err(Cause::Full),

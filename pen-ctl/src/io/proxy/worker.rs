@@ -24,11 +24,11 @@ use super::conn::{Conn, Conns, TICK};
 use super::establish::{Established, establish};
 use super::log::{Line, Log};
 use super::pipe::Pipes;
-use super::preface::{self, Preface};
+use super::preface;
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
 use super::stream::Stream;
-use super::tls::{self, TlsRelay};
+use super::tls::{self, Opening, TlsRelay};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
@@ -414,16 +414,20 @@ async fn begin(
     let source = preface.as_ref().map_or(peer, |preface| preface.client);
     let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
-    let session = match (refused, &served.service.proxy.tls) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => {
-            let sent = preface.as_mut().map(|preface| std::mem::take(&mut preface.said));
-            tls::begin(&worker, &conn, &mut client, sent.unwrap_or_default()).await.map(Some)
-        }
-        (Some(cause), _) => Err(cause),
+    let with_tls = served.service.proxy.tls.is_some() || served.service.routes.is_some();
+    let said = preface.as_mut().map(|preface| std::mem::take(&mut preface.said));
+    let said = said.unwrap_or_default();
+    let opening = match refused {
+        None if with_tls => tls::begin(&worker, &conn, &mut client, said).await,
+        None => Ok(Opening { session: None, said, barred: None }),
+        Some(cause) => Err(cause),
     };
-    let (mut session, established) = match session {
-        Ok(session) => (session, establish(&conn).await),
+    let (opening, established) = match opening {
+        Ok(opening) => {
+            let barred = opening.barred.as_deref().unwrap_or_default();
+            let established = establish(&conn, barred).await;
+            (Some(opening), established)
+        }
         Err(cause) => (None, Err(cause)),
     };
     let Established { server, place, source } = match established {
@@ -436,10 +440,7 @@ async fn begin(
     };
     let asked = preface.as_ref().and_then(|preface| preface.asked);
     let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
-    let said = match session.as_mut() {
-        Some(session) => std::mem::take(&mut session.said),
-        None => preface.map(|Preface { said, .. }| said).unwrap_or_default(),
-    };
+    let Opening { session, said, .. } = opening?;
     if !said.is_empty() {
         conn.up.set(said.len() as u64);
         entry.advance(|progress| progress.client_spoke = true);

@@ -30,43 +30,72 @@ pub(in crate::io::proxy) struct Session {
     pub(super) tls: Box<UnbufferedServerConnection>,
     /// The beginning of a record.
     pub(super) begun: Vec<u8>,
-    /// What the client has said already.
-    pub(in crate::io::proxy) said: Vec<u8>,
     /// It says nothing more.
     pub(super) ended: bool,
-    /// The name that it asked for.
-    pub(in crate::io::proxy) name: Option<String>,
 }
 
-/// Agrees with a client, which has sent these bytes already, upon TLS.
+/// What a client has said that begins with TLS.
+pub(in crate::io::proxy) struct Opening {
+    /// TLS ends here.
+    pub(in crate::io::proxy) session: Option<Session>,
+    /// For the server: plain bytes, or all as it came.
+    pub(in crate::io::proxy) said: Vec<u8>,
+    /// Places of the backends that are not for the name that it asked for.
+    pub(in crate::io::proxy) barred: Option<Arc<[usize]>>,
+}
+
+/// Hears what a client wants, which has sent these bytes already, and agrees with it upon TLS if that
+/// ends here.
 pub(in crate::io::proxy) async fn begin(
     worker: &Worker,
     conn: &Conn,
     stream: &mut Stream,
     sent: Vec<u8>,
-) -> Result<Session, Cause> {
+) -> Result<Opening, Cause> {
     // Its files could not be read: it is said to the operator, and never served in the open.
-    let terminator = conn.served.state.terminator().ok_or(Cause::Local)?;
+    let terminator = match &conn.served.service.proxy.tls {
+        Some(_) => Some(conn.served.state.terminator().ok_or(Cause::Local)?),
+        None => None,
+    };
     let limit = conn.served.service.proxy.timeouts.header;
-    match timeout(limit, agree(worker, &terminator, stream, sent)).await {
+    match timeout(limit, open(worker, conn, terminator, stream, sent)).await {
         Ok(result) => result,
         Err(_) => Err(Cause::HandshakeTimeout),
     }
 }
 
-async fn agree(
+async fn open(
     worker: &Worker,
-    terminator: &Arc<Terminator>,
+    conn: &Conn,
+    terminator: Option<Arc<Terminator>>,
     stream: &mut Stream,
     sent: Vec<u8>,
-) -> Result<Session, Cause> {
-    let Some((hello, mut begun)) = hear(worker, stream, sent).await? else {
+) -> Result<Opening, Cause> {
+    let Some((hello, said)) = hear(worker, stream, sent).await? else {
         return Err(Cause::HandshakeAborted);
     };
-    if terminator.refuses(hello.name.as_deref()) {
+    let name = hello.name.as_deref();
+    let barred = match &conn.served.service.routes {
+        None => Some(None),
+        Some(routes) => routes.barred(name).cloned().map(Some),
+    };
+    let known = !terminator.as_ref().is_some_and(|terminator| terminator.refuses(name));
+    let Some(barred) = barred.filter(|_| known) else {
         tell(stream, &UNKNOWN_NAME).await;
         return Err(Cause::UnknownName);
-    }
+    };
+    let Some(terminator) = terminator else { return Ok(Opening { session: None, said, barred }) };
+    let (session, said) = agree(worker, &terminator, stream, said).await?;
+    Ok(Opening { session: Some(session), said, barred })
+}
+
+/// Agrees upon TLS. Also returned is what the client has said already.
+async fn agree(
+    worker: &Worker,
+    terminator: &Terminator,
+    stream: &mut Stream,
+    mut begun: Vec<u8>,
+) -> Result<(Session, Vec<u8>), Cause> {
     let tls = UnbufferedServerConnection::new(Arc::clone(&terminator.config));
     let mut tls = Box::new(tls.map_err(|_| Cause::Local)?);
     let (mut out, mut said) = (Vec::new(), Vec::new());
@@ -91,7 +120,7 @@ async fn agree(
         if !tls.is_handshaking() {
             // Kept for as long as the connection: not more than what is in it.
             begun.shrink_to_fit();
-            return Ok(Session { tls, begun, said, ended, name: hello.name });
+            return Ok((Session { tls, begun, ended }, said));
         }
         if ended || !read(worker, stream, &mut begun).await? {
             return Err(Cause::HandshakeAborted);

@@ -11,7 +11,7 @@ use std::fmt;
 
 use tokio::sync::Semaphore;
 
-pub(super) use self::handshake::begin;
+pub(super) use self::handshake::{Opening, begin};
 pub(super) use self::relay::TlsRelay;
 pub(super) use self::store::{Store, Terminator};
 
