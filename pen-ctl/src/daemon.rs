@@ -136,6 +136,7 @@ async fn serve(
         engine.attach_when_filled(clock::now());
     }
     let (reader, mut outcomes) = Reader::new(places.config.clone());
+    let proxy_events = events.clone();
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -146,7 +147,7 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
-        proxies: Proxies::default(),
+        proxies: Proxies::new(proxy_events),
         carp,
         sync,
     };
@@ -532,6 +533,7 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Certificates => Reply::Certificates(self.proxies.certificates()),
             Request::Sync => Reply::Sync(self.engine.sync().ok_or_else(|| Refusal {
                 error: "this node has no peers".to_owned(),
                 cure: "the configuration has no [sync]".to_owned(),

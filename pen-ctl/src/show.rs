@@ -2,6 +2,7 @@
 //! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
 
 mod carp;
+mod certificates;
 mod changes;
 mod decap;
 mod sync;
@@ -11,6 +12,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
+pub use self::certificates::certificates;
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
 pub use self::sync::sync;

@@ -76,6 +76,13 @@ pub enum Event {
         /// Names of the services whose sockets could not be had, and why not.
         failures: Vec<(String, String)>,
     },
+    /// Something happened to the certificates of the proxies.
+    CertificateNews {
+        /// What.
+        news: Vec<News>,
+        /// What is wrong now.
+        problems: BTreeSet<String>,
+    },
     /// A group of virtual addresses has another role.
     CarpRole {
         /// Index of the group.
@@ -338,4 +345,17 @@ pub enum Action {
         /// What happened.
         text: String,
     },
+}
+
+/// Something that an operator wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// It is to be looked after.
+    pub warning: bool,
+    /// What kind, in words joined by `-`.
+    pub kind: &'static str,
+    /// What it is about.
+    pub subject: String,
+    /// The whole story in a sentence.
+    pub text: String,
 }

@@ -119,6 +119,8 @@ pub struct Engine {
     held: BTreeSet<IpAddr>,
     /// Services whose sockets could not be had, and why not.
     deaf: Vec<(String, String)>,
+    /// What is wrong with the certificates of the proxies.
+    certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
     groups: Groups,
     sharing: Sharing,
@@ -241,6 +243,7 @@ impl Engine {
             proxies: Arc::default(),
             held: BTreeSet::new(),
             deaf: Vec::new(),
+            certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
             groups: Groups::default(),
             sharing: Sharing::default(),
@@ -307,6 +310,9 @@ impl Engine {
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
             Event::ProxiesServed { failures } => self.listened(now, failures),
+            Event::CertificateNews { news, problems } => {
+                self.certificates_noted(now, news, problems)
+            }
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {
                 self.note_role(group, role);

@@ -10,7 +10,7 @@ use pen_common::abi;
 use pen_common::moment::Moment;
 
 use super::desired::standing;
-use super::event::Action;
+use super::event::{Action, News};
 use super::proxy::{self, AccessList, Routes, View};
 use super::{Backend, Engine, Service};
 use crate::api::Admin;
@@ -132,6 +132,20 @@ impl Engine {
             if self.deaf.is_empty() { Moment::NEVER } else { now + LISTEN_RETRY };
         for (service, error) in self.deaf.clone().into_iter().filter(|_| news) {
             self.warn(now, "not-listening", &service, format!("service {service}: {error}"));
+        }
+    }
+
+    /// Something happened to certificates.
+    pub(super) fn certificates_noted(
+        &mut self,
+        now: Moment,
+        news: Vec<News>,
+        problems: BTreeSet<String>,
+    ) {
+        self.certificate_problems = problems;
+        for News { warning, kind, subject, text } in news {
+            self.actions.push_back(Action::Log { warning, text: text.clone() });
+            self.journal.add(now, kind, &subject, text);
         }
     }
 

@@ -8,6 +8,7 @@ mod access;
 pub mod cause;
 pub mod choose;
 pub mod clients;
+pub mod expiry;
 pub mod flow;
 pub mod header;
 pub mod hello;

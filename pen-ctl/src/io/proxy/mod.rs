@@ -17,8 +17,8 @@ mod worker;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -28,7 +28,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
 use self::worker::{Common, Ears, Orders, Question};
-use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
+use crate::api::{self, Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
+use crate::engine::event::Event;
 use crate::engine::proxy::View;
 use crate::engine::proxy::cause::Cause;
 use crate::io::clock;
@@ -52,7 +53,9 @@ pub struct Proxies {
     most: Most,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
-    certificates: tls::Store,
+    certificates: Arc<Mutex<tls::Store>>,
+    watch: Option<tls::Watch>,
+    events: Option<mpsc::Sender<Event>>,
 }
 
 /// What a backend has to do.
@@ -97,7 +100,9 @@ impl Default for Proxies {
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
             writer: None,
-            certificates: tls::Store::default(),
+            certificates: Arc::default(),
+            watch: None,
+            events: None,
             most: Most::default(),
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
@@ -105,6 +110,14 @@ impl Default for Proxies {
 }
 
 impl Proxies {
+    /// None yet. What happens to certificates is told to the engine by these events.
+    #[must_use]
+    pub fn new(events: mpsc::Sender<Event>) -> Self {
+        let mut none = Self::default();
+        none.events = Some(events);
+        none
+    }
+
     /// Serves these services and no others. Returns the names of those whose sockets are not to be
     /// had, and why not; the others are served.
     pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
@@ -132,7 +145,8 @@ impl Proxies {
         self.datagrams.follow(view, self.count, &mut failures);
         self.set_limits();
         self.served = self.registry.serve(view);
-        failures.extend(self.certificates.follow(&self.served, false));
+        failures.extend(self.store().follow(&self.served, false));
+        self.watch_certificates(&mut failures);
         let none = Arc::new(Vec::new());
         let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());
         let services = of_tcp.map(|served| {
@@ -158,7 +172,30 @@ impl Proxies {
     /// Certificates may have been renewed in their files. Returns the names of the services whose files
     /// are not good, and why not: those go on with what they have.
     pub fn renew_certificates(&mut self) -> Vec<(String, String)> {
-        self.certificates.follow(&self.served, true)
+        self.store().follow(&self.served, true)
+    }
+
+    /// The certificates in service.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<api::Certificate> {
+        self.store().list(i64::try_from(clock::wall_seconds()).unwrap_or(i64::MAX))
+    }
+
+    fn store(&self) -> MutexGuard<'_, tls::Store> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has their files looked at, if there are any.
+    fn watch_certificates(&mut self, failures: &mut Vec<(String, String)>) {
+        let Some(events) = &self.events else { return };
+        let any = self.served.iter().any(|served| served.service.proxy.tls.is_some());
+        if !any || self.watch.is_some() {
+            return;
+        }
+        match tls::Watch::start(Arc::clone(&self.certificates), events.clone()) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => failures.push(("certificates".to_owned(), error.to_string())),
+        }
     }
 
     /// Writes where the view wants it. What is written elsewhere is written to the end.
@@ -229,6 +266,12 @@ impl Proxies {
                 "proxy-log-dropped".to_owned(),
                 "A line of the access log was not written: the disk is too slow.",
                 self.writer.as_ref().map_or(0, |writer| writer.log.dropped()),
+                0,
+            ),
+            row(
+                "proxy-certificate-broken".to_owned(),
+                "Files of certificates were not good when they were read, and what was there before stayed.",
+                self.store().broken(),
                 0,
             ),
             row(
@@ -329,6 +372,7 @@ impl Proxies {
 
 impl Drop for Proxies {
     fn drop(&mut self) {
+        self.watch = None;
         // Without a sender the threads end.
         self.orders = None;
         for thread in self.threads.drain(..) {

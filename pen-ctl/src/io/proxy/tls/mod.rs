@@ -5,6 +5,7 @@ mod handshake;
 mod records;
 mod relay;
 mod store;
+mod watch;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,6 +15,7 @@ use tokio::sync::Semaphore;
 pub(super) use self::handshake::{Opening, begin};
 pub(super) use self::relay::TlsRelay;
 pub(super) use self::store::{Store, Terminator};
+pub(super) use self::watch::Watch;
 
 /// Steps of handshakes that a thread takes before established connections have their turn. One takes
 /// some hundred microseconds.
