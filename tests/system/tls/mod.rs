@@ -1,6 +1,7 @@
 //! TLS that ends at the proxy, with real clients: openssl, curl, and rustls where a test needs to say
 //! what is sent when. Certificates are made by openssl, for each test its own.
 
+mod clients;
 mod files;
 mod passthrough;
 mod refusals;

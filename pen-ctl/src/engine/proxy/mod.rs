@@ -9,6 +9,7 @@ pub mod cause;
 pub mod choose;
 pub mod clients;
 pub mod expiry;
+pub mod fields;
 pub mod flow;
 pub mod header;
 pub mod hello;

@@ -32,6 +32,7 @@ use super::tls::{self, Opening, TlsRelay};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::fields;
 use crate::engine::proxy::wheel::Tick;
 use crate::io::clock;
 
@@ -419,7 +420,7 @@ async fn begin(
     let said = said.unwrap_or_default();
     let opening = match refused {
         None if with_tls => tls::begin(&worker, &conn, &mut client, said).await,
-        None => Ok(Opening { session: None, said, barred: None }),
+        None => Ok(Opening { session: None, said, facts: None, barred: None }),
         Some(cause) => Err(cause),
     };
     let (opening, established) = match opening {
@@ -440,7 +441,10 @@ async fn begin(
     };
     let asked = preface.as_ref().and_then(|preface| preface.asked);
     let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
-    let Opening { session, said, .. } = opening?;
+    let Opening { session, said, facts, .. } = opening?;
+    if let Some(facts) = &facts {
+        fields::add(&mut begin, facts);
+    }
     if !said.is_empty() {
         conn.up.set(said.len() as u64);
         entry.advance(|progress| progress.client_spoke = true);

@@ -5,18 +5,23 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use rustls::Error;
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
+use rustls::{Error, ProtocolVersion};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::yield_now;
 use tokio::time::timeout;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::super::conn::Conn;
 use super::super::stream::Stream;
 use super::super::worker::Worker;
-use super::records::{Progress, last_words, take_in};
+use super::records::{Progress, take_in};
 use super::store::Terminator;
+use crate::config::ProxyVersion;
+use crate::config::tls::material;
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::fields::{Agreed, Facts};
 use crate::engine::proxy::hello::{Hello, Reader, Reject};
 
 /// Bytes that may have come and not be understood yet: a message of the longest kind that rustls takes,
@@ -40,6 +45,8 @@ pub(in crate::io::proxy) struct Opening {
     pub(in crate::io::proxy) session: Option<Session>,
     /// For the server: plain bytes, or all as it came.
     pub(in crate::io::proxy) said: Vec<u8>,
+    /// What servers are told of it, if they want to hear more than addresses.
+    pub(in crate::io::proxy) facts: Option<Facts>,
     /// Places of the backends that are not for the name that it asked for.
     pub(in crate::io::proxy) barred: Option<Arc<[usize]>>,
 }
@@ -84,9 +91,33 @@ async fn open(
         tell(stream, &UNKNOWN_NAME).await;
         return Err(Cause::UnknownName);
     };
-    let Some(terminator) = terminator else { return Ok(Opening { session: None, said, barred }) };
+    let wanted = conn.served.service.proxy.send_proxy == Some(ProxyVersion::V2);
+    let Some(terminator) = terminator else {
+        let facts = wanted.then_some(Facts { name: hello.name, tls: None });
+        return Ok(Opening { session: None, said, facts, barred });
+    };
     let (session, said) = agree(worker, &terminator, stream, said).await?;
-    Ok(Opening { session: Some(session), said, barred })
+    let facts = wanted.then(|| Facts { name: hello.name, tls: Some(agreed(&session.tls)) });
+    Ok(Opening { session: Some(session), said, facts, barred })
+}
+
+/// What was agreed upon.
+fn agreed(tls: &UnbufferedServerConnection) -> Agreed {
+    let name = |der: &CertificateDer<'_>| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        material::common_name(&certificate)
+    };
+    let suite = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+    Agreed {
+        version: match tls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        },
+        // As IANA has it.
+        cipher: suite.unwrap_or_default().replacen("TLS13_", "TLS_", 1),
+        alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
+        certificate: tls.peer_certificates().and_then(<[_]>::first).map(name),
+    }
 }
 
 /// Agrees upon TLS. Also returned is what the client has said already.
@@ -107,7 +138,6 @@ async fn agree(
         let Progress { taken, ended } = match progress {
             Ok(progress) => progress,
             Err(error) => {
-                out.extend(last_words(&mut tls));
                 tell(stream, &out).await;
                 return Err(cause(&error));
             }

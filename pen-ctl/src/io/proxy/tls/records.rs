@@ -26,7 +26,8 @@ pub(super) struct Progress {
     pub(super) ended: bool,
 }
 
-/// Works through what has come. What is to be sent is added to `out`, what was said to `plain`.
+/// Works through what has come. What is to be sent is added to `out`, also if it is an error: then that
+/// is the alert by which the peer is told. What was said is added to `plain`.
 pub(super) fn take_in(
     tls: &mut UnbufferedServerConnection,
     input: &mut [u8],
@@ -34,10 +35,24 @@ pub(super) fn take_in(
     plain: &mut Vec<u8>,
 ) -> Result<Progress, Error> {
     let mut progress = Progress { taken: 0, ended: false };
+    let mut failed = None;
     loop {
         let status = tls.process_tls_records(&mut input[progress.taken..]);
         let UnbufferedStatus { mut discard, state } = status;
-        let more = match state? {
+        let state = match (state, failed.take()) {
+            (Ok(state), before) => {
+                failed = before;
+                state
+            }
+            // Once more, for the alert.
+            (Err(error), None) => {
+                failed = Some(error);
+                progress.taken = (progress.taken + discard).min(input.len());
+                continue;
+            }
+            (Err(_), Some(error)) => return Err(error),
+        };
+        let more = match state {
             ConnectionState::ReadTraffic(mut traffic) => {
                 while let Some(record) = traffic.next_record() {
                     let record = record?;
@@ -72,18 +87,11 @@ pub(super) fn take_in(
                 return Err(Error::InvalidMessage(InvalidMessage::UnexpectedMessage("early data")));
             }
         };
-        progress.taken += discard;
+        progress.taken = (progress.taken + discard).min(input.len());
         if !more {
-            return Ok(progress);
+            return failed.map_or(Ok(progress), Err);
         }
     }
-}
-
-/// What is to be told to the peer after an error: at most an alert.
-pub(super) fn last_words(tls: &mut UnbufferedServerConnection) -> Vec<u8> {
-    let mut out = Vec::new();
-    let _ = take_in(tls, &mut [], &mut out, &mut Vec::new());
-    out
 }
 
 /// Enciphers. `begun` is the beginning of a record that has come. `room()` says how much `out` needs;

@@ -14,7 +14,7 @@ use super::super::relay::has_ended;
 use super::super::stream::Stream;
 use super::super::worker::{BUFFER, Worker};
 use super::handshake::Session;
-use super::records::{last_words, room, seal, take_in};
+use super::records::{room, seal, take_in};
 use crate::engine::proxy::cause::Cause;
 
 /// Rounds of one direction after which others have their turn.
@@ -161,9 +161,8 @@ impl TlsRelay {
         let input = &mut buffer[..begun + count];
         let mut out = Vec::new();
         let Ok(progress) = take_in(&mut self.tls, input, &mut out, &mut plain) else {
-            let words = last_words(&mut self.tls);
             if self.down.rest.is_empty() {
-                self.down.give(cx, &mut self.client, &words, false);
+                self.down.give(cx, &mut self.client, &out, false);
             }
             return Poll::Ready(Err(Fault::All(Cause::TlsBroken)));
         };
