@@ -1,8 +1,10 @@
 //! rustls without its buffers: bytes of the stream in, bytes for the stream and plain bytes out, in
 //! memory that the caller has.
 
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
+};
 use rustls::{Error, InvalidMessage};
 
 /// Bytes that a record adds to what is in it, at most (RFC 5246 6.2.3 with an explicit nonce).
@@ -35,22 +37,15 @@ pub(super) fn take_in(
     plain: &mut Vec<u8>,
 ) -> Result<Progress, Error> {
     let mut progress = Progress { taken: 0, ended: false };
-    let mut failed = None;
     loop {
         let status = tls.process_tls_records(&mut input[progress.taken..]);
         let UnbufferedStatus { mut discard, state } = status;
-        let state = match (state, failed.take()) {
-            (Ok(state), before) => {
-                failed = before;
-                state
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                last_words(tls, input.len(), out);
+                return Err(error);
             }
-            // Once more, for the alert.
-            (Err(error), None) => {
-                failed = Some(error);
-                progress.taken = (progress.taken + discard).min(input.len());
-                continue;
-            }
-            (Err(_), Some(error)) => return Err(error),
         };
         let more = match state {
             ConnectionState::ReadTraffic(mut traffic) => {
@@ -62,12 +57,7 @@ pub(super) fn take_in(
                 true
             }
             ConnectionState::EncodeTlsData(mut data) => {
-                let at = out.len();
-                // How much room it needs is what it says when there is none.
-                if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
-                    out.resize(at + size.required_size, 0);
-                    data.encode(&mut out[at..]).map_err(|_| Error::EncryptError)?;
-                }
+                encode(&mut data, out)?;
                 true
             }
             ConnectionState::TransmitTlsData(data) => {
@@ -89,7 +79,39 @@ pub(super) fn take_in(
         };
         progress.taken = (progress.taken + discard).min(input.len());
         if !more {
-            return failed.map_or(Ok(progress), Err);
+            return Ok(progress);
+        }
+    }
+}
+
+/// Adds what rustls wants to be sent.
+fn encode(
+    data: &mut EncodeTlsData<'_, ServerConnectionData>,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let at = out.len();
+    // How much room it needs is what it says when there is none.
+    if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
+        out.resize(at + size.required_size, 0);
+        data.encode(&mut out[at..]).map_err(|_| Error::EncryptError)?;
+    }
+    Ok(())
+}
+
+/// Adds the alert by which the peer is told of an error, if there is one. rustls remembers where in the
+/// input messages were, and panics if there is less of it now: it gets as much as before, of nothing.
+fn last_words(tls: &mut UnbufferedServerConnection, length: usize, out: &mut Vec<u8>) {
+    let mut nothing = vec![0; length];
+    loop {
+        match tls.process_tls_records(&mut nothing).state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while traffic.next_record().is_some() {}
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                let _ = encode(&mut data, out);
+                return;
+            }
+            _ => return,
         }
     }
 }
