@@ -22,7 +22,7 @@ pub use self::decap::{Decap, DecapCounter};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
 pub use self::sync::{Sync, SyncPeer};
-use crate::config::Protocol;
+use crate::config::{Endpoint, Protocol};
 
 /// What is asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,8 +171,8 @@ pub struct Interface {
 pub struct Service {
     /// Name.
     pub name: String,
-    /// Address and port; the first one of several.
-    pub listen: SocketAddr,
+    /// Address and port, the first one of several, or `unix:` and a path.
+    pub listen: Endpoint,
     /// The last port of several.
     #[serde(default)]
     pub last_port: u16,
@@ -219,9 +219,9 @@ pub struct Backend {
     pub service: String,
     /// Name of the backend.
     pub name: String,
-    /// Address.
-    pub address: IpAddr,
-    /// Port.
+    /// Address, or `unix:` and the path of a socket.
+    pub address: String,
+    /// Port; 0 of a Unix socket.
     pub port: u16,
     /// Weight in force.
     pub weight: u32,

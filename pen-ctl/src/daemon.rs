@@ -3,6 +3,7 @@
 
 mod aside;
 mod carp;
+mod drain;
 mod place;
 mod reload;
 mod signals;
@@ -22,17 +23,18 @@ use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
 use self::carp::Carp;
+use self::place::Place;
 use self::reload::{Outcome, Reader, Wish};
 use self::signals::{EndSignals, Signals};
 use self::sync::Sync;
 use crate::api::{self, Counts, Left, Refusal, Reload, Reply, Request};
-use crate::config::Config;
+use crate::config::{Config, DRAIN_FOR_HEIR};
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
 use crate::io::carp::{Command, Question};
-use crate::io::control::server::{self, Call, Socket};
-use crate::io::dataplane::{AttachError, Dataplane, Lock};
+use crate::io::control::server::{self, Call};
+use crate::io::dataplane::{AttachError, Dataplane};
 use crate::io::netlink::Netlink;
 use crate::io::proxy::{Proxies, Traffic};
 use crate::io::{clock, health, privileges};
@@ -93,20 +95,21 @@ pub async fn run(config: Config, places: Places) -> anyhow::Result<()> {
     // Before anything is made, so that an end during the start is a clean one as well.
     let mut signals = Signals::new()?;
     let socket = config.control.socket.clone();
-    let (lock, socket) = tokio::select! {
+    let place = tokio::select! {
         placed = place::take(&socket, &places) => placed?,
         () = signals.end.recv() => return Ok(()),
     };
-    serve(config, &places, lock, socket, signals).await
+    serve(config, &places, place, signals).await
 }
 
 async fn serve(
     config: Config,
     places: &Places,
-    lock: Lock,
-    socket: Socket,
+    place: Place,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
+    let Place { lock, socket, estate } = place;
+    let control = config.control.socket.clone();
     let dataplane = Dataplane::open_locked(&places.object, lock, config.node.sizes)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let (adopted, secret, (netlink, mut news), known) = match look_around(&dataplane, &events).await
@@ -147,7 +150,7 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
-        proxies: Proxies::new(proxy_events),
+        proxies: Proxies::with(estate, proxy_events),
         carp,
         sync,
     };
@@ -205,14 +208,26 @@ async fn serve(
     match end {
         End::Detach => {
             daemon.hand_over(&mut inbox, &mut signals.end).await;
+            daemon.drain(&mut inbox, &mut signals).await;
             tracing::info!("detaching");
             daemon.leave().await;
             daemon.dataplane.detach();
         }
         End::Leave => {
             tracing::info!("leaving; the kernel goes on forwarding");
+            let has_heir = daemon.leave_to_heir(&control);
+            if !has_heir {
+                daemon.drain(&mut inbox, &mut signals).await;
+            }
             daemon.carp.leave().await;
+            let (mut proxies, limit) = (daemon.proxies, daemon.engine.drain_at_exit());
+            drop(daemon.sync);
+            // Whoever waits for the place has it now.
             daemon.dataplane.leave();
+            if has_heir {
+                let limit = limit.unwrap_or(DRAIN_FOR_HEIR);
+                drain::go_on(&mut proxies, limit, &mut signals).await;
+            }
         }
         End::Fail(reason) => {
             daemon.carp.leave().await;
@@ -326,8 +341,8 @@ impl Daemon {
                         let _ = netlink.leave_solicited(ifindex, address).await;
                     });
                 }
-                Action::StartProbe { probe, address, port, through, timeout } => {
-                    health::start(self.events.clone(), probe, address, port, through, timeout);
+                Action::StartProbe { probe, target, through, timeout } => {
+                    health::start(self.events.clone(), probe, target, through, timeout);
                 }
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);

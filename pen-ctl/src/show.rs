@@ -9,6 +9,7 @@ mod sync;
 mod table;
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
@@ -22,6 +23,7 @@ use crate::api::{
     Backend, Change, Client, Clients, Closed, Connections, Counter, Event, Explanation, Flow,
     Flows, Health, Left, Service, Simulation, Status, Vip,
 };
+use crate::config::Endpoint;
 
 /// `penctl status`.
 #[must_use]
@@ -116,10 +118,10 @@ fn settled(service: &Service) -> Cell {
 
 fn listen(service: &Service) -> String {
     let Service { listen, last_port, protocol, .. } = service;
-    if *last_port > listen.port() {
-        format!("{listen}-{last_port}/{protocol}")
-    } else {
-        format!("{listen}/{protocol}")
+    match listen {
+        Endpoint::Inet(at) if *last_port > at.port() => format!("{at}-{last_port}/{protocol}"),
+        Endpoint::Inet(at) => format!("{at}/{protocol}"),
+        Endpoint::Unix(path) => path.to_string(),
     }
 }
 
@@ -138,7 +140,10 @@ pub fn backends(backends: &[Backend], style: Style) -> String {
         };
         table.row([
             cell(format!("{}/{}", backend.service, backend.name), paint),
-            plain(std::net::SocketAddr::new(backend.address, backend.port)),
+            plain(match backend.address.parse() {
+                Ok(address) => SocketAddr::new(address, backend.port).to_string(),
+                Err(_) => backend.address.clone(),
+            }),
             plain(backend.admin),
             plain(backend.health),
             plain(if backend.emergency {
@@ -283,7 +288,7 @@ pub fn connections(connections: &Connections, style: Style) -> String {
             plain(connection.id),
             plain(&connection.protocol),
             plain(&connection.service),
-            plain(connection.client),
+            plain(&connection.client),
             known(&connection.backend),
             known(&connection.address),
             plain(&connection.state),
@@ -400,7 +405,7 @@ mod tests {
         Backend {
             service: "web".into(),
             name: "b1".into(),
-            address: "10.0.0.11".parse().expect("literal"),
+            address: "10.0.0.11".into(),
             port: 80,
             weight: 1,
             share: 33.333,

@@ -131,9 +131,20 @@ impl Pend {
 
     /// Starts another one that takes over from this one; yields how this one ended.
     pub fn replace(&mut self) -> Result<ExitStatus> {
-        let mut old = self.process.take().context("pend does not run")?;
+        self.overtake()?.wait(REPLACED)
+    }
+
+    /// Starts another one that takes over from this one, and waits until it has; yields this one,
+    /// which may go on for a while.
+    pub fn overtake(&mut self) -> Result<Process> {
+        let old = self.process.take().context("pend does not run")?;
         self.process = Some(self.spawn(&["--replace"])?);
-        old.wait(REPLACED)
+        let answers = || {
+            let status = self.penctl_json(["status"]).ok()?;
+            (status["pid"].as_u64() == self.pid().map(u64::from)).then_some(())
+        };
+        wait_until(REPLACED, "the new pend answers", answers)?;
+        Ok(old)
     }
 
     /// Lets it leave the kernel forwarding; yields how it ended.

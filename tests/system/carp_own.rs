@@ -21,6 +21,7 @@ use pen_tests::{
 use serde_json::Value;
 
 use crate::carp_nodes::{Nodes, QUICK, REST, SOON, VIP, private};
+use crate::effort;
 use crate::probe::Probes;
 
 /// More than a client loses if a take-over works, even on a busy machine with tests side by side:
@@ -530,8 +531,8 @@ fn a_busy_machine_moves_no_address() {
     // For figures: PEN_SECONDS=600, and nothing beside it. Other tests make and remove namespaces,
     // which holds every processor up for longer than three advertisements of 10 ms, and on a machine
     // that does other things besides for longer than three of 100 ms.
-    let seconds = std::env::var("PEN_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    let advbase = if seconds.is_some() { "10ms" } else { "500ms" };
+    let time = effort::time();
+    let advbase = if time.is_some() { "10ms" } else { "500ms" };
     let nodes = Nodes::with(2, advbase, |_| String::new());
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -542,7 +543,7 @@ fn a_busy_machine_moves_no_address() {
                 }
             });
         }
-        pace(Duration::from_secs(seconds.unwrap_or(3)));
+        pace(time.unwrap_or(Duration::from_secs(3)));
         over.store(true, Ordering::Relaxed);
     });
     for (index, transitions) in [(0, 1), (1, 0)] {

@@ -25,6 +25,7 @@ mod decap;
 mod docs;
 mod downloads;
 mod dsr;
+mod effort;
 mod emergency;
 mod explain;
 mod health;

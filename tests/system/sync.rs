@@ -26,6 +26,8 @@ use pen_tests::{
 };
 use serde_json::Value;
 
+use crate::effort;
+
 /// Where nginx serves files.
 const FILES: u16 = 8000;
 /// 20 MB, at a rate that makes a download outlive all that happens.
@@ -379,7 +381,7 @@ impl Sessions {
 
 /// Nothing breaks when the addresses move to the other node, nor when they come back.
 fn nothing_breaks(mode: &'static str, fault: Fault, load: Load) {
-    let load = if std::env::var("PEN_LOAD").is_ok_and(|load| load == "full") { FULL } else { load };
+    let load = if effort::is_full() { FULL } else { load };
     let mut site = Site::start(mode);
     let client = site.client().clone();
     let mut sessions = Sessions::default();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::position::Position;
-use crate::config::{Cidr, Listen, Mode, Ports, TlsError};
+use crate::config::{Cidr, Listen, Mode, Ports, TlsError, UnixPath};
 
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,10 @@ pub enum ErrorKind {
     SocketNotAbsolute { path: String },
     LogNotAbsolute { path: String },
     SocketTooLong { length: usize, max: usize },
+    SocketBlank { path: String },
+    SocketNoFile { path: String },
+    InvalidFileMode { text: String },
+    UnknownOwner { text: String },
     InvalidInterfaceName { name: String },
     InvalidPorts { key: &'static str, text: String },
     PortsOfAnswers { taken: Ports, ports: Ports, address: IpAddr, service: String },
@@ -127,6 +131,9 @@ pub enum ErrorKind {
     BackendIsVip { address: IpAddr, vip: Position },
     OnlyProxied { key: &'static str, mode: Mode },
     ProxiedPorts { listen: Listen },
+    SocketOfUdp { socket: UnixPath },
+    BackendIsListener { socket: UnixPath },
+    BackendWithoutPort { address: IpAddr },
     KnownBelowAll { known: u32, all: Option<u32> },
     Tls(TlsError),
 
@@ -136,4 +143,5 @@ pub enum ErrorKind {
     TimeoutAboveInterval { timeout: Duration, interval: Duration },
     CheckWithoutPort,
     CheckWithoutTunnel { mode: Mode },
+    CheckPortOfSocket { socket: UnixPath },
 }

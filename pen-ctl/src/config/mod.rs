@@ -7,6 +7,7 @@ mod acl;
 mod backend;
 mod carp;
 mod cidr;
+mod endpoint;
 mod error;
 mod host;
 mod listen;
@@ -26,10 +27,11 @@ mod system;
 mod tests;
 pub mod tls;
 pub mod ucarp;
+mod unix;
 mod vip;
 pub(crate) mod words;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ pub use carp::{
     TransportWord, UCARP_PASSWORD,
 };
 pub use cidr::Cidr;
+pub use endpoint::{Endpoint, UnixPath};
 pub use error::{ConfigError, ErrorKind};
 pub use host::{LONGEST_NAME, is_valid as is_host_name};
 pub use load::{Source, load, parse};
@@ -99,7 +102,14 @@ pub struct Node {
     pub masquerade_ports: Ports,
     /// How much the kernel remembers.
     pub sizes: Sizes,
+    /// For so long connections of proxies may go on after the daemon was told to end; `None` if the
+    /// configuration does not say: not at all then, and [`DRAIN_FOR_HEIR`] if another daemon takes
+    /// its place.
+    pub drain_at_exit: Option<Duration>,
 }
+
+/// For so long connections of proxies go on in a daemon whose place another one has taken.
+pub const DRAIN_FOR_HEIR: Duration = Duration::from_secs(600);
 
 /// Entries of the kernel's tables that forget what was not used for longest when they are full.
 /// Memory for them is taken at the start.
@@ -203,7 +213,8 @@ pub enum Access {
 pub struct Service {
     /// Unique name.
     pub name: String,
-    /// Where it listens; the address is one of [`Config::vips`].
+    /// Where it listens; the address is one of [`Config::vips`], except that a proxy may listen on
+    /// others, of which one stands for the path of its Unix socket ([`Proxy::socket`]).
     pub listen: Listen,
     /// Protocol.
     pub protocol: Protocol,
@@ -233,6 +244,8 @@ pub struct Service {
 /// What only a service of mode `proxy` has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
+    /// The Unix socket that it listens on instead of an address.
+    pub socket: Option<SocketFile>,
     /// How the backend of a new connection is chosen.
     pub scheduler: Scheduler,
     /// How long things may take.
@@ -252,12 +265,38 @@ pub struct Proxy {
     pub accept_proxy: Option<String>,
     /// How backends are told who the client is.
     pub send_proxy: Option<ProxyVersion>,
+    /// Connections carry one request of HTTP/1 each, which tells backends so who the client is.
+    pub forwarded_for: Option<ForwardedFor>,
+    /// When one side ends its half, the other one is closed as well.
+    pub fast_close: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
     /// TLS ends here.
     pub tls: Option<Box<Tls>>,
     /// Which backends are for clients that ask for which names; no name is in two of them.
     pub routes: Vec<Route>,
+}
+
+/// A Unix socket that a service listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Where it is; absolute.
+    pub path: UnixPath,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its user, by name or number; pend's without it.
+    pub owner: Option<String>,
+    /// Its group, likewise.
+    pub group: Option<String>,
+}
+
+/// What becomes of the addresses that a request brings in `X-Forwarded-For`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedFor {
+    /// They are dropped: anybody can write some.
+    Replace,
+    /// The client's follows them, for servers that know how many proxies are to be believed.
+    Append,
 }
 
 /// A version of the PROXY protocol.
@@ -322,6 +361,15 @@ impl Service {
     /// All backends, the one for emergencies last.
     pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().chain(&self.emergency)
+    }
+
+    /// Where it listens; of several ports the first.
+    #[must_use]
+    pub fn listens(&self) -> Endpoint {
+        match self.proxy.as_ref().and_then(|proxy| proxy.socket.as_ref()) {
+            Some(socket) => Endpoint::Unix(socket.path.clone()),
+            None => SocketAddr::new(self.listen.address, self.listen.ports.first).into(),
+        }
     }
 }
 
@@ -415,17 +463,31 @@ pub struct Memory {
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Name without `/`; the address as it was written if the operator gave none.
+    /// Name without `/`; the address or path as it was written if the operator gave none.
     pub name: String,
-    /// Address, of the same family as the VIP unless the service encapsulates.
+    /// Address, of the same family as the VIP unless the service encapsulates; of a Unix socket the
+    /// one that stands for its path.
     pub address: IpAddr,
     /// Port; that of the service unless it translates. If the service has many: 0, for that of the
     /// packet.
     pub port: u16,
+    /// The Unix socket that it is, instead of an address; only in mode `proxy`.
+    pub socket: Option<UnixPath>,
     /// Share of new flows relative to the other backends, 0..=[`MAX_WEIGHT`]; 0 takes none.
     pub weight: u32,
     /// What a proxy grants it.
     pub limits: Limits,
+}
+
+impl Backend {
+    /// Where connections to it lead.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        match &self.socket {
+            Some(path) => Endpoint::Unix(path.clone()),
+            None => SocketAddr::new(self.address, self.port).into(),
+        }
+    }
 }
 
 /// What a proxy grants a backend.

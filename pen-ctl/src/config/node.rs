@@ -2,18 +2,22 @@
 //! interfaces.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::config::error::ErrorKind;
 use crate::config::load::Roots;
+use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Control, Interface, Node, Ports, Sizes, XdpMode};
+use crate::config::{Control, Interface, Node, Ports, Sizes, XdpMode, unix};
 
 const NODE: Spec = Spec {
     name: "node",
     title: "[node]",
-    keys: &["name", "secret_file", "masquerade_ports", "flows", "clients", "translations"],
+    keys: &["name", "secret_file", "masquerade_ports", "flows", "clients", "translations", DRAIN],
 };
+const DRAIN: &str = "drain_at_exit";
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const CONTROL: Spec = Spec { name: "control", title: "[control]", keys: &["socket"] };
 const INTERFACE: Spec = Spec { name: "interface", title: "[[interface]]", keys: &["name", "xdp"] };
 
@@ -27,12 +31,25 @@ pub(super) fn node(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'
     let name = node_name(table.as_ref(), system, report);
     let Some(table) = table else {
         let (masquerade_ports, sizes) = (MASQUERADE_PORTS, Sizes::default());
-        return Ok(Node { name: name?, secret: None, masquerade_ports, sizes });
+        return Ok(Node {
+            name: name?,
+            secret: None,
+            masquerade_ports,
+            sizes,
+            drain_at_exit: None,
+        });
     };
     let secret = secret(&table, system, report);
     let masquerade_ports = masquerade_ports(&table, system, report);
     let sizes = sizes(&table, report);
-    Ok(Node { name: name?, secret: secret?, masquerade_ports: masquerade_ports?, sizes: sizes? })
+    let drain_at_exit = duration(&table, DRAIN, Duration::ZERO, DAY, report);
+    Ok(Node {
+        name: name?,
+        secret: secret?,
+        masquerade_ports: masquerade_ports?,
+        sizes: sizes?,
+        drain_at_exit: drain_at_exit?.map(|found| found.value),
+    })
 }
 
 fn sizes(table: &Table<'_>, report: &mut Report<'_>) -> Read<Sizes> {
@@ -138,8 +155,6 @@ fn parse_secret(content: &[u8]) -> Option<[u64; 2]> {
 
 /// `[control]`.
 pub(super) fn control(roots: &Roots<'_>, report: &mut Report<'_>) -> Read<Control> {
-    // `sun_path` of unix(7) has 108 bytes, the last one for the terminating zero.
-    const MAX_PATH: usize = 107;
     let default = Control { socket: "/run/pen/pend.sock".into() };
     let Some(table) = roots.one(&CONTROL, report)? else { return Ok(default) };
     let Some(At { place, value: path }) = table.text("socket", report)? else {
@@ -148,8 +163,8 @@ pub(super) fn control(roots: &Roots<'_>, report: &mut Report<'_>) -> Read<Contro
     if !path.starts_with('/') {
         return Err(report.add(place, ErrorKind::SocketNotAbsolute { path: path.to_owned() }));
     }
-    if path.len() > MAX_PATH {
-        let kind = ErrorKind::SocketTooLong { length: path.len(), max: MAX_PATH };
+    if path.len() > unix::MAX_PATH {
+        let kind = ErrorKind::SocketTooLong { length: path.len(), max: unix::MAX_PATH };
         return Err(report.add(place, kind));
     }
     Ok(Control { socket: path.into() })

@@ -9,14 +9,18 @@ use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::tls::routes::RawRoutes;
-use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts, tls};
+use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts, TlsError, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 16] = [
     "abuse",
     "accept_proxy",
     "acl",
     "eject",
+    "fast_close",
+    "forwarded_for",
+    "listen_mode",
+    "listen_owner",
     "max_connections",
     "max_per_source",
     "queue",
@@ -39,7 +43,8 @@ pub(super) const MAX_LIMIT: u32 = 1_000_000;
 /// of the backends, a port of this machine, of which Linux gives out 28 thousand.
 const USUAL_FLOWS: u32 = 16_384;
 /// Keys that mean nothing for datagrams.
-const ONLY_TCP: [&str; 5] = ["accept_proxy", "queue", "routes", "send_proxy", "tls"];
+const ONLY_TCP: [&str; 7] =
+    ["accept_proxy", "fast_close", "forwarded_for", "queue", "routes", "send_proxy", "tls"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -56,6 +61,7 @@ impl Proxy {
     #[must_use]
     pub const fn usual() -> Self {
         Self {
+            socket: None,
             scheduler: Scheduler::Maglev,
             timeouts: Timeouts {
                 connect: Duration::from_secs(3),
@@ -75,6 +81,8 @@ impl Proxy {
             abuse: None,
             accept_proxy: None,
             send_proxy: None,
+            forwarded_for: None,
+            fast_close: false,
             tls: None,
             routes: Vec::new(),
         }
@@ -105,13 +113,18 @@ pub(super) fn read(
     let acl = list(table, "acl", acls, report);
     let accept_proxy = list(table, "accept_proxy", acls, report);
     let send_proxy = table.word("send_proxy", report);
+    let forwarded_for = table.word("forwarded_for", report);
+    let fast_close = table.boolean("fast_close", report);
     let abuse = backend::single(table, "abuse", report);
     let tls = tls::read(table, system, report);
     let routes = tls::routes::read(table, report);
+    let sealed = sealed(table, report);
     of_protocol?;
+    sealed?;
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
         proxy: Proxy {
+            socket: None,
             scheduler: scheduler?.unwrap_or(usual.scheduler),
             timeouts: timeouts?,
             eject: eject?.map_or(usual.eject, |eject| eject.value),
@@ -121,6 +134,8 @@ pub(super) fn read(
             acl: acl?,
             accept_proxy: accept_proxy?,
             send_proxy: send_proxy?,
+            forwarded_for: forwarded_for?,
+            fast_close: fast_close?.unwrap_or(usual.fast_close),
             abuse: None,
             tls: tls?,
             routes: Vec::new(),
@@ -145,6 +160,17 @@ fn foreign(table: &Table<'_>, mode: Mode, report: &mut Report<'_>) -> Read<()> {
         }
     }
     found
+}
+
+/// Reports what has to read what clients say, and could not.
+fn sealed(table: &Table<'_>, report: &mut Report<'_>) -> Read<()> {
+    let with = ["tls", "routes"].into_iter().find(|key| table.has(key));
+    match (table.get("forwarded_for"), with) {
+        (Some(At { place, .. }), Some(with)) => {
+            Err(report.add(place, ErrorKind::Tls(TlsError::Sealed { with })))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reports the keys that mean nothing for this protocol.

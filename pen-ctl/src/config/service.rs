@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use pen_common::abi::{MAX_BACKENDS, MAX_SERVICES};
 
-use crate::config::backend::{self, Binder, Bound, RawBackend};
+use crate::config::backend::{self, Binder, Bound, Owner, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::listen::{self, Listens};
 use crate::config::load::Roots;
@@ -16,7 +16,9 @@ use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::tls::routes;
-use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, node, vip};
+use crate::config::{
+    Affinity, CheckKind, Listen, Mode, Ports, Protocol, Proxy, Service, UnixPath, node, unix, vip,
+};
 
 const OWN: [&str; 11] = [
     "name",
@@ -58,6 +60,7 @@ pub(super) fn services(
         binder: Binder::new(vips, system),
         names: Names::new("service"),
         listens: Listens::default(),
+        sockets: Names::new("listen"),
     };
     let tables = roots.all(&SERVICE, report);
     if let Some(Ok(table)) = tables.get(MAX_SERVICE_COUNT) {
@@ -116,6 +119,7 @@ struct Reader<'a> {
     binder: Binder<'a>,
     names: Names<String>,
     listens: Listens,
+    sockets: Names<UnixPath>,
 }
 
 impl Reader<'_> {
@@ -133,23 +137,38 @@ impl Reader<'_> {
         let pool = self.pool(table, report);
         let emergency = backend::emergency(table, report);
 
-        let source = self.source(table, mode, listen, report);
-        let (listen, mode) = (listen?, mode?);
+        let vip = listen.as_ref().map(|(listen, _)| *listen).map_err(|reported| *reported);
+        let source = self.source(table, mode, vip, report);
+        let ((listen, socket), mode) = (listen?, mode?);
+        let file = match mode {
+            Mode::Proxy => unix::file(table, socket.clone(), self.system, report),
+            _ => Ok(None),
+        };
         let Pool { backends, check } = pool?;
         let emergency = emergency?;
         let abuse = proxy.as_ref().ok().and_then(Option::as_ref);
         let abuse = abuse.and_then(|proxy| proxy.abuse.as_ref());
-        let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, listen, mode, report);
         let protocol = protocol?;
+        let single_port = socket.is_some() || listen.ports.single().is_some();
+        let owner = Owner { listen, socket, protocol, mode };
+        let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, &owner, report);
         // The service's own check replaces the pool's as a whole.
         let check = own_check?.or(check).unwrap_or(RawCheck::absent());
-        let check = check.of_service(protocol, listen.ports, mode, report);
+        let place = check.place();
+        let check = check.of_service(protocol, single_port, mode, report);
         let Bound { backends, emergency, abuse } = backends?;
+        let (check, file) = (check?, file?);
+        let mut probed = backends.iter().chain(&emergency);
+        if let CheckKind::Tcp { port: Some(_) } = check.kind
+            && let Some(socket) = probed.find_map(|backend| backend.socket.clone())
+        {
+            return Err(report.add(place, ErrorKind::CheckPortOfSocket { socket }));
+        }
         let proxy = match proxy? {
             None => None,
             Some(raw) => {
                 let routes = routes::bind(raw.routes, &backends, report)?;
-                Some(Box::new(Proxy { abuse, routes, ..raw.proxy }))
+                Some(Box::new(Proxy { abuse, routes, socket: file, ..raw.proxy }))
             }
         };
         Ok(Service {
@@ -163,7 +182,7 @@ impl Reader<'_> {
             backends,
             emergency,
             stubborn: stubborn?.unwrap_or(false),
-            check: check?,
+            check,
             proxy,
         })
     }
@@ -211,10 +230,13 @@ impl Reader<'_> {
         protocol: Read<Protocol>,
         mode: Read<Mode>,
         report: &mut Report<'_>,
-    ) -> Read<Listen> {
+    ) -> Read<(Listen, Option<UnixPath>)> {
         let proxied = mode.is_ok_and(|mode| mode == Mode::Proxy);
         let listen = table.required_text("listen", "\"192.0.2.10:80\"", report)?;
-        let listen = listen::listen(listen, proxied, report)?;
+        let (listen, socket) = listen::listen(listen, proxied, report)?;
+        if let Some(socket) = socket {
+            return self.socket(At { place: listen.place, value: socket }, protocol, mode, report);
+        }
         // Neither this nor a duplicate ends the reading: the backends can be checked all the same.
         let address = listen.value.address;
         if proxied && listen.value.ports.single().is_none() {
@@ -231,7 +253,31 @@ impl Reader<'_> {
         if let Ok(protocol) = protocol {
             self.listens.claim(listen, protocol, report);
         }
-        Ok(listen.value)
+        Ok((listen.value, None))
+    }
+
+    /// The Unix socket that a service listens on. As with addresses, the backends can be checked all
+    /// the same.
+    fn socket(
+        &mut self,
+        socket: At<UnixPath>,
+        protocol: Read<Protocol>,
+        mode: Read<Mode>,
+        report: &mut Report<'_>,
+    ) -> Read<(Listen, Option<UnixPath>)> {
+        let At { place, value: path } = socket.clone();
+        let listen = Listen { address: path.stand_in(), ports: Ports::ANY };
+        if let Some(mode) = mode.ok().filter(|mode| *mode != Mode::Proxy) {
+            return Err(report.add(place, ErrorKind::OnlyProxied { key: "unix:", mode }));
+        }
+        if protocol.is_ok_and(|found| found == Protocol::Udp) {
+            return Err(report.add(place, ErrorKind::SocketOfUdp { socket: path }));
+        }
+        if self.sockets.claim(Ok(socket), report).is_ok() {
+            // It has an entry among the ports of all services.
+            self.listens.claim(At { place, value: listen }, Protocol::Tcp, report);
+        }
+        Ok((listen, Some(path)))
     }
 
     /// The backends of a service: its own, or those of the pool that it names.

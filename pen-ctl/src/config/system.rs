@@ -29,6 +29,12 @@ pub trait System {
     /// Whether a file is a program that can be run; the error says why not.
     fn runnable(&self, path: &Path) -> io::Result<()>;
 
+    /// Whether there is a user of this name or number.
+    fn user_exists(&self, name: &str) -> bool;
+
+    /// Whether there is a group of this name or number.
+    fn group_exists(&self, name: &str) -> bool;
+
     /// Ports that the machine gives its own connections: `net.ipv4.ip_local_port_range`, which
     /// holds for IPv6 as well.
     fn local_ports(&self) -> io::Result<Ports>;
@@ -63,6 +69,7 @@ mod real {
     use std::path::Path;
 
     use nix::net::if_::{if_nameindex, if_nametoindex};
+    use nix::unistd::{Group, User};
 
     use super::{SecretFile, System};
     use crate::config::tls::material;
@@ -115,6 +122,14 @@ mod real {
             Ok(())
         }
 
+        fn user_exists(&self, name: &str) -> bool {
+            name.parse::<u32>().is_ok() || matches!(User::from_name(name), Ok(Some(_)))
+        }
+
+        fn group_exists(&self, name: &str) -> bool {
+            name.parse::<u32>().is_ok() || matches!(Group::from_name(name), Ok(Some(_)))
+        }
+
         fn local_ports(&self) -> io::Result<Ports> {
             let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
             let mut numbers = text.split_whitespace().map(str::parse);
@@ -162,6 +177,14 @@ mod real {
                 assert_eq!(RealSystem.runnable(Path::new(path)).unwrap_err().to_string(), why);
             }
             assert!(RealSystem.runnable(Path::new("/no/such/program")).is_err());
+        }
+
+        #[test]
+        fn the_machine_has_a_root_and_numbers_need_no_name() {
+            for (name, exists) in [("root", true), ("4711", true), ("no-such-name", false)] {
+                assert_eq!(RealSystem.user_exists(name), exists, "{name}");
+                assert_eq!(RealSystem.group_exists(name), exists, "{name}");
+            }
         }
 
         #[test]

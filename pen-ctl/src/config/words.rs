@@ -5,8 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::{
-    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Cipher, ClientAuth, Mode, Protocol,
-    ProxyVersion, Scheduler, TieBreak, TlsVersion, TransportWord, UnknownName, XdpMode,
+    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Cipher, ClientAuth, ForwardedFor,
+    Mode, Protocol, ProxyVersion, Scheduler, TieBreak, TlsVersion, TransportWord, UnknownName,
+    XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -94,6 +95,7 @@ words! {
         Prio = "prio",
         Hash = "hash",
     }
+    ForwardedFor { Replace = "replace", Append = "append" }
     ProxyVersion { V1 = "v1", V2 = "v2" }
     UnknownName { Default = "default", Refuse = "refuse" }
     TlsVersion { V12 = "1.2", V13 = "1.3" }

@@ -13,24 +13,37 @@ use crate::io::clock;
 use crate::io::control::client::{Client, ClientError};
 use crate::io::control::server::Socket;
 use crate::io::dataplane::{Dataplane, DataplaneError, Lock};
+use crate::io::proxy::{Estate, Heir};
 
 /// A daemon that was asked to leave has left after this time, or never will.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two looks whether it has.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What a daemon needs for itself.
+pub(super) struct Place {
+    pub(super) lock: Lock,
+    pub(super) socket: Socket,
+    /// What the one before has left.
+    pub(super) estate: Estate,
+}
+
 /// Takes the place.
 ///
 /// # Errors
 ///
 /// If another daemon has it and does not leave; nothing is left behind then.
-pub(super) async fn take(socket: &Path, places: &Places) -> anyhow::Result<(Lock, Socket)> {
+pub(super) async fn take(socket: &Path, places: &Places) -> anyhow::Result<Place> {
     let mut patience = Duration::ZERO;
+    let mut heir = None;
     if places.replace {
         // Who cannot start must not send away one that runs.
         Dataplane::rehearse(&places.object, &places.pins)?;
-        if ask_to_leave(socket).await? {
+        // Before it is asked: it looks for an heir when it leaves.
+        let waiting = Heir::new(socket).with_context(|| socket.display().to_string());
+        if let Some(pid) = ask_to_leave(socket).await? {
             patience = PATIENCE;
+            heir = Some((waiting?, pid));
         }
     }
     let in_use = |error: &DataplaneError| matches!(error, DataplaneError::InUse { .. });
@@ -39,16 +52,24 @@ pub(super) async fn take(socket: &Path, places: &Places) -> anyhow::Result<(Lock
     let socket = retry(patience, || Socket::bind(socket), taken)
         .await
         .with_context(|| socket.display().to_string())?;
-    Ok((lock, socket))
+    // It has left, whatever it had to leave.
+    let estate = heir.map_or_else(|| Ok(Estate::default()), |(heir, pid)| heir.inherit(pid));
+    let estate = estate.unwrap_or_else(|error| {
+        tracing::warn!(
+            "clients that connect now may be turned away: no sockets inherited: {error}"
+        );
+        Estate::default()
+    });
+    Ok(Place { lock, socket, estate })
 }
 
-/// Asks the daemon behind a socket to leave; false if there is none.
-async fn ask_to_leave(socket: &Path) -> anyhow::Result<bool> {
+/// Asks the daemon behind a socket to leave: the process that does. `None` if there is none.
+async fn ask_to_leave(socket: &Path) -> anyhow::Result<Option<u32>> {
     let mut client = match Client::connect(socket).await {
         Ok(client) => client,
         Err(ClientError::Unreachable { .. }) => {
             tracing::info!("{}: nobody is there to be replaced", socket.display());
-            return Ok(false);
+            return Ok(None);
         }
         Err(error) => bail!("{}: {error}", socket.display()),
     };
@@ -59,10 +80,9 @@ async fn ask_to_leave(socket: &Path) -> anyhow::Result<bool> {
             socket.display()
         )
     })?;
-    if let Ok(Left { pid, .. }) = serde_json::from_slice(&answer) {
-        tracing::info!("process {pid} leaves; the kernel goes on forwarding meanwhile");
-    }
-    Ok(true)
+    let Left { pid, .. } = serde_json::from_slice(&answer).context("what the pend there says")?;
+    tracing::info!("process {pid} leaves; the kernel goes on forwarding meanwhile");
+    Ok(Some(pid))
 }
 
 /// Tries until it succeeds, fails in another way than `is_transient`, or time is up.

@@ -12,7 +12,7 @@ use pen_common::abi::ServiceKey;
 
 use super::merge::service_key;
 use crate::api::{ChangeKind, ConfigChange};
-use crate::config::{self, Access, Acl, Check, CheckKind, Config, Service};
+use crate::config::{self, Access, Acl, Check, CheckKind, Config, Endpoint, Service};
 
 /// Values of a list that are shown: a message must fit a terminal.
 const SHOWN: usize = 8;
@@ -156,6 +156,7 @@ fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
             field("flows", node.sizes.flows),
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
+            field("drain_at_exit", maybe(node.drain_at_exit.map(humantime::format_duration))),
             field("access_log", maybe(log.map(|log| log.file.display().to_string()))),
         ],
     }
@@ -204,7 +205,10 @@ fn vip(vip: &config::Vip) -> Item {
 }
 
 fn service(service: &Service) -> Item {
-    let listen = format!("{}/{}", service.listen, service.protocol);
+    let listen = match service.listens() {
+        Endpoint::Inet(_) => format!("{}/{}", service.listen, service.protocol),
+        Endpoint::Unix(path) => path.to_string(),
+    };
     let (memory, check) = (&service.memory, &service.check);
     let count = service.backends.len();
     Item {
@@ -251,7 +255,7 @@ fn tls_words(proxy: &config::Proxy) -> Option<String> {
 fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
-    let config::Proxy { accept_proxy, send_proxy, .. } = proxy;
+    let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, socket, .. } = proxy;
     let routes = tls::routes_words(&proxy.routes);
     let times = [
         ("connect", timeouts.connect),
@@ -266,23 +270,32 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
-         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, routes {routes}",
+         queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
+         fast_close {fast_close}, routes {routes}{}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),
         maybe(*max_per_source),
         maybe(acl.as_ref()),
-        maybe(abuse.as_ref().map(|abuse| std::net::SocketAddr::new(abuse.address, abuse.port))),
+        maybe(abuse.as_ref().map(config::Backend::endpoint)),
         maybe(accept_proxy.as_ref()),
         maybe(*send_proxy),
+        maybe(*forwarded_for),
+        socket.as_ref().map_or_else(String::new, file_words),
     )
+}
+
+/// What the file of a service's Unix socket is like.
+fn file_words(file: &config::SocketFile) -> String {
+    let owner = [&file.owner, &file.group].map(|name| name.as_deref().unwrap_or("-"));
+    format!(", listen_mode {:04o}, listen_owner {}", file.mode, owner.join(":"))
 }
 
 fn backend(service: &Service, backend: &config::Backend) -> Item {
     let is_emergency = service.emergency.as_ref() == Some(backend);
-    let address = match (backend.address, backend.port) {
-        (address, 0) => address.to_string(),
-        (address, port) => std::net::SocketAddr::new(address, port).to_string(),
+    let address = match backend.endpoint() {
+        Endpoint::Inet(at) if at.port() == 0 => at.ip().to_string(),
+        endpoint => endpoint.to_string(),
     };
     let rest = if is_emergency {
         "for emergencies".to_owned()

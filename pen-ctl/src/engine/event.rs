@@ -13,7 +13,7 @@ use super::carp;
 use super::census::Census;
 use super::proxy::View;
 use super::tables::Write;
-use crate::config::{Hooks, Sizes, XdpMode};
+use crate::config::{Endpoint, Hooks, Sizes, XdpMode};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,10 +284,8 @@ pub enum Action {
     StartProbe {
         /// Which probe.
         probe: ProbeId,
-        /// Address.
-        address: IpAddr,
-        /// TCP port.
-        port: u16,
+        /// Where it has to accept a connection.
+        target: Endpoint,
         /// Ask through this tunnel.
         through: Option<Tunnel>,
         /// When to give up.

@@ -40,7 +40,7 @@ mod why;
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
 
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Config, Sizes, XdpMode};
+use crate::config::{self, CheckKind, Config, Endpoint, Sizes, XdpMode};
 use access::Lists;
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use groups::Groups;
@@ -213,6 +213,12 @@ struct Interface {
 // === impl Engine ===
 
 impl Engine {
+    /// For how long connections of the proxies may go on after the daemon was told to end.
+    #[must_use]
+    pub const fn drain_at_exit(&self) -> Option<Duration> {
+        self.config.node.drain_at_exit
+    }
+
     /// Starts with what the maps hold already (from a controller before this one). `random` is the
     /// secret if neither the configuration nor the maps have one.
     #[must_use]
@@ -409,8 +415,10 @@ impl Engine {
                 let Some(serial) = backend.health.poll(now, &rules) else { continue };
                 self.actions.push_back(Action::StartProbe {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
-                    address: backend.config.address,
-                    port: port.unwrap_or(backend.config.port),
+                    target: match (port, backend.config.endpoint()) {
+                        (Some(port), Endpoint::Inet(at)) => SocketAddr::new(at.ip(), port).into(),
+                        (_, target) => target,
+                    },
                     through: check.tunnel.then_some(event::Tunnel {
                         gue: service.config.mode == config::Mode::Gue,
                         vip: service.config.listen.address,

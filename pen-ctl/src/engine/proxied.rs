@@ -2,7 +2,7 @@
 //! machine's own stack has to take for them, and what becomes of sockets that cannot be had.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ impl Engine {
             Some(Arc::new(proxy::Service {
                 key: service.key,
                 name: config.name.clone(),
-                listen: SocketAddr::new(address, config.listen.ports.first),
+                listen: config.listens(),
                 virtual_address: vip.is_some(),
                 affinity: config.affinity,
                 memory: config.memory,
@@ -114,7 +114,7 @@ impl Engine {
             generation: backend.generation,
             incarnation: backend.incarnation,
             name: backend.config.name.clone(),
-            address: SocketAddr::new(backend.config.address, backend.config.port),
+            address: backend.config.endpoint(),
             weight,
             state: standing(service, backend, &self.network).state,
             wanted: backend.admin == Admin::Ready && weight > 0 && !backend.leaving,

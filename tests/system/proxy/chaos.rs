@@ -8,14 +8,26 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use pen_tests::{Host, process::run_ok, wait::pace, wait_until};
+use pen_tests::{Host, process::run_ok, wait::Stopwatch, wait::pace, wait_until};
 
-use super::data::noise;
+use super::data::{noise, resident};
 use super::{LONG, Server, connect, lab, name_at, unchecked};
+use crate::effort;
 use crate::stage::WEB;
 
 fn server(host: &Host) -> Server {
     Server::named(&host.netns, (host.v4.into(), 80), &host.name)
+}
+
+/// When there are no descriptors for a moment, in parts of the whole time.
+const STARVED: [f64; 2] = [0.2, 0.6];
+/// By how much memory may grow after the first quarter: whoever leaks, leaks more in ten minutes.
+const MEMORY: usize = 4 << 20;
+
+/// So many files may a process have open.
+fn limit(pid: u32, files: usize) {
+    let files = format!("--nofile={files}:20000");
+    run_ok(Command::new("prlimit").args(["--pid", &pid.to_string(), &files])).unwrap();
 }
 
 fn descriptors(pid: u32) -> usize {
@@ -31,6 +43,8 @@ fn after_all_kinds_of_trouble_nothing_is_left_and_no_byte_was_wrong() {
     let client = &lab.client().netns;
     name_at(&connect(client, WEB).unwrap()).unwrap();
     let baseline = descriptors(pid);
+    let time = effort::time().unwrap_or(Duration::from_secs(7));
+    let mut early = 0;
     let (over, served, broken) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
     thread::scope(|scope| {
         for number in 0..6_u64 {
@@ -46,25 +60,32 @@ fn after_all_kinds_of_trouble_nothing_is_left_and_no_byte_was_wrong() {
                 }
             });
         }
-        for round in 0..40 {
+        let mut starve = STARVED.iter().map(|part| time.mul_f64(*part)).peekable();
+        let begun = Stopwatch::start();
+        for round in 0.. {
             // One of the two is away for a moment, with all of its connections.
             let place = round % 2;
             drop(servers.remove(place));
             pace(Duration::from_millis(60));
             servers.insert(place, server(&lab.backends[place]));
-            if round % 15 == 7 {
-                let limit = |files: usize| {
-                    let files = format!("--nofile={files}:20000");
-                    run_ok(Command::new("prlimit").args(["--pid", &pid.to_string(), &files]))
-                };
-                limit(baseline).unwrap();
+            if starve.next_if(|at| begun.elapsed() > *at).is_some() {
+                limit(pid, baseline);
                 pace(Duration::from_millis(200));
-                limit(20_000).unwrap();
+                limit(pid, 20_000);
             }
             pace(Duration::from_millis(100));
+            if early == 0 && begun.elapsed() > time / 4 {
+                early = resident(pid);
+            }
+            if begun.elapsed() > time {
+                break;
+            }
         }
         over.store(true, Relaxed);
     });
+    let late = resident(pid);
+    println!("{served:?} served, {broken:?} broken; {early} and {late} bytes of memory");
+    assert!(late < early + MEMORY, "{early} bytes of memory have become {late}");
     assert!(served.load(Relaxed) > 100, "{served:?} served, {broken:?} broken");
     wait_until(LONG, "all descriptors are back", || {
         // A thread keeps a few pipes for the next one who needs them.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pen_tests::{Lab, process::SHORT, wait::pace, wait_until};
 
 use super::{LONG, Server, connect, lab, read_all, unchecked};
+use crate::effort;
 use crate::stage::WEB;
 
 /// Bytes that tell whether one is missing: the same for the same seed.
@@ -111,7 +112,9 @@ fn exchange(stream: &TcpStream, out: &[u8], expected: &[u8], hasty: bool) -> io:
 #[test]
 fn all_bytes_arrive_in_order_fast_or_slow_on_a_hundred_connections_at_once() {
     let lab = lab(1);
-    let (up, down) = (noise(1, 2_000_000), noise(2, 2_000_000));
+    // In full, a gigabyte each way.
+    let length = if effort::is_full() { 10_750_000 } else { 2_000_000 };
+    let (up, down) = (noise(1, length), noise(2, length));
     let (report, reported) = mpsc::channel();
     let (expected, answer) = (up.clone(), down.clone());
     let _server = Server::start(&lab.backends[0].netns, backend(&lab), move |stream| {
@@ -121,7 +124,7 @@ fn all_bytes_arrive_in_order_fast_or_slow_on_a_hundred_connections_at_once() {
         report.send(result.map_err(|error| error.to_string())).unwrap();
     });
     // The network of a busy machine loses a lot, so that some segments are seconds late.
-    let pend = unchecked(&lab, r#"timeouts = { half_closed = "2m" }"#);
+    let pend = unchecked(&lab, r#"timeouts = { half_closed = "5m" }"#);
     let client = &lab.client().netns;
     let streams: Vec<TcpStream> = (0..100).map(|_| connect(client, WEB).unwrap()).collect();
     let results: Vec<io::Result<[bool; 2]>> = thread::scope(|scope| {
@@ -315,4 +318,65 @@ fn a_thousand_connections_leave_no_descriptor_behind() {
     .unwrap();
     (0..1000).for_each(|_| visit(WEB));
     wait_until(SHORT, "descriptors are back", || (files() <= before).then_some(())).unwrap();
+}
+
+#[test]
+fn with_fast_close_the_first_end_of_either_side_ends_both_and_nothing_is_lost() {
+    let lab = lab(1);
+    let answer = noise(7, 5_000_000);
+    let (expected, words) = (answer.clone(), noise(8, 5_000_000));
+    let (report, reported) = mpsc::channel();
+    let (heard, sent) = (words.clone(), answer);
+    let _server = Server::start(&lab.backends[0].netns, backend(&lab), move |mut stream| {
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        match first[0] {
+            // Its own end is far off: it only sees the client's, and that it is not listened to.
+            b'c' => {
+                let whole = read_all(&stream).unwrap() == heard;
+                let cut = wait_until(SHORT, "a reset", || stream.write_all(&[0; 999]).err());
+                report.send(whole && cut.is_ok()).unwrap();
+            }
+            // It does not read what the client goes on to send.
+            _ => {
+                stream.write_all(&sent).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                report.send(read_all(&stream).is_ok()).unwrap();
+            }
+        }
+    });
+    // Half a connection would last for an hour.
+    let pend = unchecked(&lab, "fast_close = true\ntimeouts = { half_closed = \"1h\" }");
+    let gone = || {
+        let listed = pend.penctl_json(["connections"]).unwrap();
+        listed["connections"].as_array().is_some_and(Vec::is_empty).then_some(())
+    };
+
+    let mut client = connect(&lab.client().netns, WEB).unwrap();
+    client.write_all(b"c").unwrap();
+    client.write_all(&words).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(read_all(&client).unwrap().is_empty(), "the client is told the end at once");
+    assert!(reported.recv_timeout(LONG).unwrap(), "the server got all, and is cut off");
+    wait_until(SHORT, "no connection is left", gone).unwrap();
+    assert_eq!(pend.counter("proxy-client-closed").unwrap(), 1);
+
+    let mut client = connect(&lab.client().netns, WEB).unwrap();
+    client.write_all(b"s").unwrap();
+    assert!(read_all(&client).unwrap() == expected);
+    assert!(reported.recv_timeout(LONG).unwrap(), "the server is told the end in order");
+    wait_until(SHORT, "no connection is left", gone).unwrap();
+    assert_eq!(pend.counter("proxy-server-closed").unwrap(), 1);
+
+    // A client that goes on to send while it has an answer to read loses nothing of it.
+    let mut client = connect(&lab.client().netns, WEB).unwrap();
+    client.write_all(b"s").unwrap();
+    let mut sending = client.try_clone().unwrap();
+    let sender = thread::spawn(move || while sending.write_all(&[0; 4096]).is_ok() {});
+    assert!(read_all(&client).unwrap() == expected);
+    // It may have been cut off by now.
+    let _ = client.shutdown(Shutdown::Both);
+    sender.join().unwrap();
+    wait_until(SHORT, "no connection is left", gone).unwrap();
+    assert_eq!(pend.counter("proxy-server-closed").unwrap(), 2);
 }

@@ -4,10 +4,13 @@
 mod chaos;
 mod data;
 mod fail;
+mod handover;
+mod http;
 mod operator;
 mod paths;
 mod select;
 mod udp;
+mod unix;
 mod whois;
 
 use std::{
@@ -121,8 +124,14 @@ impl Drop for Server {
 pub(crate) fn name_at(mut stream: &TcpStream) -> io::Result<String> {
     let mut name = Vec::new();
     let mut byte = [0];
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        name.push(byte[0]);
+    loop {
+        match stream.read(&mut byte) {
+            Ok(1) if byte[0] != b'\n' => name.push(byte[0]),
+            Ok(_) => break,
+            // A machine that is stopped for a moment interrupts a read that has a timeout (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
     if name.is_empty() {
         Err(io::ErrorKind::UnexpectedEof.into())

@@ -15,14 +15,15 @@ use super::{LONG, Server, connect, lab, name_at, proxied, read_all, start};
 use crate::stage::{WEB, WEB6, vips};
 
 /// A program with a configuration of its own; ends on drop.
-struct Peer {
+pub(super) struct Peer {
     _process: Process,
-    _scratch: Scratch,
+    /// The `DIR` of its configuration.
+    pub(super) scratch: Scratch,
 }
 
 impl Peer {
     /// haproxy with this section.
-    fn haproxy(netns: &Netns, section: &str) -> Self {
+    pub(super) fn haproxy(netns: &Netns, section: &str) -> Self {
         let text = format!(
             "global\n  maxconn 100\ndefaults\n  timeout connect 5s\n  timeout client 5s\n  timeout \
              server 5s\n{section}\n"
@@ -33,7 +34,7 @@ impl Peer {
     }
 
     /// nginx whose server says who it was told that the client is.
-    fn nginx(netns: &Netns) -> Self {
+    pub(super) fn nginx(netns: &Netns) -> Self {
         let text = "daemon off; user root; pid DIR/pid; error_log stderr;\nevents {}\nhttp {\n  \
                     access_log off;\n  server {\n    listen 80 proxy_protocol; listen [::]:80 \
                     proxy_protocol;\n    location / { return 200 \"$proxy_protocol_addr \
@@ -43,7 +44,7 @@ impl Peer {
         })
     }
 
-    fn start(
+    pub(super) fn start(
         netns: &Netns,
         program: &str,
         text: &str,
@@ -57,7 +58,7 @@ impl Peer {
         let mut command = netns.command(program);
         args(&mut command, &file);
         let process = Process::start(program, command, &scratch.file("log")).unwrap();
-        Self { _process: process, _scratch: scratch }
+        Self { _process: process, scratch }
     }
 }
 
@@ -105,7 +106,7 @@ fn haproxy_and_nginx_are_told_the_true_client_in_both_versions() {
     }
 }
 
-const TRUSTED: &str = r#"
+pub(super) const TRUSTED: &str = r#"
 [[acl]]
 name = "edge"
 allow = ["10.77.0.2", "fd77::2"]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
-    Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control, Interface,
-    Limits, Listen, Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode,
-    parse,
+    Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control,
+    ForwardedFor, Interface, Limits, Listen, Memory, Mode, Node, Ports, Protocol, Service, Sizes,
+    Source, Vip, XdpMode, parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -33,6 +33,7 @@ fn nothing_is_a_valid_configuration() {
             secret: None,
             masquerade_ports: PORTS,
             sizes: Sizes::default(),
+            drain_at_exit: None,
         },
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
@@ -57,6 +58,7 @@ fn everything_can_be_written_out() {
         flows = 1024
         clients = 16_777_216
         translations = 4096
+        drain_at_exit = "90s"
         [control]
         socket = "/run/p.sock"
         [access_log]
@@ -93,6 +95,7 @@ fn everything_can_be_written_out() {
         name: name.to_owned(),
         address: address.parse().unwrap(),
         port: 53,
+        socket: None,
         weight,
         limits: Limits::default(),
     };
@@ -102,6 +105,7 @@ fn everything_can_be_written_out() {
             secret: Some([0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff]),
             masquerade_ports: Ports { first: 1024, last: 2047 },
             sizes: Sizes { flows: 1024, clients: 16_777_216, translations: 4096 },
+            drain_at_exit: Some(Duration::from_secs(90)),
         },
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
@@ -226,7 +230,8 @@ fn backends_have_many_spellings() {
         let web = service(&format!("listen = \"{listen}\"\nbackends = [{text}]"));
         let address = address.parse().unwrap();
         let limits = Limits::default();
-        let expected = Backend { name: name.to_owned(), address, port: 80, weight: 1, limits };
+        let name = name.to_owned();
+        let expected = Backend { name, address, port: 80, socket: None, weight: 1, limits };
         assert_eq!(web.backends, [expected], "{text}");
     }
 }
@@ -475,4 +480,22 @@ fn a_proxied_service_of_udp_may_have_so_many_flows_if_it_does_not_say() {
     assert_eq!(most("protocol = \"udp\""), (Some(16_384), Duration::from_secs(30)));
     let keys = "protocol = \"udp\"\nmax_connections = 7\ntimeouts = { udp = \"2s\" }";
     assert_eq!(most(keys), (Some(7), Duration::from_secs(2)));
+}
+
+#[test]
+fn a_proxied_service_leaves_halves_open_and_requests_alone_if_it_does_not_say() {
+    let text = "listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]\nmode = \"proxy\"\n";
+    let read = |keys: &str| {
+        let proxy = service(&format!("{text}{keys}")).proxy.expect("proxied");
+        (proxy.fast_close, proxy.forwarded_for)
+    };
+    assert_eq!(read(""), (false, None));
+    assert_eq!(
+        read("fast_close = false\nforwarded_for = \"replace\""),
+        (false, Some(ForwardedFor::Replace))
+    );
+    assert_eq!(
+        read("fast_close = true\nforwarded_for = \"append\""),
+        (true, Some(ForwardedFor::Append))
+    );
 }

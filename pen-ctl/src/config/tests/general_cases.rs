@@ -36,7 +36,7 @@ interface = "eth0""#, &[
     ]),
     Case(r#"[node]
 colour = "red""#, &[
-        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file, masquerade_ports, flows, clients, translations",
+        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file, masquerade_ports, flows, clients, translations, drain_at_exit",
     ]),
     Case(web!("192.0.2.10:80", r#"bakends = ["10.0.0.11"]"#), &[
         "4:1: unknown key `bakends`; did you mean `backends`?",
@@ -128,10 +128,14 @@ protocol = "udp"
 mode = "proxy"
 queue = 5
 send_proxy = "v2"
+fast_close = true
+forwarded_for = "append"
 timeouts = { udp = "5s", half_closed = "1s" }"#), &[
         r#"7:9: `queue` has no effect without `protocol = "tcp"`; remove it, or add that"#,
         r#"8:14: `send_proxy` has no effect without `protocol = "tcp"`; remove it, or add that"#,
-        r#"9:40: `half_closed` has no effect without `protocol = "tcp"`; remove it, or add that"#,
+        r#"9:14: `fast_close` has no effect without `protocol = "tcp"`; remove it, or add that"#,
+        r#"10:17: `forwarded_for` has no effect without `protocol = "tcp"`; remove it, or add that"#,
+        r#"11:40: `half_closed` has no effect without `protocol = "tcp"`; remove it, or add that"#,
     ]),
     Case(web!("192.0.2.10:53", r#"backends = ["10.0.0.11"]
 mode = "proxy"
@@ -145,7 +149,9 @@ acl = "office"
 accept_proxy = "edge"
 send_proxy = "v3"
 abuse = { address = "10.0.0.13", weight = 1 }
-scheduler = "fastest""#), &[
+scheduler = "fastest"
+fast_close = 1
+forwarded_for = "add""#), &[
         r#"3:10: a proxy listens on one port, not on 192.0.2.10:80-81; write a service for each port"#,
         r#"5:50: `max_known` 5 says nothing without a limit for all; add `max_connections`"#,
         r#"5:113: `max_known` 5 is below `max_connections` 6, which holds for all; raise it"#,
@@ -156,6 +162,8 @@ scheduler = "fastest""#), &[
         r#"9:14: unknown send_proxy `v3`; did you mean `v1`?"#,
         r#"10:34: unknown key `weight`; valid keys of `abuse`: address, name"#,
         r#"11:13: unknown scheduler `fastest`; use one of: maglev, roundrobin, leastconn, random, weight, prio, hash"#,
+        r#"12:14: expected true or false, found an integer"#,
+        r#"13:17: unknown forwarded_for `add`; use one of: replace, append"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", path = "/healthz" }"#), &[

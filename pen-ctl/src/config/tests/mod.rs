@@ -28,6 +28,7 @@ mod general_cases;
 mod random;
 mod service_cases;
 mod tls;
+mod unix;
 
 use std::io;
 use std::net::IpAddr;
@@ -115,6 +116,14 @@ impl System for FakeSystem {
             "/etc/pen/text" => Err(io::Error::other("not executable")),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn user_exists(&self, name: &str) -> bool {
+        ["root", "app"].contains(&name)
+    }
+
+    fn group_exists(&self, name: &str) -> bool {
+        ["root", "www"].contains(&name)
     }
 
     fn local_ports(&self) -> io::Result<Ports> {

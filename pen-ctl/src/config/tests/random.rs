@@ -116,7 +116,7 @@ impl Draft {
                 false => address.to_string(),
             };
             let limits = Limits::default();
-            Backend { name, address, port: self.port, weight: *weight, limits }
+            Backend { name, address, port: self.port, socket: None, weight: *weight, limits }
         };
         let kind = match (self.protocol, self.port) {
             (Protocol::Udp, _) | (_, 0) => CheckKind::None,
@@ -192,6 +192,7 @@ proptest! {
                 secret: None,
                 masquerade_ports: Ports { first: 10240, last: 32767 },
                 sizes: Sizes::default(),
+                drain_at_exit: None,
             },
             interfaces: vec![Interface { name: interface.clone(), xdp }],
             control: Control { socket: "/run/pen/pend.sock".into() },

@@ -76,6 +76,12 @@ mode = "proxy"
 tls = { certificates = [{ chain = "site.pem" }], client_auth = "optional", client_ca = "ca.pem", client_crl = "x" }"#), &[
         "6:111: /etc/pen/x: no list in it; it has to begin with `-----BEGIN X509 CRL-----`",
     ]),
+    Case(web!("192.0.2.10:443", r#"backends = ["10.0.0.11:80"]
+mode = "proxy"
+tls = { certificates = [{ chain = "site.pem" }] }
+forwarded_for = "replace""#), &[
+        r#"7:17: `forwarded_for` reads requests in the open, and with `tls` they come sealed; remove it, and use `send_proxy = "v2"`"#,
+    ]),
     // routes
     Case(web!("192.0.2.10:443", r#"backends = ["10.0.0.11:80", { address = "10.0.0.12:80", name = "shop" }]
 mode = "proxy"

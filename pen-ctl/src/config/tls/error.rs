@@ -16,6 +16,7 @@ pub enum TlsError {
     VersionWithoutCipher { version: TlsVersion },
     InvalidAlpn { found: String },
     AuthWithoutCa,
+    Sealed { with: &'static str },
     InvalidHostName { found: String },
     UnknownBackend { name: String, near: Option<String> },
 }
@@ -81,6 +82,11 @@ impl fmt::Display for TlsError {
                 f,
                 "nothing says whose certificates clients may show; add `client_ca = \
                  \"/etc/pen/clients.pem\"`"
+            ),
+            Self::Sealed { with } => write!(
+                f,
+                "`forwarded_for` reads requests in the open, and with `{with}` they come sealed; \
+                 remove it, and use `send_proxy = \"v2\"`"
             ),
             Self::InvalidHostName { found } => write!(
                 f,

@@ -150,6 +150,7 @@ impl Reader<'_> {
                 secret: None,
                 masquerade_ports: Ports { first: 10240, last: 32767 },
                 sizes: Sizes::default(),
+                drain_at_exit: None,
             },
             interfaces: vec![Interface { name: interface, xdp: XdpMode::Off }],
             control: Control { socket: socket.into() },

@@ -88,6 +88,12 @@ causes! {
     Local = "local",
     /// The operator closed it, or took its backend into maintenance.
     Killed = "killed",
+    /// A request of HTTP was malformed, or may be understood in several ways: it was answered with 400.
+    BadRequest = "bad-request",
+    /// The head of a request of HTTP did not come in time: answered with 408, unless nothing came.
+    RequestTimeout = "request-timeout",
+    /// The head of a request of HTTP was too large: it was answered with 431.
+    RequestTooLarge = "request-too-large",
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ const SECRET: Secret = [3, 4];
 const START: Moment = Moment(1_000_000_000);
 
 /// A service and all that its proxy knows.
+/// A client without an address, of a Unix socket.
+const NOBODY: Addr = Addr::v4([0, 0, 0, 0]);
+
 #[derive(Debug)]
 struct World {
     service: Service,
@@ -46,7 +50,7 @@ impl World {
             service: Service {
                 key: ServiceKey::new(Addr::v4([192, 0, 2, 10]), Be16::new(80), 6),
                 name: "web".into(),
-                listen: ([192, 0, 2, 10], 80).into(),
+                listen: SocketAddr::from(([192, 0, 2, 10], 80)).into(),
                 virtual_address: true,
                 affinity,
                 memory: Remember::of(Protocol::Tcp),
@@ -76,8 +80,8 @@ impl World {
             .iter()
             .filter(|backend| backend.state == abi::Backend::UP && !backend.emergency)
             .map(|backend| Member {
-                addr: Addr::from(backend.address.ip()),
-                port: Be16::new(backend.address.port()),
+                addr: Addr::from(backend.address.key().ip()),
+                port: Be16::new(backend.address.key().port()),
                 weight: backend.weight,
                 id: u16::try_from(backend.id).expect("few"),
             })
@@ -131,6 +135,7 @@ impl World {
 
     fn ask(&mut self, address: Addr, port: u16, tried: &[usize]) -> Choice {
         self.draw = self.draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let address = Some(address).filter(|address| *address != NOBODY);
         let client =
             Client { address, port: Be16::new(port), barred: &self.barred, tried, draw: self.draw };
         let mut state = std::mem::replace(
@@ -472,6 +477,25 @@ fn without_backends_there_is_nothing() {
         world.set_state(0, abi::Backend::DOWN);
         world.set_state(1, abi::Backend::DOWN);
         assert_eq!(world.send(1), Choice::None, "{scheduler}");
+    }
+}
+
+#[test]
+fn clients_without_an_address_are_not_kept_together_and_nobody_remembers_them() {
+    for scheduler in ALL {
+        let mut world = World::new(scheduler, Affinity::Client, 2);
+        let places: BTreeSet<usize> = (0..64)
+            .map(|port| {
+                let choice = world.ask(NOBODY, port, &[]);
+                assert!(matches!(choice, Choice::Take { known: false, .. }), "{scheduler:?}");
+                world.connections.get_mut()[place(choice)] += 1;
+                place(choice)
+            })
+            .collect();
+        assert_eq!(places.len(), 2, "{scheduler:?}");
+        let kept = world.state.clients.find(&NOBODY, world.now, Duration::from_secs(3600));
+        assert!(kept.is_none());
+        assert_eq!(world.ask(NOBODY, 1, &[0]), new(1), "{scheduler:?}");
     }
 }
 

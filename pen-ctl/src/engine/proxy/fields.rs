@@ -61,6 +61,10 @@ pub fn add(header: &mut Vec<u8>, facts: &Facts) {
         field(&mut ssl, SSL_CIPHER, agreed.cipher.as_bytes());
         field(&mut fields, SSL, &ssl);
     }
+    if header.len() < HEAD {
+        // It is not said at all who the client is.
+        return;
+    }
     let length = u16::try_from(header.len() + fields.len() - HEAD).unwrap_or(u16::MAX);
     header[HEAD - 2..HEAD].copy_from_slice(&length.to_be_bytes());
     header.extend(fields);
@@ -82,8 +86,9 @@ mod tests {
     use crate::engine::proxy::header::{self, encode, parse};
 
     fn header() -> Vec<u8> {
-        let ends = ["192.0.2.1:5000", "198.51.100.2:443"].map(|at| at.parse().expect("literal"));
-        encode(ProxyVersion::V2, ends[0], ends[1], 7)
+        let [from, to] =
+            ["192.0.2.1:5000", "198.51.100.2:443"].map(|at| at.parse().expect("literal"));
+        encode(ProxyVersion::V2, Some((from, to)), 7)
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod clients;
 pub mod expiry;
 pub mod fields;
 pub mod flow;
+pub mod head;
 pub mod header;
 pub mod hello;
 pub mod names;
@@ -19,7 +20,6 @@ pub mod routes;
 pub mod turns;
 pub mod wheel;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pen_common::abi::{ServiceKey, Slot};
@@ -28,7 +28,7 @@ use pen_common::net::{Addr, protocol};
 
 pub use self::access::AccessList;
 pub use self::routes::Routes;
-use crate::config::{self, Affinity, Limits};
+use crate::config::{self, Affinity, Endpoint, Limits};
 
 /// All proxied services as things stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Service {
     /// Name.
     pub name: String,
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Endpoint,
     /// The address is a virtual one, which the machine need not have.
     pub virtual_address: bool,
     /// What keeps to a backend.
@@ -88,7 +88,7 @@ pub struct Backend {
     /// Name.
     pub name: String,
     /// Where connections go.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Weight in force.
     pub weight: u32,
     /// [`pen_common::abi::Backend::DOWN`], ...
@@ -130,6 +130,8 @@ impl Service {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::net::SocketAddr;
+
     use pen_common::abi;
 
     use super::*;
@@ -142,7 +144,7 @@ pub(crate) mod tests {
             generation: 1,
             incarnation: 1,
             name: format!("b{number}"),
-            address: ([10, 0, 0, number], 80).into(),
+            address: SocketAddr::from(([10, 0, 0, number], 80)).into(),
             weight: 1,
             state: abi::Backend::UP,
             wanted: true,

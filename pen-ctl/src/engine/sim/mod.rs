@@ -54,6 +54,7 @@ pub(super) fn config(backends: u8) -> Config {
             secret: Some([1, 2]),
             masquerade_ports: Ports { first: 10240, last: 32767 },
             sizes: Sizes::default(),
+            drain_at_exit: None,
         },
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
@@ -75,6 +76,7 @@ pub(super) fn config(backends: u8) -> Config {
                     name: format!("b{number}"),
                     address: address(number),
                     port: 80,
+                    socket: None,
                     weight: 1,
                     limits: config::Limits::default(),
                 })
@@ -249,7 +251,8 @@ impl Sim {
             match action {
                 Action::WriteTables(writes) => self.write(&writes),
                 Action::ResolveNeighbour(address) => self.resolve(address),
-                Action::StartProbe { probe, address, timeout, .. } => {
+                Action::StartProbe { probe, target, timeout, .. } => {
+                    let address = target.key().ip();
                     self.probes.entry(address).or_default().push(self.now);
                     let outcome = if self.starved {
                         Err(ProbeError::Local("too many open files".to_owned()))

@@ -3,14 +3,16 @@
 mod tunnel;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::config::Endpoint;
 use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
 
 /// Starts a probe: is a TCP connection accepted, directly or through a tunnel? The result is sent as
@@ -18,15 +20,18 @@ use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
 pub fn start(
     events: mpsc::Sender<Event>,
     probe: ProbeId,
-    address: IpAddr,
-    port: u16,
+    target: Endpoint,
     through: Option<Tunnel>,
     limit: Duration,
 ) {
     tokio::spawn(async move {
-        let outcome = match through {
-            Some(tunnel) => tunnel::connect(address, port, tunnel, limit).await,
-            None => connect(SocketAddr::new(address, port), limit).await,
+        let outcome = match (through, &target) {
+            (Some(tunnel), Endpoint::Inet(at)) => {
+                tunnel::connect(at.ip(), at.port(), tunnel, limit).await
+            }
+            (None, Endpoint::Inet(at)) => connect(*at, limit).await,
+            // Only proxies have them, which have no tunnels.
+            (_, Endpoint::Unix(path)) => connect_unix(path.path(), limit).await,
         };
         // The loop is gone only when the daemon ends; then nobody waits for the result.
         let _ = events.send(Event::ProbeDone { probe, outcome }).await;
@@ -41,11 +46,27 @@ async fn connect(target: SocketAddr, limit: Duration) -> Outcome {
             let _ = stream.set_zero_linger();
             Ok(())
         }
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Err(ProbeError::Refused),
-        Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(ProbeError::Timeout),
-        Ok(Err(error)) if is_local(&error) => Err(ProbeError::Local(error.to_string())),
-        Ok(Err(error)) => Err(ProbeError::System(error.to_string())),
+        Ok(Err(error)) => Err(failure(&error)),
         Err(_elapsed) => Err(ProbeError::Timeout),
+    }
+}
+
+async fn connect_unix(path: &Path, limit: Duration) -> Outcome {
+    match timeout(limit, UnixStream::connect(path)).await {
+        Ok(Ok(_)) => Ok(()),
+        // Whereas TCP would try for a while to get into a full queue, and time out.
+        Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => Err(ProbeError::Timeout),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(_elapsed) => Err(ProbeError::Timeout),
+    }
+}
+
+fn failure(error: &std::io::Error) -> ProbeError {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => ProbeError::Refused,
+        ErrorKind::TimedOut => ProbeError::Timeout,
+        _ if is_local(error) => ProbeError::Local(error.to_string()),
+        _ => ProbeError::System(error.to_string()),
     }
 }
 
@@ -75,6 +96,29 @@ mod tests {
             assert_eq!(connect(target, limit).await, Ok(()));
             drop(listener);
             assert_eq!(connect(target, limit).await, Err(ProbeError::Refused));
+        });
+    }
+
+    #[test]
+    fn a_unix_socket_is_healthy_while_somebody_listens() {
+        run(async {
+            let name = format!("pen-probe-{}.sock", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let limit = Duration::from_secs(5);
+            let gone = connect_unix(&path, limit).await;
+            assert!(
+                matches!(&gone, Err(ProbeError::System(text)) if text.contains("No such file")),
+                "{gone:?}"
+            );
+            let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+            let socket = socket.expect("a socket");
+            socket.bind(&socket2::SockAddr::unix(&path).expect("short")).expect("a free path");
+            socket.listen(0).expect("a backlog of one");
+            assert_eq!(connect_unix(&path, limit).await, Ok(()));
+            assert_eq!(connect_unix(&path, limit).await, Err(ProbeError::Timeout), "it is full");
+            drop(socket);
+            assert_eq!(connect_unix(&path, limit).await, Err(ProbeError::Refused));
+            std::fs::remove_file(&path).expect("it was there");
         });
     }
 

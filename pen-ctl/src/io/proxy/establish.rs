@@ -17,6 +17,9 @@ use tokio::time::timeout;
 use super::conn::Conn;
 use super::shared::{Place, Served, Source};
 use super::stream::Stream;
+use super::unix;
+use crate::config::{Endpoint, UnixPath};
+use crate::engine::proxy::AccessList;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Choice, Client, choose};
 use crate::io::clock;
@@ -44,17 +47,22 @@ enum Failed {
 /// `barred` are places of backends that are not for what it asked for.
 pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Established, Cause> {
     let served = &conn.served;
-    let source = Addr::from(conn.client.ip().to_canonical());
-    if served.service.vip_access.as_ref().is_some_and(|access| access.denies(&source)) {
+    // Clients of a Unix socket have no address that lists or limits could speak of: whoever may open
+    // the file may connect.
+    let source = conn.address();
+    let denied = |list: &Option<Arc<AccessList>>| {
+        source.as_ref().zip(list.as_ref()).is_some_and(|(source, list)| list.denies(source))
+    };
+    if denied(&served.service.vip_access) {
         return Err(Cause::Denied);
     }
-    if served.service.access.as_ref().is_some_and(|access| access.denies(&source)) {
+    if denied(&served.service.access) {
         let established = abuse(served).await;
         conn.connected.set(established.is_ok().then(clock::now));
         return established;
     }
-    let held = match served.service.proxy.max_per_source {
-        Some(limit) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
+    let held = match source.zip(served.service.proxy.max_per_source) {
+        Some((source, limit)) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
         None => None,
     };
     let (server, place) = find(conn, served, source, barred).await?;
@@ -65,8 +73,7 @@ pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Establish
 async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
     let proxy = &served.service.proxy;
     let Some(abuse) = &proxy.abuse else { return Err(Cause::Denied) };
-    let address = SocketAddr::new(abuse.address, abuse.port);
-    match connect(address, proxy.timeouts.connect).await {
+    match connect(&abuse.endpoint(), proxy.timeouts.connect).await {
         Ok(server) => Ok(Established { server, place: None, source: None }),
         Err(Failed::Backend) => Err(Cause::ConnectFailed),
         Err(Failed::Local) => Err(Cause::Local),
@@ -77,13 +84,13 @@ async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
 async fn find(
     conn: &Conn,
     served: &Arc<Served>,
-    address: Addr,
+    address: Option<Addr>,
     barred: &[usize],
 ) -> Result<(Stream, Place), Cause> {
     let proxy = &served.service.proxy;
     let mut tried = Vec::new();
     loop {
-        let port = Be16::new(conn.client.port());
+        let port = Be16::new(conn.client.key().port());
         let client = Client { address, port, barred, tried: &tried, draw: draw() };
         let (place, seat) = match take_in_turn(served, &client).await? {
             Taken::Seat(place, seat) => (place, seat),
@@ -94,7 +101,7 @@ async fn find(
         conn.place.set(Some(place));
         conn.placed.set(Some(clock::now()));
         let backend = &served.service.backends[place];
-        match connect(backend.address, proxy.timeouts.connect).await {
+        match connect(&backend.address, proxy.timeouts.connect).await {
             Ok(server) => {
                 conn.connected.set(Some(clock::now()));
                 return Ok((server, seat));
@@ -172,7 +179,11 @@ async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cau
 }
 
 /// Connects within a time.
-async fn connect(address: SocketAddr, limit: Duration) -> Result<Stream, Failed> {
+async fn connect(to: &Endpoint, limit: Duration) -> Result<Stream, Failed> {
+    let address = match to {
+        Endpoint::Inet(address) => *address,
+        Endpoint::Unix(path) => return connect_unix(path, limit).await,
+    };
     let connecting = async {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -183,6 +194,23 @@ async fn connect(address: SocketAddr, limit: Duration) -> Result<Stream, Failed>
     };
     match timeout(limit, connecting).await {
         Ok(Ok(server)) => Ok(Stream::Tcp(server)),
+        Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
+        Ok(Err(_)) | Err(_) => Err(Failed::Backend),
+    }
+}
+
+/// Connects to a Unix socket within a time. That its file may not be opened is up to that file, and
+/// another backend may do.
+async fn connect_unix(path: &UnixPath, limit: Duration) -> Result<Stream, Failed> {
+    match timeout(limit, unix::connect(path.path())).await {
+        Ok(Ok(server)) => Ok(Stream::Unix(server)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!(
+                "{path}: {error}: pend needs write access to the socket and search access to its \
+                 folders"
+            );
+            Err(Failed::Backend)
+        }
         Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
         Ok(Err(_)) | Err(_) => Err(Failed::Backend),
     }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use super::heir::Estate;
+
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// A peer that is silent is asked for after this time, and given up after four times that.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -17,7 +19,8 @@ pub(super) fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3)
 }
 
-/// Listens on an address, `count` times. `foreign` addresses need not be those of the machine.
+/// Listens on an address, `count` times, unless sockets for it were left by another daemon. `foreign`
+/// addresses need not be those of the machine.
 ///
 /// # Errors
 ///
@@ -26,7 +29,11 @@ pub(super) fn listen(
     address: SocketAddr,
     foreign: bool,
     count: usize,
+    estate: &mut Estate,
 ) -> io::Result<Vec<TcpListener>> {
+    if let Some(inherited) = estate.listeners(address) {
+        return Ok(inherited);
+    }
     // Sockets that share a port do so with any of the same user: without this another daemon would
     // get half of the connections, and nobody would notice.
     let alone = bound(address, foreign, false)?;
@@ -66,6 +73,10 @@ fn bound(address: SocketAddr, foreign: bool, shared: bool) -> io::Result<Socket>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn listen(address: SocketAddr, foreign: bool, count: usize) -> io::Result<Vec<TcpListener>> {
+        super::listen(address, foreign, count, &mut Estate::default())
+    }
 
     #[test]
     fn an_address_that_is_taken_is_an_error_even_if_it_would_be_shared() {

@@ -4,6 +4,8 @@
 
 mod conn;
 mod establish;
+mod heir;
+mod linger;
 mod listen;
 mod log;
 mod pipe;
@@ -13,10 +15,13 @@ mod shared;
 mod stream;
 mod tls;
 mod udp;
+mod unix;
 mod worker;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -25,13 +30,16 @@ use nix::sys::resource::{Resource, getrlimit};
 use pen_common::abi::ServiceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::heir::{Estate, Heir};
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
+use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
 use crate::api::{self, Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
+use crate::config::Endpoint;
 use crate::engine::event::Event;
-use crate::engine::proxy::View;
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::{Service, View};
 use crate::io::clock;
 
 /// Descriptors for everything but connections: maps, probes, penctl, log.
@@ -51,6 +59,10 @@ pub struct Proxies {
     datagrams: udp::Sockets,
     count: usize,
     most: Most,
+    /// What was taken over, until it is known what is needed.
+    estate: Estate,
+    /// No new clients come any more.
+    retired: bool,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
     certificates: Arc<Mutex<tls::Store>>,
@@ -83,9 +95,49 @@ struct Most {
 /// Sockets of a service, one for each thread.
 #[derive(Debug)]
 struct Sockets {
-    address: SocketAddr,
+    at: Endpoint,
     foreign: bool,
-    listeners: Arc<Vec<TcpListener>>,
+    listeners: Arc<Vec<Ear>>,
+    /// The file of a Unix socket.
+    file: Option<unix::Bound>,
+}
+
+impl Sockets {
+    /// Those of a service, for so many threads, or those that were left of it.
+    fn of(service: &Service, count: usize, estate: &mut Estate) -> io::Result<Self> {
+        let (at, foreign) = (service.listen.clone(), service.virtual_address);
+        let (listeners, file) = match (&at, &service.proxy.socket) {
+            (Endpoint::Unix(_), Some(file)) => {
+                let (file, listeners) = unix::listen(file, count, estate)?;
+                (listeners.into_iter().map(Ear::Unix).collect(), Some(file))
+            }
+            // A Unix socket always says what its file is like.
+            (at, _) => {
+                let listeners = listen::listen(at.key(), foreign, count, estate)?;
+                (listeners.into_iter().map(Ear::Tcp).collect(), None)
+            }
+        };
+        Ok(Self { at, foreign, listeners: Arc::new(listeners), file })
+    }
+
+    /// Gives the file of a Unix socket what the configuration now wants of it.
+    fn follow(&mut self, service: &Service) -> io::Result<()> {
+        match (&mut self.file, &service.proxy.socket) {
+            (Some(bound), Some(file)) if bound.file() != Some(file) => bound.follow(file),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an heir needs: of a Unix socket all threads have the same.
+    fn for_heir(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let count = match &self.file {
+            Some(bound) if bound.is_there() => 1,
+            // Somebody has put another file there.
+            Some(_) => 0,
+            None => self.listeners.len(),
+        };
+        self.listeners.iter().take(count).map(AsFd::as_fd)
+    }
 }
 
 impl Default for Proxies {
@@ -104,45 +156,57 @@ impl Default for Proxies {
             watch: None,
             events: None,
             most: Most::default(),
+            estate: Estate::default(),
+            retired: false,
             count: thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
 }
 
 impl Proxies {
-    /// None yet. What happens to certificates is told to the engine by these events.
+    /// Goes on with what another daemon has left. What happens to certificates is told to the engine by
+    /// these events.
     #[must_use]
-    pub fn new(events: mpsc::Sender<Event>) -> Self {
-        let mut none = Self::default();
-        none.events = Some(events);
-        none
+    pub fn with(estate: Estate, events: mpsc::Sender<Event>) -> Self {
+        let mut proxies = Self::default();
+        // One thread for each socket: the kernel has given each its clients already.
+        proxies.count = proxies.count.max(estate.threads());
+        proxies.estate = estate;
+        proxies.events = Some(events);
+        proxies
     }
 
     /// Serves these services and no others. Returns the names of those whose sockets are not to be
     /// had, and why not; the others are served.
     pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
-        if view.services.is_empty() && self.threads.is_empty() {
+        if self.retired || view.services.is_empty() && self.threads.is_empty() {
             return Vec::new();
         }
         let mut failures = Vec::new();
+        // What is not needed now never will be.
+        let mut estate = std::mem::take(&mut self.estate);
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
-            let (address, foreign) = (service.listen, service.virtual_address);
+            let (at, foreign) = (&service.listen, service.virtual_address);
             let kept = before.remove(&service.key);
-            let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
+            let kept = kept.filter(|kept| (&kept.at, kept.foreign) == (at, foreign));
+            let mut fails = |error| failures.push((service.name.clone(), format!("{at}: {error}")));
             let sockets = match kept {
-                Some(kept) => kept,
-                None => match listen::listen(address, foreign, self.count) {
-                    Ok(listeners) => Sockets { address, foreign, listeners: Arc::new(listeners) },
+                Some(mut kept) => {
+                    kept.follow(service).unwrap_or_else(&mut fails);
+                    kept
+                }
+                None => match Sockets::of(service, self.count, &mut estate) {
+                    Ok(sockets) => sockets,
                     Err(error) => {
-                        failures.push((service.name.clone(), format!("{address}: {error}")));
+                        fails(error);
                         continue;
                     }
                 },
             };
             self.sockets.insert(service.key, sockets);
         }
-        self.datagrams.follow(view, self.count, &mut failures);
+        self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
         self.served = self.registry.serve(view);
         failures.extend(self.store().follow(&self.served, false));
@@ -161,7 +225,7 @@ impl Proxies {
         let udp = udp.collect();
         self.follow_log(view, &mut failures);
         let log = self.writer.as_ref().map(|writer| Arc::clone(&writer.log));
-        let orders = Arc::new(Orders { services, udp, log });
+        let orders = Arc::new(Orders { services, udp, log, retired: false });
         match &self.orders {
             Some(sender) => drop(sender.send_replace(orders)),
             None => self.start(orders, &mut failures),
@@ -196,6 +260,41 @@ impl Proxies {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => failures.push(("certificates".to_owned(), error.to_string())),
         }
+    }
+
+    /// Leaves the sockets that clients connect to to the daemon that is about to take the place of the
+    /// one behind this control socket; false if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be sent.
+    pub fn leave_to_heir(&self, control: &Path) -> io::Result<bool> {
+        let listeners = self.sockets.values().flat_map(Sockets::for_heir);
+        let sockets: Vec<_> = listeners.chain(self.datagrams.all()).collect();
+        heir::leave(control, &sockets)
+    }
+
+    /// Takes no more clients. Connections go on until they end, or this is dropped; flows of UDP only
+    /// if an heir has their sockets: what their clients send is his, what servers send reaches them.
+    pub fn retire(&mut self, has_heir: bool) {
+        self.retired = true;
+        let Some(orders) = &self.orders else { return };
+        let before = Arc::clone(&orders.borrow());
+        let udp = if has_heir { before.udp.clone() } else { Vec::new() };
+        let log = before.log.clone();
+        orders.send_replace(Arc::new(Orders { services: Vec::new(), udp, log, retired: true }));
+        for sockets in self.sockets.drain().map(|(_, sockets)| sockets) {
+            if let Some(bound) = sockets.file.filter(|_| has_heir) {
+                bound.leave();
+            }
+        }
+        self.datagrams = udp::Sockets::default();
+    }
+
+    /// Connections and flows that there are.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.common.gate.inside() + self.common.flows.inside()
     }
 
     /// Writes where the view wants it. What is written elsewhere is written to the end.

@@ -117,6 +117,10 @@ fn transfer(
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -133,5 +137,25 @@ mod tests {
         pipe.filled = 1;
         pipes.give(pipe);
         assert_eq!(pipes.free.len(), KEPT - 1, "what holds bytes of one stream is not another's");
+    }
+
+    #[test]
+    fn bytes_pass_from_one_unix_socket_to_another() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (client, near) = UnixStream::pair().expect("two ends");
+            let (far, server) = UnixStream::pair().expect("two ends");
+            let (near, far) = (Stream::Unix(near), Stream::Unix(far));
+            let mut pipe = Pipe::new().expect("a pipe");
+            client.try_write(b"all of it").expect("room");
+            assert_eq!(poll_fn(|cx| pipe.fill(cx, &near)).await.expect("bytes"), 9);
+            assert_eq!(poll_fn(|cx| pipe.pour(cx, &far)).await.expect("room"), 9);
+            let mut bytes = [0; 16];
+            server.readable().await.expect("open");
+            assert_eq!(server.try_read(&mut bytes).expect("bytes"), 9);
+            assert_eq!(&bytes[..9], b"all of it");
+            drop(client);
+            assert_eq!(poll_fn(|cx| pipe.fill(cx, &near)).await.expect("the end"), 0);
+        });
     }
 }

@@ -6,13 +6,16 @@
 //! buffer, or a pipe, is under way.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::conn::{Entry, Errand};
+use super::linger;
 use super::pipe::Pipe;
 use super::stream::Stream;
 use super::worker::{BUFFER, Worker};
@@ -28,6 +31,8 @@ pub(super) struct Relay {
     server: Stream,
     up: Direction,
     down: Direction,
+    /// Bytes that the server still gets; `u64::MAX` if they are not counted.
+    left: u64,
     /// Who ended its half first.
     first: Option<Cause>,
     entry: Entry,
@@ -62,8 +67,10 @@ enum Fault {
 struct Ends<'a> {
     source: &'a mut Stream,
     sink: &'a mut Stream,
-    /// The other direction is done: closing says all there is to say.
+    /// The other direction is done, or not waited for: closing says all there is to say.
     last: bool,
+    /// Bytes that the source may still say to the sink, if they are counted.
+    left: Option<&'a mut u64>,
     worker: &'a Worker,
     moved: &'a dyn Fn(usize),
 }
@@ -82,7 +89,12 @@ impl Relay {
         if !begin.is_empty() {
             up.rest = Some(Rest { bytes: begin.into(), sent: 0 });
         }
-        Self { client, server, up, down, first: None, entry, worker }
+        Self { client, server, up, down, left: u64::MAX, first: None, entry, worker }
+    }
+
+    /// The server gets so many bytes after the first ones; what else the client says is thrown away.
+    pub(super) fn limit(&mut self, left: u64) {
+        self.left = left;
     }
 
     /// What the wheel wants.
@@ -98,11 +110,13 @@ impl Relay {
 
     /// The client's half.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let last = self.down.done || self.is_fast();
         let entry = &self.entry;
         let ends = Ends {
             source: &mut self.client,
             sink: &mut self.server,
-            last: self.down.done,
+            last,
+            left: Some(&mut self.left).filter(|left| **left < u64::MAX),
             worker: &self.worker,
             moved: &|bytes| {
                 let up = &entry.conn.up;
@@ -117,11 +131,13 @@ impl Relay {
 
     /// The server's half.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let last = self.up.done || self.is_fast();
         let entry = &self.entry;
         let ends = Ends {
             source: &mut self.server,
             sink: &mut self.client,
-            last: self.up.done,
+            last,
+            left: None,
             worker: &self.worker,
             moved: &|bytes| {
                 let down = &entry.conn.down;
@@ -137,6 +153,33 @@ impl Relay {
     fn ended(&mut self, cause: Cause) {
         self.first.get_or_insert(cause);
         self.entry.advance(|progress| progress.half_closed = true);
+    }
+
+    /// One end is all that is waited for.
+    fn is_fast(&self) -> bool {
+        self.entry.conn.served.service.proxy.fast_close
+    }
+
+    /// How it ended, if it has: by two ends, or by one if that is enough.
+    fn end(&self) -> Option<Cause> {
+        let both = self.up.done && self.down.done;
+        let cut = self.is_fast() && (self.up.has_carried_all() || self.down.has_carried_all());
+        (both || cut).then(|| self.first.unwrap_or(Cause::ClientClosed))
+    }
+
+    /// The side that is cut off while it sends; the other one is told the end.
+    pub(super) fn cut_off(&self) -> Option<&Stream> {
+        let (ended, other) = match (self.up.has_carried_all(), self.down.has_carried_all()) {
+            (true, false) => (&self.client, &self.server),
+            (false, true) => (&self.server, &self.client),
+            _ => return None,
+        };
+        let buffer = &mut self.worker.buffer.borrow_mut();
+        if !self.is_fast() || !linger::is_sending(other, buffer) {
+            return None;
+        }
+        let _ = SockRef::from(ended).shutdown(Shutdown::Both);
+        Some(other)
     }
 }
 
@@ -164,6 +207,9 @@ impl Future for Relay {
                 }
             }
         }
+        if let Some(cause) = this.end() {
+            return Poll::Ready(cause);
+        }
         if !this.down.done {
             match this.poll_down(cx) {
                 Poll::Pending => {}
@@ -178,10 +224,7 @@ impl Future for Relay {
                 }
             }
         }
-        if this.up.done && this.down.done {
-            return Poll::Ready(this.first.unwrap_or(Cause::ClientClosed));
-        }
-        Poll::Pending
+        this.end().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -198,6 +241,11 @@ impl Drop for Relay {
 // === Direction ===
 
 impl Direction {
+    /// The source has ended, and the sink has all that it said.
+    const fn has_carried_all(&self) -> bool {
+        self.eof && self.done
+    }
+
     /// Moves what can be moved. Ready when all has been said, or when an end has failed.
     fn poll(&mut self, cx: &mut Context<'_>, mut ends: Ends<'_>) -> Poll<Result<(), Fault>> {
         let mut rounds = ROUNDS;
@@ -259,7 +307,8 @@ impl Direction {
 
     /// Takes what the source has. Nothing is under way before.
     fn read(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<usize>> {
-        if self.pace.is_bulk() {
+        // A pipe takes what there is, and does not count.
+        if self.pace.is_bulk() && ends.left.is_none() {
             if self.pipe.is_none() {
                 self.pipe = ends.worker.pipes.borrow_mut().take();
             }
@@ -293,7 +342,8 @@ impl Direction {
 
     /// Reads into the shared buffer, and writes at once; only what the sink does not take is kept.
     fn copy(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<usize>> {
-        let mut buffer = ends.worker.buffer.borrow_mut();
+        let worker = ends.worker;
+        let mut buffer = worker.buffer.borrow_mut();
         let mut space = ReadBuf::new(&mut buffer);
         match Pin::new(&mut *ends.source).poll_read(cx, &mut space) {
             Poll::Ready(Ok(())) => {}
@@ -306,7 +356,12 @@ impl Direction {
             return Poll::Ready(Ok(0));
         }
         self.pace.note(bytes.len());
-        let whole = bytes.len() < BUFFER;
+        let read = bytes.len();
+        let bytes = ends.cut(bytes);
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(read));
+        }
+        let whole = read < BUFFER;
         let written = match whole && has_ended(cx, ends.source) {
             true => ends.sink.write_last(bytes).map_or(Poll::Pending, |sent| Poll::Ready(Ok(sent))),
             false => Pin::new(&mut *ends.sink).poll_write(cx, bytes),
@@ -319,7 +374,18 @@ impl Direction {
         if sent < bytes.len() {
             self.rest = Some(Rest { bytes: bytes[sent..].into(), sent: 0 });
         }
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl Ends<'_> {
+    /// Those of these bytes that the sink gets.
+    fn cut<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let Some(left) = &mut self.left else { return bytes };
+        let most = usize::try_from(**left).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(most)];
+        **left -= bytes.len() as u64;
+        bytes
     }
 }
 

@@ -3,15 +3,16 @@
 //! costs no box for it, and the branch is the same one all its life.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use nix::libc::MSG_MORE;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::listen::keepalive;
 
@@ -43,6 +44,11 @@ impl Stream {
     /// Reads what there is.
     pub(super) fn try_read(&self, space: &mut [u8]) -> io::Result<usize> {
         either!(self, socket => socket.try_read(space))
+    }
+
+    /// Writes what it takes at once.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        either!(self, socket => socket.try_write(bytes))
     }
 
     /// Waits until it is ready for something of this.
@@ -102,6 +108,59 @@ impl Stream {
         match self {
             Self::Tcp(socket) => socket.local_addr().ok(),
             Self::Unix(_) => None,
+        }
+    }
+}
+
+/// A socket that listens, before a thread has it.
+#[derive(Debug)]
+pub(super) enum Ear {
+    /// On an address.
+    Tcp(StdTcpListener),
+    /// On a path.
+    Unix(StdUnixListener),
+}
+
+/// The same in a thread.
+#[derive(Debug)]
+pub(super) enum Listener {
+    /// On an address.
+    Tcp(TcpListener),
+    /// On a path.
+    Unix(UnixListener),
+}
+
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(ear) => ear.as_fd(),
+            Self::Unix(ear) => ear.as_fd(),
+        }
+    }
+}
+
+impl Ear {
+    /// Takes it, or its like, into the runtime of this thread.
+    pub(super) fn listen(&self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(ear) => TcpListener::from_std(ear.try_clone()?).map(Listener::Tcp),
+            Self::Unix(ear) => UnixListener::from_std(ear.try_clone()?).map(Listener::Unix),
+        }
+    }
+}
+
+impl Listener {
+    /// The next connection, with the client's address if it has one.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), None))
+            }
         }
     }
 }

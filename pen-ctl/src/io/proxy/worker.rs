@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,22 +15,23 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
 use super::establish::{Established, establish};
+use super::linger::linger;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
-use super::preface;
+use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
-use super::stream::Stream;
+use super::stream::{Ear, Listener, Stream};
 use super::tls::{self, Opening, TlsRelay};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
+use crate::config::Endpoint;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::fields;
 use crate::engine::proxy::wheel::Tick;
@@ -47,9 +48,11 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(10
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     /// The services, each with the sockets of all threads.
-    pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
+    pub(super) services: Vec<(Arc<Served>, Arc<Vec<Ear>>)>,
     /// Those of UDP.
     pub(super) udp: Vec<(Arc<Served>, Arc<Vec<UdpSocket>>)>,
+    /// No new clients come.
+    pub(super) retired: bool,
     /// Where it is said what became of connections.
     pub(super) log: Option<Arc<Log>>,
 }
@@ -100,7 +103,8 @@ pub(super) struct Worker {
 /// A service that is listened for.
 struct Listening {
     served: Rc<RefCell<Arc<Served>>>,
-    accepting: AbortHandle,
+    /// Dropping it ends accepting, when the client is served that was accepted last.
+    _accepting: oneshot::Sender<()>,
 }
 
 /// Runs thread number `index` until there are no more orders.
@@ -206,7 +210,7 @@ impl Worker {
         log.write(Line {
             ended: clock::wall(),
             id: conn.id,
-            client: conn.client,
+            client: conn.client.clone(),
             served: Arc::clone(&conn.served),
             place: conn.place.get(),
             queue: placed.since(conn.started),
@@ -228,26 +232,19 @@ impl Worker {
         self.log.borrow_mut().clone_from(&orders.log);
         let wanted =
             |key: &ServiceKey| orders.services.iter().any(|(served, _)| served.service.key == *key);
-        listening.retain(|key, found| {
-            let stays = wanted(key);
-            if !stays {
-                found.accepting.abort();
-            }
-            stays
-        });
+        listening.retain(|key, _| wanted(key));
         for (served, listeners) in &orders.services {
             let key = served.service.key;
             if let Some(found) = listening.get(&key) {
                 *found.served.borrow_mut() = Arc::clone(served);
                 continue;
             }
-            let own = listeners.get(index).map(StdListener::try_clone);
-            match own.transpose().and_then(|own| own.map(TcpListener::from_std).transpose()) {
+            match listeners.get(index).map(Ear::listen).transpose() {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));
-                    let accepting = accept(Rc::clone(self), listener, Rc::clone(&served));
-                    let accepting = spawn_local(accepting).abort_handle();
-                    listening.insert(key, Listening { served, accepting });
+                    let (sender, over) = oneshot::channel();
+                    spawn_local(accept(Rc::clone(self), listener, Rc::clone(&served), over));
+                    listening.insert(key, Listening { served, _accepting: sender });
                 }
                 // Its sockets could not be had.
                 Ok(None) => {}
@@ -256,7 +253,10 @@ impl Worker {
                 }
             }
         }
-        self.udp.follow(self, index, &orders.udp);
+        match orders.retired && !orders.udp.is_empty() {
+            true => self.udp.stop_receiving(),
+            false => self.udp.follow(self, index, &orders.udp),
+        }
         // A backend in maintenance has no connections.
         self.conns.end(Cause::Killed, |conn| {
             let Some(place) = conn.place.get() else { return false };
@@ -283,11 +283,21 @@ async fn tick(worker: Rc<Worker>) {
 }
 
 /// Accepts for a service. Whatever goes wrong, it goes on, and never in circles.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Arc<Served>>>) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: Listener,
+    served: Rc<RefCell<Arc<Served>>>,
+    mut over: oneshot::Receiver<()>,
+) {
     let mut pause = PAUSE[0];
     let mut last_said = None;
     for number in 1_u32.. {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut over => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((client, peer)) => {
                 pause = PAUSE[0];
                 let served = Arc::clone(&served.borrow());
@@ -296,7 +306,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, served: Rc<RefCell<Ar
                 worker.common.gate.enter().await;
                 served.state.accepted.fetch_add(1, Relaxed);
                 let id = worker.next_id();
-                let client = Stream::Tcp(client);
                 spawn_local(handle(Rc::clone(&worker), served, id, client, peer));
             }
             // The client is gone already.
@@ -376,13 +385,23 @@ impl Future for Link {
     }
 }
 
+impl Link {
+    /// The side that is cut off while it sends; the other one is told the end.
+    fn cut_off(&self) -> Option<&Stream> {
+        match self {
+            Self::Plain(relay) => relay.cut_off(),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 /// One connection, from its acceptance to its end.
 fn handle(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
     client: Stream,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
 ) -> impl Future<Output = ()> {
     // Boxed, and made out here: what is needed until there is a server, arguments too, is not held
     // for as long as it serves.
@@ -391,6 +410,9 @@ fn handle(
         let Some(mut serving) = beginning.await else { return };
         // By reference: a future that is awaited by value has two places, one to be moved from.
         let cause = (&mut serving.relay).await;
+        if let Some(other) = serving.relay.cut_off() {
+            Box::pin(linger(other)).await;
+        }
         serving.end(cause);
     }
 }
@@ -401,26 +423,28 @@ async fn begin(
     served: Arc<Served>,
     id: u64,
     mut client: Stream,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
-    let preface = match served.service.trusted {
-        None => Ok(None),
-        Some(_) => preface::read(&served, &client, peer).await.map(Some),
+    let mut preface = match preface::is_expected(&served.service) {
+        false => Preface::of(peer),
+        true => Box::pin(preface::read(&served.service, &client, peer)).await,
     };
-    let (mut preface, refused) = match preface {
-        Ok(preface) => (preface, None),
-        Err(cause) => (None, Some(cause)),
-    };
-    let source = preface.as_ref().map_or(peer, |preface| preface.client);
+    let source = preface.client.map_or_else(|| served.service.listen.clone(), Endpoint::Inet);
     let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
     let with_tls = served.service.proxy.tls.is_some() || served.service.routes.is_some();
-    let said = preface.as_mut().map(|preface| std::mem::take(&mut preface.said));
-    let said = said.unwrap_or_default();
-    let opening = match refused {
-        None if with_tls => tls::begin(&worker, &conn, &mut client, said).await,
-        None => Ok(Opening { session: None, said, facts: None, barred: None }),
+    let opening = match preface.refused {
+        None if with_tls => {
+            let sent = std::mem::take(&mut preface.said);
+            let opening = tls::begin(&worker, &conn, &mut client, sent).await;
+            opening.map(|mut opening| {
+                preface.said = std::mem::take(&mut opening.said);
+                preface.heard = preface.said.len() as u64;
+                opening
+            })
+        }
+        None => Ok(Opening::default()),
         Some(cause) => Err(cause),
     };
     let (opening, established) = match opening {
@@ -439,22 +463,24 @@ async fn begin(
             return None;
         }
     };
-    let asked = preface.as_ref().and_then(|preface| preface.asked);
-    let mut begin = preface::introduction(&conn, &client, asked).unwrap_or_default();
-    let Opening { session, said, facts, .. } = opening?;
+    let mut begin = preface::introduction(&conn, &client, preface.asked).unwrap_or_default();
+    let Opening { session, facts, .. } = opening?;
     if let Some(facts) = &facts {
         fields::add(&mut begin, facts);
     }
-    if !said.is_empty() {
-        conn.up.set(said.len() as u64);
+    if preface.heard > 0 {
+        conn.up.set(preface.heard);
         entry.advance(|progress| progress.client_spoke = true);
-        begin.extend(said);
+        begin.extend(preface.said);
     }
-    let worker_of_it = Rc::clone(&worker);
     let relay = match session {
-        None => Link::Plain(Relay::new(client, server, entry, worker_of_it, begin)),
+        None => {
+            let mut relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+            relay.limit(preface.left);
+            Link::Plain(relay)
+        }
         Some(session) => {
-            let relay = TlsRelay::new(client, server, session, entry, worker_of_it, begin);
+            let relay = TlsRelay::new(client, server, session, entry, Rc::clone(&worker), begin);
             Link::Tls(Box::new(relay))
         }
     };

@@ -40,6 +40,7 @@ pub(in crate::io::proxy) struct Session {
 }
 
 /// What a client has said that begins with TLS.
+#[derive(Default)]
 pub(in crate::io::proxy) struct Opening {
     /// TLS ends here.
     pub(in crate::io::proxy) session: Option<Session>,

@@ -298,7 +298,8 @@ impl Future for TlsRelay {
                 }
             }
         }
-        if this.up.done && this.down.done {
+        let fast = this.entry.conn.served.service.proxy.fast_close;
+        if (this.up.done && this.down.done) || (fast && this.first.is_some()) {
             return Poll::Ready(this.first.unwrap_or(Cause::ClientClosed));
         }
         Poll::Pending

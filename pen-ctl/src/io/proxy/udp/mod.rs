@@ -14,6 +14,7 @@ mod station;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use pen_common::moment::Moment;
 
 use self::flow::Flow;
 use self::station::Station;
+use super::heir::Estate;
 use super::shared::Served;
 use super::worker::Worker;
 use crate::api::{Close, Connection, RecordQuery};
@@ -49,16 +51,17 @@ impl Sockets {
         &mut self,
         view: &View,
         count: usize,
+        estate: &mut Estate,
         failures: &mut Vec<(String, String)>,
     ) {
         let mut before = std::mem::take(&mut self.services);
         for service in view.services.iter().filter(|service| service.is_udp()) {
-            let (address, foreign) = (service.listen, service.virtual_address);
+            let (address, foreign) = (service.listen.key(), service.virtual_address);
             let kept = before.remove(&service.key);
             let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
             let of_service = match kept {
                 Some(kept) => kept,
-                None => match socket::listen(address, foreign, count) {
+                None => match socket::listen(address, foreign, count, estate) {
                     Ok(sockets) => OfService { address, foreign, sockets: Arc::new(sockets) },
                     Err(error) => {
                         failures.push((service.name.clone(), format!("{address}/udp: {error}")));
@@ -73,6 +76,11 @@ impl Sockets {
     /// Those of a service; none if they could not be had.
     pub(super) fn of(&self, key: &ServiceKey) -> Option<Arc<Vec<UdpSocket>>> {
         self.services.get(key).map(|found| Arc::clone(&found.sockets))
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.services.values().flat_map(|of| of.sockets.iter()).map(AsFd::as_fd)
     }
 
     /// Services that have some.
@@ -124,6 +132,13 @@ impl Udp {
         }
         for station in before.into_values() {
             station.close();
+        }
+    }
+
+    /// Leaves what clients send to others. Flows go on until they are silent.
+    pub(super) fn stop_receiving(&self) {
+        for station in self.stations.borrow().values() {
+            station.stop_receiving();
         }
     }
 

@@ -19,6 +19,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::io::proxy::heir::Estate;
+
 /// Bytes that may wait in the kernel; it cuts them to `net.core.rmem_max`. A datagram of full length
 /// takes several times its own.
 const BACKLOG: usize = 4 * 1024 * 1024;
@@ -35,7 +37,7 @@ pub(super) struct Origin {
     pub(super) asked: Option<IpAddr>,
 }
 
-/// Binds to an address, `count` times. `foreign` addresses need not be those of the machine.
+/// Binds to an address, `count` times, unless sockets for it were left by another daemon. `foreign` addresses need not be those of the machine.
 ///
 /// # Errors
 ///
@@ -44,7 +46,11 @@ pub(in crate::io::proxy) fn listen(
     address: SocketAddr,
     foreign: bool,
     count: usize,
+    estate: &mut Estate,
 ) -> io::Result<Vec<UdpSocket>> {
+    if let Some(inherited) = estate.datagrams(address) {
+        return Ok(inherited);
+    }
     // As with TCP: sockets that share a port do so with any of the same user.
     drop(bound(address, foreign, false)?);
     (0..count).map(|_| bound(address, foreign, true).map(Into::into)).collect()
@@ -249,12 +255,13 @@ mod tests {
 
     #[test]
     fn an_address_that_is_taken_is_an_error_even_if_it_would_be_shared() {
-        let first = listen(([127, 0, 0, 1], 0).into(), false, 1).expect("a free port");
+        let first = listen(([127, 0, 0, 1], 0).into(), false, 1, &mut Estate::default())
+            .expect("a free port");
         let address = first[0].local_addr().expect("bound");
-        let error = listen(address, false, 2).expect_err("taken");
+        let error = listen(address, false, 2, &mut Estate::default()).expect_err("taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        assert_eq!(listen(address, false, 2).expect("free again").len(), 2);
+        assert_eq!(listen(address, false, 2, &mut Estate::default()).expect("free again").len(), 2);
     }
 
     #[test]
@@ -276,7 +283,9 @@ mod tests {
     fn round(listen_at: &str, ask: &str) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         runtime.expect("a runtime").block_on(async {
-            let sockets = listen(listen_at.parse().expect("literal"), false, 1).expect("a port");
+            let sockets =
+                listen(listen_at.parse().expect("literal"), false, 1, &mut Estate::default())
+                    .expect("a port");
             let port = sockets[0].local_addr().expect("bound").port();
             let socket = sockets.into_iter().next().expect("one");
             let mut listener = Listener::new(socket).expect("a listener");
