@@ -4,6 +4,7 @@
 mod aside;
 mod carp;
 mod drain;
+mod machine;
 mod place;
 mod reload;
 mod signals;
@@ -15,7 +16,6 @@ use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_common::hash::Secret;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
 use self::carp::Carp;
+use self::machine::{raise_descriptor_limit, random_secret};
 use self::place::Place;
 use self::reload::{Outcome, Reader, Wish};
 use self::signals::{EndSignals, Signals};
@@ -32,6 +33,7 @@ use crate::config::{Config, DRAIN_FOR_HEIR};
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
+use crate::io::answers::Answering;
 use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
@@ -140,6 +142,7 @@ async fn serve(
     }
     let (reader, mut outcomes) = Reader::new(places.config.clone());
     let proxy_events = events.clone();
+    let answers = Answering::new(events.clone());
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -151,13 +154,16 @@ async fn serve(
         aside: Aside::new(),
         reader,
         proxies: Proxies::with(estate, proxy_events),
+        answers,
         carp,
         sync,
     };
     daemon.handle_all(known);
     daemon.handle(Event::Started);
     daemon.starting = false;
+    daemon.answers.begin();
     if let Some(failure) = daemon.failure.take() {
+        daemon.answers.end();
         daemon.carp.leave().await;
         // Nothing works without its interface; an adopted attachment goes on forwarding.
         if !daemon.dataplane.has_adopted() {
@@ -210,6 +216,7 @@ async fn serve(
             daemon.hand_over(&mut inbox, &mut signals.end).await;
             daemon.drain(&mut inbox, &mut signals).await;
             tracing::info!("detaching");
+            daemon.answers.end();
             daemon.leave().await;
             daemon.dataplane.detach();
         }
@@ -218,6 +225,8 @@ async fn serve(
             let has_heir = daemon.leave_to_heir(&control);
             if !has_heir {
                 daemon.drain(&mut inbox, &mut signals).await;
+                // An heir needs them, and so do connections that go on beside it.
+                daemon.answers.end();
             }
             daemon.carp.leave().await;
             let (mut proxies, limit) = (daemon.proxies, daemon.engine.drain_at_exit());
@@ -230,6 +239,7 @@ async fn serve(
             }
         }
         End::Fail(reason) => {
+            daemon.answers.end();
             daemon.carp.leave().await;
             daemon.dataplane.leave();
             return Err(anyhow!(reason));
@@ -264,6 +274,7 @@ struct Daemon {
     aside: Aside,
     reader: Reader,
     proxies: Proxies,
+    answers: Answering,
     carp: Carp,
     sync: Sync,
 }
@@ -368,6 +379,10 @@ impl Daemon {
                     }
                     self.engine.handle(clock::now(), Event::ProxiesServed { failures });
                 }
+                Action::RouteAnswers(wanted) => {
+                    self.answers.follow(wanted, self.proxies.answering());
+                }
+                Action::CheckAnswers => self.answers.check(self.proxies.answering()),
                 Action::HoldAddress(address) => {
                     let netlink = self.netlink.clone();
                     tokio::spawn(async move {
@@ -485,7 +500,11 @@ impl Daemon {
             self.engine.note_groups(groups.map_err(|error| refusal(&error))?);
         }
         let reply = match request {
-            Request::Status => Reply::Status(self.engine.status(now, process::id())),
+            Request::Status => {
+                let mut status = self.engine.status(now, process::id());
+                status.warnings.extend(self.proxies.warnings());
+                Reply::Status(status)
+            }
             Request::Services => {
                 let mut services = self.engine.services(now, &self.counts()?);
                 for service in &mut services {
@@ -572,26 +591,4 @@ impl Daemon {
 
 fn refusal(error: &dyn std::error::Error) -> Refusal {
     Refusal { error: error.to_string(), cure: "see the daemon's log".to_owned() }
-}
-
-/// A probe of each backend may be under way at a time, and the usual soft limit is 1024.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!("the limit of open files cannot be raised: {error}");
-    }
-}
-
-fn random_secret() -> anyhow::Result<Secret> {
-    use std::io::Read;
-
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("/dev/urandom")?;
-    let number = u128::from_be_bytes(bytes);
-    let low = u64::try_from(number & u128::from(u64::MAX)).expect("masked to 64 bits");
-    let high = u64::try_from(number >> 64).expect("shifted to 64 bits");
-    Ok([high, low])
 }

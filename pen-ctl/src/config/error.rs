@@ -134,6 +134,8 @@ pub enum ErrorKind {
     SocketOfUdp { socket: UnixPath },
     BackendIsListener { socket: UnixPath },
     BackendWithoutPort { address: IpAddr },
+    TransparentFamily { backend: IpAddr, listen: IpAddr },
+    TransparentSocket { socket: UnixPath },
     KnownBelowAll { known: u32, all: Option<u32> },
     Tls(TlsError),
 

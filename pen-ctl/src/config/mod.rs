@@ -269,6 +269,8 @@ pub struct Proxy {
     pub forwarded_for: Option<ForwardedFor>,
     /// When one side ends its half, the other one is closed as well.
     pub fast_close: bool,
+    /// Backends see the address of the client as that of their peer.
+    pub transparent: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
     /// TLS ends here.

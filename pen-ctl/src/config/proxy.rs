@@ -1,6 +1,7 @@
 //! Reads what only services of mode `proxy` have: how a backend is chosen, for how long a connection
 //! may be silent, and how many there may be.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::backend::{self, RawBackend};
@@ -9,10 +10,10 @@ use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::tls::routes::RawRoutes;
-use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts, TlsError, tls};
+use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts, TlsError, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "abuse",
     "accept_proxy",
     "acl",
@@ -29,6 +30,7 @@ pub(super) const KEYS: [&str; 16] = [
     "send_proxy",
     "timeouts",
     "tls",
+    "transparent",
 ];
 
 const TIMEOUTS: Spec = Spec {
@@ -83,6 +85,7 @@ impl Proxy {
             send_proxy: None,
             forwarded_for: None,
             fast_close: false,
+            transparent: false,
             tls: None,
             routes: Vec::new(),
         }
@@ -115,6 +118,7 @@ pub(super) fn read(
     let send_proxy = table.word("send_proxy", report);
     let forwarded_for = table.word("forwarded_for", report);
     let fast_close = table.boolean("fast_close", report);
+    let transparent = table.boolean("transparent", report);
     let abuse = backend::single(table, "abuse", report);
     let tls = tls::read(table, system, report);
     let routes = tls::routes::read(table, report);
@@ -136,6 +140,7 @@ pub(super) fn read(
             send_proxy: send_proxy?,
             forwarded_for: forwarded_for?,
             fast_close: fast_close?.unwrap_or(usual.fast_close),
+            transparent: transparent?.unwrap_or(usual.transparent),
             abuse: None,
             tls: tls?,
             routes: Vec::new(),
@@ -143,6 +148,32 @@ pub(super) fn read(
         routes: routes?,
         abuse: abuse?,
     }))
+}
+
+/// Reports a server of a transparent service that can see no client's address: of another family.
+pub(super) fn of_families(
+    table: &Table<'_>,
+    proxy: Option<&Proxy>,
+    listen: IpAddr,
+    servers: &[Backend],
+    report: &mut Report<'_>,
+) -> Read<()> {
+    let Some(At { place, .. }) = table.get("transparent") else { return Ok(()) };
+    // `::` has clients of both families.
+    let both = listen == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    if !proxy.is_some_and(|proxy| proxy.transparent) {
+        return Ok(());
+    }
+    let own = proxy.and_then(|proxy| proxy.socket.as_ref()).map(|file| &file.path);
+    if let Some(socket) = own.or_else(|| servers.iter().find_map(|server| server.socket.as_ref())) {
+        let kind = ErrorKind::TransparentSocket { socket: socket.clone() };
+        return Err(report.add(place, kind));
+    }
+    let mut addresses = servers.iter().map(|server| server.address);
+    match addresses.find(|address| !both && address.is_ipv4() != listen.is_ipv4()) {
+        Some(backend) => Err(report.add(place, ErrorKind::TransparentFamily { backend, listen })),
+        None => Ok(()),
+    }
 }
 
 /// Reports the keys that mean nothing in this mode.

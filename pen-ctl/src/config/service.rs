@@ -164,6 +164,7 @@ impl Reader<'_> {
         {
             return Err(report.add(place, ErrorKind::CheckPortOfSocket { socket }));
         }
+        let servers = [&backends[..], emergency.as_slice(), abuse.as_slice()].concat();
         let proxy = match proxy? {
             None => None,
             Some(raw) => {
@@ -171,6 +172,7 @@ impl Reader<'_> {
                 Some(Box::new(Proxy { abuse, routes, socket: file, ..raw.proxy }))
             }
         };
+        proxy::of_families(table, proxy.as_deref(), listen.address, &servers, report)?;
         Ok(Service {
             name: name?.value,
             listen,

@@ -257,6 +257,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
     let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, socket, .. } = proxy;
     let routes = tls::routes_words(&proxy.routes);
+    let transparent = proxy.transparent;
     let times = [
         ("connect", timeouts.connect),
         ("client", timeouts.client),
@@ -271,7 +272,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
          queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
-         fast_close {fast_close}, routes {routes}{}",
+         fast_close {fast_close}, transparent {transparent}, routes {routes}{}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),

@@ -12,6 +12,7 @@ use pen_common::net::MacAddr;
 use super::carp;
 use super::census::Census;
 use super::proxy::View;
+use super::proxy::transparent::Answers;
 use super::tables::Write;
 use crate::config::{Endpoint, Hooks, Sizes, XdpMode};
 
@@ -82,6 +83,13 @@ pub enum Event {
         news: Vec<News>,
         /// What is wrong now.
         problems: BTreeSet<String>,
+    },
+    /// What could be done so that answers to clients are taken in has been done.
+    AnswersRouted {
+        /// What is missing, in words.
+        problems: BTreeSet<String>,
+        /// Some are taken in.
+        any: bool,
     },
     /// A group of virtual addresses has another role.
     CarpRole {
@@ -305,6 +313,11 @@ pub enum Action {
     },
     /// Let the proxies serve these services and no others; answered by `ProxiesServed`.
     ServeProxies(Arc<View>),
+    /// Let the machine's own stack take in these answers and no others, but for those to connections
+    /// that exist; answered by `AnswersRouted`.
+    RouteAnswers(BTreeSet<Answers>),
+    /// See whether that is still so.
+    CheckAnswers,
     /// Let the machine's own stack take packets for a virtual address.
     HoldAddress(IpAddr),
     /// The opposite.

@@ -7,6 +7,7 @@
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
+mod answers;
 pub mod carp;
 pub mod census;
 mod changes;
@@ -52,6 +53,7 @@ use pen_common::net::{Addr, Be16};
 use crate::api::Admin;
 use crate::config::{self, CheckKind, Config, Endpoint, Sizes, XdpMode};
 use access::Lists;
+use answers::Answering;
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use groups::Groups;
 use health::{Health, Rules, State};
@@ -122,6 +124,7 @@ pub struct Engine {
     /// What is wrong with the certificates of the proxies.
     certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
+    answers: Answering,
     groups: Groups,
     sharing: Sharing,
     /// What the operator was warned of.
@@ -251,6 +254,7 @@ impl Engine {
             deaf: Vec::new(),
             certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
+            answers: Answering::default(),
             groups: Groups::default(),
             sharing: Sharing::default(),
             warned: BTreeSet::new(),
@@ -317,8 +321,9 @@ impl Engine {
             }
             Event::ProxiesServed { failures } => self.listened(now, failures),
             Event::CertificateNews { news, problems } => {
-                self.certificates_noted(now, news, problems)
+                self.certificates_noted(now, news, problems);
             }
+            Event::AnswersRouted { problems, any } => self.answers_routed(now, problems, any),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {
                 self.note_role(group, role);
@@ -374,6 +379,7 @@ impl Engine {
             .chain(attaches)
             .chain([self.next_settling(), self.next_release()])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
+            .chain([self.answers.next_deadline()])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -428,6 +434,7 @@ impl Engine {
             }
         }
         self.listen_again(now);
+        self.check_answers(now);
         self.run_settling(now);
         if self.started && self.attach_held.is_none() {
             self.attach_due(now);
@@ -467,6 +474,7 @@ impl Engine {
             return;
         }
         self.dirty = true;
+        self.answers.hurry(now);
         if self.interfaces.contains_key(&name) && known.is_some_and(|known| known != up) {
             if up {
                 self.tell(now, "link-up", &name, format!("interface {name} is up"));
@@ -481,6 +489,7 @@ impl Engine {
         // Its memberships went with it.
         self.solicited.retain(|(index, _)| *index != ifindex);
         self.dirty = true;
+        self.answers.hurry(now);
         if let Some(interface) = self.interfaces.get_mut(&link.name) {
             interface.attached = None;
             interface.ifindex = None;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pen_common::abi;
 use pen_common::moment::Moment;
 
-use super::desired::standing;
+use super::desired::{standing, waits};
 use super::event::{Action, News};
 use super::proxy::{self, AccessList, Routes, View};
 use super::{Backend, Engine, Service};
@@ -23,6 +23,8 @@ impl Engine {
     /// Tells the proxies what has changed for them.
     pub(super) fn refresh_proxies(&mut self) {
         let view = self.view();
+        // First of all: a connection whose answer is not taken in fails.
+        self.route_answers(&view);
         if view != *self.proxies {
             self.proxies = Arc::new(view);
             self.actions.push_back(Action::ServeProxies(Arc::clone(&self.proxies)));
@@ -94,6 +96,7 @@ impl Engine {
                 vip_access: vip.and_then(|vip| access(&vip.acl)),
                 access: access(&proxy.acl),
                 trusted: access(&proxy.accept_proxy),
+                starting: waits(service, &self.network),
                 slots: Arc::clone(service.table.slots()),
                 routes: (!routes.is_empty()).then(|| Routes::new(routes, &backends)),
                 backends,

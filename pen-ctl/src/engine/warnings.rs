@@ -12,6 +12,7 @@ impl Engine {
     #[must_use]
     pub fn warnings(&self) -> BTreeSet<String> {
         let mut warnings = self.answers_that_are_not_forwarded();
+        warnings.extend(self.answers.problems().cloned());
         warnings.extend(self.maps_of_another_size());
         warnings.extend(self.groups.hindered.iter().cloned());
         warnings.extend(self.differences_of_peers());

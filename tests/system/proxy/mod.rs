@@ -9,6 +9,7 @@ mod http;
 mod operator;
 mod paths;
 mod select;
+mod transparent;
 mod udp;
 mod unix;
 mod whois;

@@ -437,6 +437,21 @@ impl fmt::Display for ErrorKind {
                  take over; write \"{}\"",
                 std::net::SocketAddr::new(*address, 80)
             ),
+            Self::TransparentFamily { backend, listen } => {
+                let family = |address: &IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                write!(
+                    f,
+                    "the backend {backend} is {}, and cannot see the address of a client of {listen}, \
+                     which is {}; remove `transparent`, or use servers of that family",
+                    family(backend),
+                    family(listen)
+                )
+            }
+            Self::TransparentSocket { socket } => write!(
+                f,
+                "{socket} is a Unix socket, over which nobody sees a client's address; remove \
+                 `transparent`, or use addresses"
+            ),
             Self::KnownBelowAll { known, all: Some(all) } => write!(
                 f,
                 "`max_known` {known} is below `max_connections` {all}, which holds for all; raise it"

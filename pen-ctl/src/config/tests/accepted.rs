@@ -470,6 +470,16 @@ fn a_secret_without_newline_and_a_relative_path_are_fine() {
 }
 
 #[test]
+fn a_transparent_service_on_all_addresses_may_have_servers_of_both_families() {
+    let text =
+        "listen = \"[::]:80\"\nbackends = [\"10.0.0.11\", \"2001:db8::11\"]\nmode = \"proxy\"\n";
+    let transparent =
+        |keys: &str| service(&format!("{text}{keys}")).proxy.expect("proxied").transparent;
+    assert!(transparent("transparent = true"));
+    assert!(!transparent("transparent = false") && !transparent(""));
+}
+
+#[test]
 fn a_proxied_service_of_udp_may_have_so_many_flows_if_it_does_not_say() {
     let text = "listen = \"192.0.2.10:53\"\nbackends = [\"10.0.0.11\"]\nmode = \"proxy\"\n";
     let most = |keys: &str| {

@@ -89,6 +89,12 @@ mode = "nat""#), &[
     Case(unix!("192.0.2.10:80", "backends = [\"10.0.0.11\", \"unix:/run/a\"]\ncheck = { port = 81 }"), &[
         "6:9: the check has a port, but the backend unix:/run/a is a Unix socket, where it connects as clients do; leave `port` out",
     ]),
+    Case(unix!("192.0.2.10:80", "transparent = true\nbackends = [\"10.0.0.11\", \"unix:/run/a\"]"), &[
+        "5:15: unix:/run/a is a Unix socket, over which nobody sees a client's address; remove `transparent`, or use addresses",
+    ]),
+    Case(unix!("unix:/run/web.sock", "transparent = true\nbackends = [\"10.0.0.11:80\"]"), &[
+        "5:15: unix:/run/web.sock is a Unix socket, over which nobody sees a client's address; remove `transparent`, or use addresses",
+    ]),
     Case(unix!("192.0.2.10:80", "backends = [\"unix:/run/a\", { address = \"unix:/run/a\", name = \"b\" }]"), &[
         "5:40: backend `unix:/run/a` is given twice, also at /etc/pen/0.toml:5:13; remove or change one",
     ]),

@@ -60,6 +60,7 @@ impl World {
                 access: None,
                 trusted: None,
                 routes: None,
+                starting: false,
                 slots: Arc::from([]),
                 backends,
             },

@@ -17,6 +17,7 @@ pub mod hello;
 pub mod names;
 pub mod relay;
 pub mod routes;
+pub mod transparent;
 pub mod turns;
 pub mod wheel;
 
@@ -70,6 +71,8 @@ pub struct Service {
     pub trusted: Option<Arc<AccessList>>,
     /// Which backends are for clients that ask for which names.
     pub routes: Option<Routes>,
+    /// Its first checks have not ended: clients wait to be accepted.
+    pub starting: bool,
     /// Table of the scheduler `maglev`, the kernel's.
     pub slots: Arc<[Slot]>,
     /// Its backends.

@@ -136,6 +136,14 @@ pub(super) struct Sim {
     pub(super) proxies: Arc<proxy::View>,
     /// Virtual addresses that the machine's own stack takes.
     pub(super) held: BTreeSet<IpAddr>,
+    /// Answers to clients that it takes in.
+    pub(super) answers: BTreeSet<proxy::transparent::Answers>,
+    /// Connections that exist need more of them.
+    pub(super) answers_in_use: bool,
+    /// What is missing for that.
+    pub(super) unrouted: BTreeSet<String>,
+    /// How often that was looked after.
+    pub(super) answers_checked: u32,
     /// What the proxies cannot listen on.
     pub(super) deaf: Vec<(String, String)>,
     /// What CARP was told.
@@ -211,6 +219,10 @@ impl Sim {
             records: Memory::default(),
             proxies: Arc::default(),
             held: BTreeSet::new(),
+            answers: BTreeSet::new(),
+            answers_in_use: false,
+            unrouted: BTreeSet::new(),
+            answers_checked: 0,
             deaf: Vec::new(),
             groups: Vec::new(),
             usable: BTreeMap::new(),
@@ -291,6 +303,11 @@ impl Sim {
                     let failures = self.deaf.clone();
                     self.engine.handle(self.now, Event::ProxiesServed { failures });
                 }
+                Action::RouteAnswers(wanted) => {
+                    self.answers = wanted;
+                    self.answers_routed();
+                }
+                Action::CheckAnswers => self.answers_routed(),
                 Action::HoldAddress(address) => {
                     assert!(self.held.insert(address), "held twice");
                 }
@@ -308,6 +325,13 @@ impl Sim {
                 Action::Log { .. } => {}
             }
         }
+    }
+
+    fn answers_routed(&mut self) {
+        self.answers_checked += 1;
+        let any = !self.answers.is_empty() || self.answers_in_use;
+        let problems = self.unrouted.clone();
+        self.engine.handle(self.now, Event::AnswersRouted { problems, any });
     }
 
     fn write(&mut self, writes: &[Write]) {

@@ -47,6 +47,26 @@ fn proxies_get_the_table_and_the_secret_that_the_kernel_has() {
 }
 
 #[test]
+fn a_service_starts_when_its_first_checks_have_ended_and_whatever_they_say() {
+    let starts = |refusing: &[IpAddr]| {
+        let mut config = config(2);
+        proxied(&mut config);
+        let refusing = refusing.iter().copied().collect();
+        let mut sim = Sim::start_among(config, Tables::default(), refusing);
+        assert!(service(&sim).starting);
+        sim.run_for(secs(1));
+        !service(&sim).starting
+    };
+    let all: Vec<_> = config(2).services[0].backends.iter().map(|found| found.address).collect();
+    assert!(starts(&[]) && starts(&all[..1]) && starts(&all));
+    // Without a check there is nothing to wait for.
+    let mut config = config(2);
+    proxied(&mut config);
+    config.services[0].check.kind = CheckKind::None;
+    assert!(!service(&Sim::start(config)).starting);
+}
+
+#[test]
 fn a_proxys_backends_need_no_way_that_the_engine_knows() {
     // Nobody on the network answers for them, but they accept connections.
     let mut sim = start(|config| config.interfaces.clear());
@@ -211,4 +231,58 @@ fn a_change_of_sockets_is_told_in_their_words() {
     for words in ["listen_mode 0666, listen_owner -:www", "unix:/run/app.sock, weight 1"] {
         assert!(told.contains(words), "{told}");
     }
+}
+
+#[test]
+fn answers_of_transparent_services_are_routed_for_as_long_as_they_are_wanted() {
+    let mut sim = start(|_| {});
+    assert_eq!((sim.answers.len(), sim.answers_checked), (0, 0), "nobody asked for it");
+    let mut transparent = config(2);
+    proxied(&mut transparent);
+    let abuse = Backend { port: 8, ..transparent.services[0].backends[0].clone() };
+    let proxy = transparent.services[0].proxy.as_mut().expect("proxied");
+    (proxy.transparent, proxy.abuse) = (true, Some(abuse));
+    sim.engine.reconfigure(sim.now, transparent, false).expect("transparent");
+    sim.carry_out();
+    let of = |number, port| proxy::transparent::Answers {
+        server: SocketAddr::new(address(number), port),
+        udp: false,
+    };
+    assert_eq!(sim.answers, BTreeSet::from([of(1, 8), of(1, 80), of(2, 80)]));
+    // It is looked after, and sooner if an interface changes.
+    let checked = sim.answers_checked;
+    sim.run_for(secs(25));
+    assert_eq!(sim.answers_checked, checked + 2);
+    sim.event(Event::LinkChanged(link(false)));
+    assert_eq!(sim.answers_checked, checked + 3);
+    // Connections that exist keep theirs.
+    sim.answers_in_use = true;
+    let mut plain = config(2);
+    proxied(&mut plain);
+    sim.engine.reconfigure(sim.now, plain, false).expect("plain");
+    sim.carry_out();
+    assert!(sim.answers.is_empty());
+    let checked = sim.answers_checked;
+    sim.run_for(secs(25));
+    assert_eq!(sim.answers_checked, checked + 2);
+    sim.answers_in_use = false;
+    sim.run_for(secs(100));
+    assert_eq!(sim.answers_checked, checked + 3);
+}
+
+#[test]
+fn what_is_missing_for_it_is_a_warning_while_it_lasts() {
+    let mut sim = start(|config| {
+        config.services[0].proxy.as_mut().expect("proxied").transparent = true;
+    });
+    assert!(sim.engine.warnings().is_empty());
+    let missing = "the kernel has no policy routing".to_owned();
+    sim.unrouted = BTreeSet::from([missing.clone()]);
+    sim.run_for(secs(30));
+    assert!(sim.engine.warnings().contains(&missing));
+    let told = sim.engine.events(0).into_iter().filter(|event| event.text == missing).count();
+    assert_eq!(told, 1);
+    sim.unrouted.clear();
+    sim.run_for(secs(30));
+    assert!(!sim.engine.warnings().contains(&missing));
 }

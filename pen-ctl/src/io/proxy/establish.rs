@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use pen_common::net::{Addr, Be16};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
+use super::assume::assume;
 use super::conn::Conn;
 use super::shared::{Place, Served, Source};
 use super::stream::Stream;
@@ -39,6 +40,8 @@ const LOOK: Duration = Duration::from_millis(100);
 enum Failed {
     /// The backend's fault.
     Backend,
+    /// The same, by saying nothing until the time was over.
+    Silent,
     /// This machine's: it says nothing about the backend, and the next one would fare no better.
     Local,
 }
@@ -57,7 +60,7 @@ pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Establish
         return Err(Cause::Denied);
     }
     if denied(&served.service.access) {
-        let established = abuse(served).await;
+        let established = abuse(conn, served).await;
         conn.connected.set(established.is_ok().then(clock::now));
         return established;
     }
@@ -70,12 +73,13 @@ pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Establish
 }
 
 /// The server for those that the access list denies.
-async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
+async fn abuse(conn: &Conn, served: &Arc<Served>) -> Result<Established, Cause> {
     let proxy = &served.service.proxy;
     let Some(abuse) = &proxy.abuse else { return Err(Cause::Denied) };
-    match connect(&abuse.endpoint(), proxy.timeouts.connect).await {
+    let to = abuse.endpoint();
+    match connect(&to, seen(conn, &to), proxy.timeouts.connect).await {
         Ok(server) => Ok(Established { server, place: None, source: None }),
-        Err(Failed::Backend) => Err(Cause::ConnectFailed),
+        Err(Failed::Backend | Failed::Silent) => Err(Cause::ConnectFailed),
         Err(Failed::Local) => Err(Cause::Local),
     }
 }
@@ -101,13 +105,17 @@ async fn find(
         conn.place.set(Some(place));
         conn.placed.set(Some(clock::now()));
         let backend = &served.service.backends[place];
-        match connect(&backend.address, proxy.timeouts.connect).await {
+        let seen = seen(conn, &backend.address);
+        match connect(&backend.address, seen, proxy.timeouts.connect).await {
             Ok(server) => {
                 conn.connected.set(Some(clock::now()));
                 return Ok((server, seat));
             }
             Err(Failed::Local) => return Err(Cause::Local),
-            Err(Failed::Backend) => {
+            Err(failed) => {
+                if let (Failed::Silent, Some(seen)) = (failed, seen) {
+                    served.unheard(place, seen);
+                }
                 seat.backend.eject(clock::now(), proxy.eject);
                 served.state.redispatched.fetch_add(1, Relaxed);
                 conn.retries.set(conn.retries.get().saturating_add(1));
@@ -178,8 +186,14 @@ async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cau
     }
 }
 
-/// Connects within a time.
-async fn connect(to: &Endpoint, limit: Duration) -> Result<Stream, Failed> {
+/// The address of the client, if the server at this end is to see it.
+fn seen(conn: &Conn, to: &Endpoint) -> Option<IpAddr> {
+    let (client, server) = (conn.client.inet()?, to.inet()?);
+    conn.served.source(client.ip(), server.ip())
+}
+
+/// Connects within a time, from the client's address if that is to be seen.
+async fn connect(to: &Endpoint, seen: Option<IpAddr>, limit: Duration) -> Result<Stream, Failed> {
     let address = match to {
         Endpoint::Inet(address) => *address,
         Endpoint::Unix(path) => return connect_unix(path, limit).await,
@@ -190,12 +204,14 @@ async fn connect(to: &Endpoint, limit: Duration) -> Result<Stream, Failed> {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         socket.set_nodelay(true)?;
+        assume(&socket, seen)?;
         socket.connect(address).await
     };
     match timeout(limit, connecting).await {
         Ok(Ok(server)) => Ok(Stream::Tcp(server)),
         Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
-        Ok(Err(_)) | Err(_) => Err(Failed::Backend),
+        Ok(Err(_)) => Err(Failed::Backend),
+        Err(_) => Err(Failed::Silent),
     }
 }
 
@@ -212,7 +228,8 @@ async fn connect_unix(path: &UnixPath, limit: Duration) -> Result<Stream, Failed
             Err(Failed::Backend)
         }
         Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
-        Ok(Err(_)) | Err(_) => Err(Failed::Backend),
+        Ok(Err(_)) => Err(Failed::Backend),
+        Err(_) => Err(Failed::Silent),
     }
 }
 

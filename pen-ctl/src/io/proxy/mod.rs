@@ -2,6 +2,7 @@
 //! What is served is a [`View`] that the engine makes; threads take it over between two connections,
 //! and connections that exist go on by the one that they began with.
 
+mod assume;
 mod conn;
 mod establish;
 mod heir;
@@ -13,17 +14,19 @@ mod preface;
 mod relay;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod udp;
 mod unix;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -39,6 +42,7 @@ use crate::api::{self, Close, Closed, Connections, Counter, ProxiedService, Reco
 use crate::config::Endpoint;
 use crate::engine::event::Event;
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::transparent::Answers;
 use crate::engine::proxy::{Service, View};
 use crate::io::clock;
 
@@ -55,6 +59,8 @@ pub struct Proxies {
     common: Arc<Common>,
     registry: Registry,
     served: Vec<Arc<Served>>,
+    /// Servers that were not gone yet when they were last served, and may have connections.
+    departed: Vec<(Answers, Weak<BackendState>)>,
     sockets: HashMap<ServiceKey, Sockets>,
     datagrams: udp::Sockets,
     count: usize,
@@ -148,6 +154,7 @@ impl Default for Proxies {
             common: Arc::default(),
             registry: Registry::default(),
             served: Vec::new(),
+            departed: Vec::new(),
             sockets: HashMap::new(),
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
@@ -208,7 +215,11 @@ impl Proxies {
         }
         self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
-        self.served = self.registry.serve(view);
+        let before = std::mem::replace(&mut self.served, self.registry.serve(view));
+        self.departed.extend(before.iter().flat_map(connected));
+        let present: HashSet<_> =
+            self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();
+        self.departed.retain(|(_, state)| is_busy(state) && !present.contains(&state.as_ptr()));
         failures.extend(self.store().follow(&self.served, false));
         self.watch_certificates(&mut failures);
         let none = Arc::new(Vec::new());
@@ -320,6 +331,26 @@ impl Proxies {
         }
     }
 
+    /// Servers that connections have which come from the addresses of their clients.
+    #[must_use]
+    pub fn answering(&self) -> BTreeSet<Answers> {
+        let now = self.served.iter().flat_map(connected);
+        let all = now.chain(self.departed.iter().cloned());
+        all.filter_map(|(answers, state)| is_busy(&state).then_some(answers)).collect()
+    }
+
+    /// What the operator should look after.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let now = clock::now();
+        let of_service = |served: &Arc<Served>| {
+            let backends = served.backends.iter().enumerate();
+            let missed = backends.filter(|(_, backend)| backend.is_missed(now));
+            missed.map(|(place, _)| served.missed(place)).collect::<Vec<_>>()
+        };
+        self.served.iter().flat_map(of_service).collect()
+    }
+
     /// Whoever wants to ask the threads something.
     #[must_use]
     pub fn asker(&self) -> Asker {
@@ -347,6 +378,7 @@ impl Proxies {
         let bytes = sum(&|served| served.backends.iter().map(moved).sum());
         let accepted = sum(&|served| served.state.accepted.load(Relaxed));
         let redispatched = sum(&|served| served.state.redispatched.load(Relaxed));
+        let not_transparent = sum(&|served| served.state.not_transparent.load(Relaxed));
         let starved = self.common.starved.load(Relaxed);
         let mut rows = vec![
             row(
@@ -359,6 +391,12 @@ impl Proxies {
                 "proxy-redispatched".to_owned(),
                 "A backend could not be connected to, and another one was asked.",
                 redispatched,
+                0,
+            ),
+            row(
+                "proxy-not-transparent".to_owned(),
+                "A server of a transparent service cannot see this client's address, and saw ours.",
+                not_transparent,
                 0,
             ),
             row(
@@ -483,6 +521,21 @@ impl Drop for Proxies {
             writer.end();
         }
     }
+}
+
+/// The servers of a transparent service, each with what shows whether it has connections.
+fn connected(served: &Arc<Served>) -> impl Iterator<Item = (Answers, Weak<BackendState>)> {
+    let service = &served.service;
+    let backends = service.backends.iter().zip(&served.backends);
+    let backends = backends.filter(|_| service.proxy.transparent);
+    backends.filter_map(|(backend, state)| {
+        let answers = Answers { server: backend.address.inet()?, udp: service.is_udp() };
+        Some((answers, Arc::downgrade(state)))
+    })
+}
+
+fn is_busy(state: &Weak<BackendState>) -> bool {
+    state.upgrade().is_some_and(|state| state.connections() > 0)
 }
 
 /// Asks the threads of the proxy, from any other thread that may wait.

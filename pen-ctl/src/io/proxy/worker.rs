@@ -239,6 +239,9 @@ impl Worker {
                 *found.served.borrow_mut() = Arc::clone(served);
                 continue;
             }
+            if served.service.starting {
+                continue;
+            }
             match listeners.get(index).map(Ear::listen).transpose() {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));

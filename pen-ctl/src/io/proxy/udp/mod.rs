@@ -119,6 +119,7 @@ impl Udp {
                     station.follow(served);
                     station
                 }
+                None if served.service.starting => continue,
                 None => match Station::open(worker, served, sockets, index) {
                     Ok(station) => station,
                     Err(error) => {

@@ -310,7 +310,9 @@ impl Station {
         flow.looked.set(self.worker.now());
         let found = match &served.service.proxy.abuse {
             Some(abuse) if flow.denied.get() => {
-                socket::connect(abuse.endpoint().key()).map_err(|error| self.cause(&error))
+                let address = abuse.endpoint().key();
+                socket::connect(address, served.source(flow.origin.client.ip(), address.ip()))
+                    .map_err(|error| self.cause(&error))
             }
             _ => self.find(flow, &served),
         };
@@ -343,7 +345,9 @@ impl Station {
                 Taken::None if flow.retries.get() == 0 => return Err(Cause::NoBackend),
                 Taken::None => return Err(Cause::ConnectFailed),
             };
-            match socket::connect(served.service.backends[place].address.key()) {
+            let server = served.service.backends[place].address.key();
+            let source = served.source(flow.origin.client.ip(), server.ip());
+            match socket::connect(server, source) {
                 Ok(socket) => return Ok(socket),
                 // This machine knows no way there.
                 Err(error) if trouble(&error) == Trouble::Server => {
