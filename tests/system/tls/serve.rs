@@ -150,7 +150,7 @@ fn curl_gets_a_long_answer_of_nginx_and_sends_a_long_one() {
     let host = &lab.backends[0];
     let nginx = Nginx::start(&host.netns, "b1", 80).unwrap();
     let long: Vec<u8> =
-        (0..20_000_000_u32).flat_map(|n| [n.to_le_bytes()[0], (n >> 9) as u8]).collect();
+        (0..20_000_000_u32).flat_map(|n| [n.to_le_bytes()[0], (n >> 9).to_le_bytes()[0]]).collect();
     std::fs::write(nginx.files().join("long"), &long).unwrap();
     let pend = serve(&lab, &pki.list(&["site"]), "");
     for version in ["--tls-max=1.2", "--tlsv1.3"] {
@@ -177,7 +177,8 @@ fn bytes_pass_both_ways_at_once_and_each_half_ends_by_itself() {
     let client = &lab.client().netns;
     // The server echoes, and ends when the client does.
     let mut stream = secure(client, SITE, &config, "site.example").unwrap();
-    let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let sent: Vec<u8> =
+        (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7).to_le_bytes()[0]).collect();
     let mut got = Vec::new();
     for piece in sent.chunks(100_000) {
         stream.write_all(piece).unwrap();

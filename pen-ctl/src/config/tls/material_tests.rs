@@ -114,7 +114,8 @@ fn each_fault_of_a_file_names_it() {
     ] {
         assert_eq!(fault(chain, key, ocsp, of), expected);
     }
-    let long = folder.write("long.pem", 0o644, vec![b' '; LONGEST as usize + 1]);
+    let long =
+        folder.write("long.pem", 0o644, vec![b' '; usize::try_from(LONGEST).expect("it fits") + 1]);
     assert_eq!(fault(&long, &good_key, None, &long), "TooLong");
     // Authorities and what they have taken back.
     let ca = folder.write("ca.pem", 0o644, root.pem());

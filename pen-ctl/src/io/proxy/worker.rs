@@ -372,6 +372,7 @@ struct Serving {
 }
 
 /// How its bytes are carried.
+#[expect(clippy::large_enum_variant, reason = "plain ones are most, and need no box of their own")]
 enum Link {
     Plain(Relay),
     Tls(Box<TlsRelay>),

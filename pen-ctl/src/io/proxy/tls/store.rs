@@ -91,7 +91,7 @@ impl ResolvesServerCert for Certificates {
         let Some(keys) = found else { return Some(Arc::clone(&self.first)) };
         let schemes = hello.signature_schemes();
         let fits = keys.iter().find(|key| key.key.choose_scheme(schemes).is_some());
-        fits.or(keys.first()).cloned()
+        fits.or_else(|| keys.first()).cloned()
     }
 }
 
