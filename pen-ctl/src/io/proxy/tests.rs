@@ -29,6 +29,7 @@ fn view(port: u16, backend: u16, of: Protocol, starting: bool) -> View {
         vip_access: None,
         access: None,
         trusted: None,
+        routes: None,
         starting,
         slots: Arc::from([abi::Slot::settled(1)]),
         backends: vec![Backend {
