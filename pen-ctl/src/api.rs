@@ -2,6 +2,7 @@
 //! are a public interface: fields may be added, none is renamed or removed.
 
 pub mod carp;
+mod certificates;
 mod changes;
 mod connections;
 mod decap;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::carp::{CarpGroup, CarpOrdered, CarpRole, CarpWish};
+pub use self::certificates::Certificate;
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
@@ -58,6 +60,8 @@ pub enum Request {
     SetWeight(SetWeight),
     /// `GET /v1/carp`: a list of [`CarpGroup`].
     Carp,
+    /// `GET /v1/certificates`: a list of [`Certificate`].
+    Certificates,
     /// `GET /v1/sync`: [`Sync`].
     Sync,
     /// `POST /v1/carp`: [`CarpOrdered`].
@@ -441,6 +445,8 @@ pub enum Reply {
     Change(Change),
     /// To [`Request::Carp`].
     Carp(Vec<CarpGroup>),
+    /// To [`Request::Certificates`].
+    Certificates(Vec<Certificate>),
     /// To [`Request::Sync`].
     Sync(Sync),
     /// To [`Request::CarpOrder`].

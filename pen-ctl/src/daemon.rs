@@ -141,6 +141,7 @@ async fn serve(
         engine.attach_when_filled(clock::now());
     }
     let (reader, mut outcomes) = Reader::new(places.config.clone());
+    let proxy_events = events.clone();
     let answers = Answering::new(events.clone());
     let mut daemon = Daemon {
         engine,
@@ -152,7 +153,7 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
-        proxies: Proxies::with(estate),
+        proxies: Proxies::with(estate, proxy_events),
         answers,
         carp,
         sync,
@@ -470,6 +471,10 @@ impl Daemon {
                 for line in show::change_lines(changes) {
                     tracing::info!("{line}");
                 }
+                // They were good a moment ago, when the configuration was read.
+                for (service, why) in self.proxies.renew_certificates() {
+                    tracing::warn!("service {service}: {why}; it goes on with what it has");
+                }
             }
             Err(refusal) => self.engine.reload_refused(now, &refusal.to_string()),
         }
@@ -562,6 +567,7 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Certificates => Reply::Certificates(self.proxies.certificates()),
             Request::Sync => Reply::Sync(self.engine.sync().ok_or_else(|| Refusal {
                 error: "this node has no peers".to_owned(),
                 cure: "the configuration has no [sync]".to_owned(),

@@ -2,6 +2,7 @@
 //! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
 
 mod carp;
+mod certificates;
 mod changes;
 mod decap;
 mod sync;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
+pub use self::certificates::certificates;
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
 pub use self::sync::sync;

@@ -49,6 +49,7 @@ mod stage;
 mod start;
 mod stop;
 mod sync;
+mod tls;
 mod tunnel;
 mod upgrade;
 mod ways;

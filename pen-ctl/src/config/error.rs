@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::position::Position;
-use crate::config::{Cidr, Listen, Mode, Ports, UnixPath};
+use crate::config::{Cidr, Listen, Mode, Ports, TlsError, UnixPath};
 
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,7 @@ pub enum ErrorKind {
     TransparentFamily { backend: IpAddr, listen: IpAddr },
     TransparentSocket { socket: UnixPath },
     KnownBelowAll { known: u32, all: Option<u32> },
+    Tls(TlsError),
 
     // Checks.
     InvalidDuration { key: &'static str, found: String },

@@ -9,6 +9,7 @@ mod carp;
 mod cidr;
 mod endpoint;
 mod error;
+mod host;
 mod listen;
 mod load;
 mod memory;
@@ -24,6 +25,7 @@ mod sync;
 mod system;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod ucarp;
 mod unix;
 mod vip;
@@ -43,6 +45,7 @@ pub use carp::{
 pub use cidr::Cidr;
 pub use endpoint::{Endpoint, UnixPath};
 pub use error::{ConfigError, ErrorKind};
+pub use host::{LONGEST_NAME, is_valid as is_host_name};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
 pub use ports::Ports;
@@ -50,6 +53,10 @@ pub use position::Position;
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
+pub use tls::{
+    CertificateFiles, Cipher, ClientAuth, FileFault, FileProblem, Route, Tls, TlsError, TlsVersion,
+    UnknownName,
+};
 pub use words::UnknownWord;
 
 /// Highest weight of a backend.
@@ -266,6 +273,10 @@ pub struct Proxy {
     pub transparent: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
+    /// TLS ends here.
+    pub tls: Option<Box<Tls>>,
+    /// Which backends are for clients that ask for which names; no name is in two of them.
+    pub routes: Vec<Route>,
 }
 
 /// A Unix socket that a service listens on.

@@ -8,10 +8,12 @@ use crate::config::backend::{self, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
-use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts};
+use crate::config::system::System;
+use crate::config::tls::routes::RawRoutes;
+use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts, TlsError, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 17] = [
     "abuse",
     "accept_proxy",
     "acl",
@@ -23,9 +25,11 @@ pub(super) const KEYS: [&str; 15] = [
     "max_connections",
     "max_per_source",
     "queue",
+    "routes",
     "scheduler",
     "send_proxy",
     "timeouts",
+    "tls",
     "transparent",
 ];
 
@@ -41,7 +45,8 @@ pub(super) const MAX_LIMIT: u32 = 1_000_000;
 /// of the backends, a port of this machine, of which Linux gives out 28 thousand.
 const USUAL_FLOWS: u32 = 16_384;
 /// Keys that mean nothing for datagrams.
-const ONLY_TCP: [&str; 5] = ["accept_proxy", "fast_close", "forwarded_for", "queue", "send_proxy"];
+const ONLY_TCP: [&str; 7] =
+    ["accept_proxy", "fast_close", "forwarded_for", "queue", "routes", "send_proxy", "tls"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -49,6 +54,8 @@ pub(super) struct RawProxy {
     pub(super) proxy: Proxy,
     /// The server for clients that the access list denies.
     pub(super) abuse: Option<RawBackend>,
+    /// Which backends are for which names.
+    pub(super) routes: RawRoutes,
 }
 
 impl Proxy {
@@ -79,6 +86,8 @@ impl Proxy {
             forwarded_for: None,
             fast_close: false,
             transparent: false,
+            tls: None,
+            routes: Vec::new(),
         }
     }
 }
@@ -89,6 +98,7 @@ pub(super) fn read(
     mode: Read<Mode>,
     protocol: Read<Protocol>,
     acls: &Names<String>,
+    system: &dyn System,
     report: &mut Report<'_>,
 ) -> Read<Option<RawProxy>> {
     let mode = mode?;
@@ -110,7 +120,11 @@ pub(super) fn read(
     let fast_close = table.boolean("fast_close", report);
     let transparent = table.boolean("transparent", report);
     let abuse = backend::single(table, "abuse", report);
+    let tls = tls::read(table, system, report);
+    let routes = tls::routes::read(table, report);
+    let sealed = sealed(table, report);
     of_protocol?;
+    sealed?;
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
         proxy: Proxy {
@@ -128,7 +142,10 @@ pub(super) fn read(
             fast_close: fast_close?.unwrap_or(usual.fast_close),
             transparent: transparent?.unwrap_or(usual.transparent),
             abuse: None,
+            tls: tls?,
+            routes: Vec::new(),
         },
+        routes: routes?,
         abuse: abuse?,
     }))
 }
@@ -174,6 +191,17 @@ fn foreign(table: &Table<'_>, mode: Mode, report: &mut Report<'_>) -> Read<()> {
         }
     }
     found
+}
+
+/// Reports what has to read what clients say, and could not.
+fn sealed(table: &Table<'_>, report: &mut Report<'_>) -> Read<()> {
+    let with = ["tls", "routes"].into_iter().find(|key| table.has(key));
+    match (table.get("forwarded_for"), with) {
+        (Some(At { place, .. }), Some(with)) => {
+            Err(report.add(place, ErrorKind::Tls(TlsError::Sealed { with })))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reports the keys that mean nothing for this protocol.

@@ -15,6 +15,7 @@ use crate::config::probe::RawCheck;
 use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
+use crate::config::tls::routes;
 use crate::config::{
     Affinity, CheckKind, Listen, Mode, Ports, Protocol, Proxy, Service, UnixPath, node, unix, vip,
 };
@@ -128,7 +129,7 @@ impl Reader<'_> {
         let protocol = table.word("protocol", report).map(|word| word.unwrap_or(Protocol::Tcp));
         let mode = self.mode(table, report);
         let listen = self.listen(table, protocol, mode, report);
-        let proxy = proxy::read(table, mode, protocol, self.acls, report);
+        let proxy = proxy::read(table, mode, protocol, self.acls, self.system, report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, report);
@@ -164,7 +165,13 @@ impl Reader<'_> {
             return Err(report.add(place, ErrorKind::CheckPortOfSocket { socket }));
         }
         let servers = [&backends[..], emergency.as_slice(), abuse.as_slice()].concat();
-        let proxy = proxy?.map(|raw| Box::new(Proxy { abuse, socket: file, ..raw.proxy }));
+        let proxy = match proxy? {
+            None => None,
+            Some(raw) => {
+                let routes = routes::bind(raw.routes, &backends, report)?;
+                Some(Box::new(Proxy { abuse, routes, socket: file, ..raw.proxy }))
+            }
+        };
         proxy::of_families(table, proxy.as_deref(), listen.address, &servers, report)?;
         Ok(Service {
             name: name?.value,

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::config::Ports;
+use crate::config::{CertificateFiles, FileProblem, Ports};
 
 /// The machine that a configuration is for.
 pub trait System {
@@ -38,6 +38,12 @@ pub trait System {
     /// Ports that the machine gives its own connections: `net.ipv4.ip_local_port_range`, which
     /// holds for IPv6 as well.
     fn local_ports(&self) -> io::Result<Ports>;
+
+    /// Whether a certificate can be served, with the key that belongs to it.
+    fn certificate(&self, files: &CertificateFiles) -> Result<(), FileProblem>;
+
+    /// Whether these are authorities, and a list of what they have taken back.
+    fn authorities(&self, ca: &Path, crl: Option<&Path>) -> Result<(), FileProblem>;
 }
 
 /// A file that should hold a secret.
@@ -66,7 +72,8 @@ mod real {
     use nix::unistd::{Group, User};
 
     use super::{SecretFile, System};
-    use crate::config::Ports;
+    use crate::config::tls::material;
+    use crate::config::{CertificateFiles, FileProblem, Ports};
 
     /// The machine that we run on.
     #[derive(Clone, Copy, Debug, Default)]
@@ -130,6 +137,14 @@ mod real {
                 (Some(Ok(first)), Some(Ok(last))) => Ok(Ports { first, last }),
                 _ => Err(io::Error::other(text)),
             }
+        }
+
+        fn certificate(&self, files: &CertificateFiles) -> Result<(), FileProblem> {
+            material::certificate(files).map(drop)
+        }
+
+        fn authorities(&self, ca: &Path, crl: Option<&Path>) -> Result<(), FileProblem> {
+            material::verifier(ca, crl, false).map(drop)
         }
     }
 

@@ -2,6 +2,7 @@
 //! by what the engine knows things by, so that a service that was renamed is not another one.
 
 mod groups;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -227,6 +228,7 @@ fn service(service: &Service) -> Item {
             field("stubborn", service.stubborn),
             field("check", words(check)),
             field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
+            field("tls", maybe(service.proxy.as_deref().and_then(tls_words))),
         ],
     }
 }
@@ -245,11 +247,16 @@ fn words(check: &Check) -> String {
     format!("{how}{through}, interval {interval}, timeout {timeout}, rise {rise}, fall {fall}")
 }
 
+fn tls_words(proxy: &config::Proxy) -> Option<String> {
+    proxy.tls.as_deref().map(tls::words)
+}
+
 /// What only a proxy has, as the configuration calls it.
 fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
     let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, socket, .. } = proxy;
+    let routes = tls::routes_words(&proxy.routes);
     let transparent = proxy.transparent;
     let times = [
         ("connect", timeouts.connect),
@@ -265,7 +272,7 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
          queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
-         fast_close {fast_close}, transparent {transparent}{}",
+         fast_close {fast_close}, transparent {transparent}, routes {routes}{}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),

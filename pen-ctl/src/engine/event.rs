@@ -77,6 +77,13 @@ pub enum Event {
         /// Names of the services whose sockets could not be had, and why not.
         failures: Vec<(String, String)>,
     },
+    /// Something happened to the certificates of the proxies.
+    CertificateNews {
+        /// What.
+        news: Vec<News>,
+        /// What is wrong now.
+        problems: BTreeSet<String>,
+    },
     /// What could be done so that answers to clients are taken in has been done.
     AnswersRouted {
         /// What is missing, in words.
@@ -349,4 +356,17 @@ pub enum Action {
         /// What happened.
         text: String,
     },
+}
+
+/// Something that an operator wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// It is to be looked after.
+    pub warning: bool,
+    /// What kind, in words joined by `-`.
+    pub kind: &'static str,
+    /// What it is about.
+    pub subject: String,
+    /// The whole story in a sentence.
+    pub text: String,
 }

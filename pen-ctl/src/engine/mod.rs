@@ -121,6 +121,8 @@ pub struct Engine {
     held: BTreeSet<IpAddr>,
     /// Services whose sockets could not be had, and why not.
     deaf: Vec<(String, String)>,
+    /// What is wrong with the certificates of the proxies.
+    certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
     answers: Answering,
     groups: Groups,
@@ -250,6 +252,7 @@ impl Engine {
             proxies: Arc::default(),
             held: BTreeSet::new(),
             deaf: Vec::new(),
+            certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
             answers: Answering::default(),
             groups: Groups::default(),
@@ -317,6 +320,9 @@ impl Engine {
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
             Event::ProxiesServed { failures } => self.listened(now, failures),
+            Event::CertificateNews { news, problems } => {
+                self.certificates_noted(now, news, problems);
+            }
             Event::AnswersRouted { problems, any } => self.answers_routed(now, problems, any),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {

@@ -10,8 +10,8 @@ use pen_common::abi;
 use pen_common::moment::Moment;
 
 use super::desired::{standing, waits};
-use super::event::Action;
-use super::proxy::{self, AccessList, View};
+use super::event::{Action, News};
+use super::proxy::{self, AccessList, Routes, View};
 use super::{Backend, Engine, Service};
 use crate::api::Admin;
 use crate::config::Mode;
@@ -81,6 +81,9 @@ impl Engine {
             let address = config.listen.address;
             let vip = self.config.vips.iter().find(|vip| vip.address == address);
             let backends = service.backends.iter();
+            let backends: Vec<_> =
+                backends.map(|backend| self.proxied_backend(service, backend)).collect();
+            let routes = &proxy.routes;
             Some(Arc::new(proxy::Service {
                 key: service.key,
                 name: config.name.clone(),
@@ -95,7 +98,8 @@ impl Engine {
                 trusted: access(&proxy.accept_proxy),
                 starting: waits(service, &self.network),
                 slots: Arc::clone(service.table.slots()),
-                backends: backends.map(|backend| self.proxied_backend(service, backend)).collect(),
+                routes: (!routes.is_empty()).then(|| Routes::new(routes, &backends)),
+                backends,
             }))
         });
         View {
@@ -131,6 +135,20 @@ impl Engine {
             if self.deaf.is_empty() { Moment::NEVER } else { now + LISTEN_RETRY };
         for (service, error) in self.deaf.clone().into_iter().filter(|_| news) {
             self.warn(now, "not-listening", &service, format!("service {service}: {error}"));
+        }
+    }
+
+    /// Something happened to certificates.
+    pub(super) fn certificates_noted(
+        &mut self,
+        now: Moment,
+        news: Vec<News>,
+        problems: BTreeSet<String>,
+    ) {
+        self.certificate_problems = problems;
+        for News { warning, kind, subject, text } in news {
+            self.actions.push_back(Action::Log { warning, text: text.clone() });
+            self.journal.add(now, kind, &subject, text);
         }
     }
 

@@ -17,6 +17,7 @@ impl Engine {
         warnings.extend(self.groups.hindered.iter().cloned());
         warnings.extend(self.differences_of_peers());
         warnings.extend(self.nodes_of_one_name());
+        warnings.extend(self.certificate_problems.iter().cloned());
         warnings
     }
 

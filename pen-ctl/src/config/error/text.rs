@@ -461,6 +461,8 @@ impl fmt::Display for ErrorKind {
                 "`max_known` {known} says nothing without a limit for all; add `max_connections`"
             ),
 
+            Self::Tls(error) => error.fmt(f),
+
             Self::InvalidDuration { key, found } => {
                 write!(f, "`{key}` is no duration: `{found}`; write one like \"500ms\" or \"1s\"")
             }

@@ -38,6 +38,8 @@ pub struct Client<'a> {
     pub address: Option<Addr>,
     /// Its port.
     pub port: Be16,
+    /// Places of the backends that are not for what it asks for.
+    pub barred: &'a [usize],
     /// Places of the backends that it was to have, and could not.
     pub tried: &'a [usize],
     /// A random number.
@@ -128,7 +130,8 @@ impl<L: Load> Chooser<'_, L> {
             !backend.emergency
                 && (backend.id, backend.incarnation) == (memory.backend, memory.incarnation)
         };
-        self.service.backends.iter().position(same)
+        let place = self.service.backends.iter().position(same)?;
+        (!self.client.barred.contains(&place)).then_some(place)
     }
 
     fn has_room(&self, place: usize, known: bool) -> bool {
@@ -142,6 +145,7 @@ impl<L: Load> Chooser<'_, L> {
         backend.state == abi::Backend::UP
             && backend.wanted
             && !backend.emergency
+            && !self.client.barred.contains(&place)
             && !self.load.is_ejected(place)
     }
 
@@ -168,7 +172,7 @@ impl<L: Load> Chooser<'_, L> {
             // The first choice is made as if all were well, and is the only one.
             let wanted = |place: &usize| {
                 let backend = &self.service.backends[*place];
-                backend.wanted && !backend.emergency
+                backend.wanted && !backend.emergency && !self.client.barred.contains(place)
             };
             let pool: Vec<usize> = all.filter(wanted).collect();
             if !self.client.tried.is_empty() {

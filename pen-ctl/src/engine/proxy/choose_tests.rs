@@ -10,7 +10,8 @@ use pen_common::abi::ServiceKey;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Limits, Memory as Remember, Protocol, Proxy};
+use crate::config::{Memory as Remember, Protocol, Proxy};
+use crate::engine::proxy::tests::backend;
 use crate::engine::scheduler::{self, Member};
 
 const SECRET: Secret = [3, 4];
@@ -28,6 +29,7 @@ struct World {
     ejected: RefCell<BTreeSet<usize>>,
     now: Moment,
     draw: u64,
+    barred: Vec<usize>,
 }
 
 impl Load for World {
@@ -37,23 +39,6 @@ impl Load for World {
 
     fn is_ejected(&self, place: usize) -> bool {
         self.ejected.borrow().contains(&place)
-    }
-}
-
-fn backend(place: usize) -> Backend {
-    let number = u8::try_from(place + 1).expect("few");
-    Backend {
-        id: u32::from(number),
-        generation: 1,
-        incarnation: 1,
-        name: format!("b{number}"),
-        address: SocketAddr::from(([10, 0, 0, number], 80)).into(),
-        weight: 1,
-        state: abi::Backend::UP,
-        wanted: true,
-        maintenance: false,
-        emergency: false,
-        limits: Limits::default(),
     }
 }
 
@@ -74,6 +59,7 @@ impl World {
                 vip_access: None,
                 access: None,
                 trusted: None,
+                routes: None,
                 starting: false,
                 slots: Arc::from([]),
                 backends,
@@ -81,6 +67,7 @@ impl World {
             state: State { clients: Clients::new(1000), turns: Turns::default() },
             ejected: RefCell::default(),
             now: START,
+            barred: Vec::new(),
             draw: 1,
         };
         world.fill_table();
@@ -150,7 +137,8 @@ impl World {
     fn ask(&mut self, address: Addr, port: u16, tried: &[usize]) -> Choice {
         self.draw = self.draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let address = Some(address).filter(|address| *address != NOBODY);
-        let client = Client { address, port: Be16::new(port), tried, draw: self.draw };
+        let client =
+            Client { address, port: Be16::new(port), barred: &self.barred, tried, draw: self.draw };
         let mut state = std::mem::replace(
             &mut self.state,
             State { clients: Clients::new(1), turns: Turns::default() },
@@ -217,6 +205,23 @@ fn a_client_keeps_its_server_whatever_the_scheduler() {
             assert_eq!(world.send(1), known(first), "{scheduler}");
             world.send(2);
         }
+    }
+}
+
+#[test]
+fn who_asks_for_a_name_gets_only_the_backends_that_are_for_it() {
+    for scheduler in [Scheduler::Maglev, Scheduler::RoundRobin, Scheduler::Weight] {
+        let mut world = World::new(scheduler, Affinity::Client, 4);
+        for client in 1..50 {
+            world.barred = vec![0, 1];
+            assert!(place(world.ask(address(client), 1, &[])) > 1, "{scheduler}");
+            // Neither memory nor stubbornness leads it to what is not for the name.
+            world.barred = vec![2, 3];
+            world.service.stubborn = client % 2 == 0;
+            assert!(place(world.ask(address(client), 1, &[])) < 2, "{scheduler}");
+        }
+        world.barred = vec![0, 1, 2, 3];
+        assert_eq!(world.ask(address(1), 1, &[]), Choice::None, "{scheduler}");
     }
 }
 

@@ -8,10 +8,15 @@ mod access;
 pub mod cause;
 pub mod choose;
 pub mod clients;
+pub mod expiry;
+pub mod fields;
 pub mod flow;
 pub mod head;
 pub mod header;
+pub mod hello;
+pub mod names;
 pub mod relay;
+pub mod routes;
 pub mod transparent;
 pub mod turns;
 pub mod wheel;
@@ -23,6 +28,7 @@ use pen_common::hash::Secret;
 use pen_common::net::{Addr, protocol};
 
 pub use self::access::AccessList;
+pub use self::routes::Routes;
 use crate::config::{self, Affinity, Endpoint, Limits};
 
 /// All proxied services as things stand.
@@ -63,6 +69,8 @@ pub struct Service {
     pub access: Option<Arc<AccessList>>,
     /// Access list of those that say who the client is.
     pub trusted: Option<Arc<AccessList>>,
+    /// Which backends are for clients that ask for which names.
+    pub routes: Option<Routes>,
     /// Its first checks have not ended: clients wait to be accepted.
     pub starting: bool,
     /// Table of the scheduler `maglev`, the kernel's.
@@ -120,5 +128,32 @@ impl Service {
         // IPv4 addresses are mapped.
         let (v4, v6) = (96 + self.memory.prefix_v4, self.memory.prefix_v6);
         pen_common::hash::masked(source, if source.is_v4() { v4 } else { v6 })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::net::SocketAddr;
+
+    use pen_common::abi;
+
+    use super::*;
+
+    /// A backend that is well.
+    pub(crate) fn backend(place: usize) -> Backend {
+        let number = u8::try_from(place + 1).expect("few");
+        Backend {
+            id: u32::from(number),
+            generation: 1,
+            incarnation: 1,
+            name: format!("b{number}"),
+            address: SocketAddr::from(([10, 0, 0, number], 80)).into(),
+            weight: 1,
+            state: abi::Backend::UP,
+            wanted: true,
+            maintenance: false,
+            emergency: false,
+            limits: Limits::default(),
+        }
     }
 }

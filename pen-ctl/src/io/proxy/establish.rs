@@ -47,7 +47,8 @@ enum Failed {
 }
 
 /// Finds a server for a client.
-pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
+/// `barred` are places of backends that are not for what it asked for.
+pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Established, Cause> {
     let served = &conn.served;
     // Clients of a Unix socket have no address that lists or limits could speak of: whoever may open
     // the file may connect.
@@ -67,7 +68,7 @@ pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
         Some((source, limit)) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
         None => None,
     };
-    let (server, place) = find(conn, served, source).await?;
+    let (server, place) = find(conn, served, source, barred).await?;
     Ok(Established { server, place: Some(place), source: held })
 }
 
@@ -88,12 +89,13 @@ async fn find(
     conn: &Conn,
     served: &Arc<Served>,
     address: Option<Addr>,
+    barred: &[usize],
 ) -> Result<(Stream, Place), Cause> {
     let proxy = &served.service.proxy;
     let mut tried = Vec::new();
     loop {
         let port = Be16::new(conn.client.key().port());
-        let client = Client { address, port, tried: &tried, draw: draw() };
+        let client = Client { address, port, barred, tried: &tried, draw: draw() };
         let (place, seat) = match take_in_turn(served, &client).await? {
             Taken::Seat(place, seat) => (place, seat),
             Taken::Full => return Err(Cause::Full),

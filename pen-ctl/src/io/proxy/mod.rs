@@ -16,6 +16,7 @@ mod shared;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod udp;
 mod unix;
 mod worker;
@@ -25,7 +26,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -37,8 +38,9 @@ use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
 use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
-use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
+use crate::api::{self, Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
 use crate::config::Endpoint;
+use crate::engine::event::Event;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::transparent::Answers;
 use crate::engine::proxy::{Service, View};
@@ -69,6 +71,9 @@ pub struct Proxies {
     retired: bool,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
+    certificates: Arc<Mutex<tls::Store>>,
+    watch: Option<tls::Watch>,
+    events: Option<mpsc::Sender<Event>>,
 }
 
 /// What a backend has to do.
@@ -154,6 +159,9 @@ impl Default for Proxies {
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
             writer: None,
+            certificates: Arc::default(),
+            watch: None,
+            events: None,
             most: Most::default(),
             estate: Estate::default(),
             retired: false,
@@ -163,13 +171,15 @@ impl Default for Proxies {
 }
 
 impl Proxies {
-    /// Goes on with what another daemon has left.
+    /// Goes on with what another daemon has left. What happens to certificates is told to the engine by
+    /// these events.
     #[must_use]
-    pub fn with(estate: Estate) -> Self {
+    pub fn with(estate: Estate, events: mpsc::Sender<Event>) -> Self {
         let mut proxies = Self::default();
         // One thread for each socket: the kernel has given each its clients already.
         proxies.count = proxies.count.max(estate.threads());
         proxies.estate = estate;
+        proxies.events = Some(events);
         proxies
     }
 
@@ -210,6 +220,8 @@ impl Proxies {
         let present: HashSet<_> =
             self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();
         self.departed.retain(|(_, state)| is_busy(state) && !present.contains(&state.as_ptr()));
+        failures.extend(self.store().follow(&self.served, false));
+        self.watch_certificates(&mut failures);
         let none = Arc::new(Vec::new());
         let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());
         let services = of_tcp.map(|served| {
@@ -230,6 +242,35 @@ impl Proxies {
             None => self.start(orders, &mut failures),
         }
         failures
+    }
+
+    /// Certificates may have been renewed in their files. Returns the names of the services whose files
+    /// are not good, and why not: those go on with what they have.
+    pub fn renew_certificates(&mut self) -> Vec<(String, String)> {
+        self.store().follow(&self.served, true)
+    }
+
+    /// The certificates in service.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<api::Certificate> {
+        self.store().list(i64::try_from(clock::wall_seconds()).unwrap_or(i64::MAX))
+    }
+
+    fn store(&self) -> MutexGuard<'_, tls::Store> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has their files looked at, if there are any.
+    fn watch_certificates(&mut self, failures: &mut Vec<(String, String)>) {
+        let Some(events) = &self.events else { return };
+        let any = self.served.iter().any(|served| served.service.proxy.tls.is_some());
+        if !any || self.watch.is_some() {
+            return;
+        }
+        match tls::Watch::start(Arc::clone(&self.certificates), events.clone()) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => failures.push(("certificates".to_owned(), error.to_string())),
+        }
     }
 
     /// Leaves the sockets that clients connect to to the daemon that is about to take the place of the
@@ -371,6 +412,12 @@ impl Proxies {
                 0,
             ),
             row(
+                "proxy-certificate-broken".to_owned(),
+                "Files of certificates were not good when they were read, and what was there before stayed.",
+                self.store().broken(),
+                0,
+            ),
+            row(
                 "proxy-datagram-lost".to_owned(),
                 "A datagram was not passed on: no room in a buffer of the kernel, or too long.",
                 self.common.lost.load(Relaxed),
@@ -468,6 +515,7 @@ impl Proxies {
 
 impl Drop for Proxies {
     fn drop(&mut self) {
+        self.watch = None;
         // Without a sender the threads end.
         self.orders = None;
         for thread in self.threads.drain(..) {

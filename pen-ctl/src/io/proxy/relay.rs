@@ -393,7 +393,7 @@ impl Ends<'_> {
 }
 
 /// Whether the source is known to have ended, which the kernel may tell together with its last bytes.
-fn has_ended(cx: &mut Context<'_>, source: &Stream) -> bool {
+pub(super) fn has_ended(cx: &mut Context<'_>, source: &Stream) -> bool {
     // Nearly always there is nothing more, which this tells for less.
     if source.poll_read_ready(cx).is_pending() {
         return false;

@@ -16,6 +16,7 @@ use pen_common::net::Addr;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::tls::Terminator;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Load, State};
 use crate::engine::proxy::clients::Clients;
@@ -52,6 +53,7 @@ pub(super) struct ServiceState {
     sources: Mutex<HashMap<Addr, u32>>,
     waiting: Mutex<Waiting>,
     waiters: AtomicUsize,
+    terminator: Mutex<Option<Arc<Terminator>>>,
     pub(super) gate: Gate,
     /// By cause.
     ends: Vec<AtomicU64>,
@@ -232,6 +234,7 @@ impl ServiceState {
             sources: Mutex::default(),
             waiting: Mutex::default(),
             waiters: AtomicUsize::new(0),
+            terminator: Mutex::default(),
             gate: Gate::default(),
             ends: Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             accepted: AtomicU64::new(0),
@@ -242,6 +245,16 @@ impl ServiceState {
 
     pub(super) fn memory(&self) -> MutexGuard<'_, State> {
         lock(&self.memory)
+    }
+
+    /// How TLS ends here now. One lock for each handshake, which costs a thousand times as much.
+    pub(super) fn terminator(&self) -> Option<Arc<Terminator>> {
+        lock(&self.terminator).clone()
+    }
+
+    /// From now on it ends so.
+    pub(super) fn set_terminator(&self, terminator: Option<Arc<Terminator>>) {
+        *lock(&self.terminator) = terminator;
     }
 
     /// A connection ended.

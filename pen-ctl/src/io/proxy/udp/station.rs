@@ -371,7 +371,7 @@ impl Station {
 
 fn client<'a>(flow: &Flow, tried: &'a [usize]) -> Client<'a> {
     let port = Be16::new(flow.origin.client.port());
-    Client { address: Some(flow.client()), port, tried, draw: draw() }
+    Client { address: Some(flow.client()), port, barred: &[], tried, draw: draw() }
 }
 
 /// Receives what clients send. Whatever goes wrong, it goes on, and never in circles.
