@@ -109,14 +109,19 @@ async fn find(
         match connect(&backend.address, seen, proxy.timeouts.connect).await {
             Ok(server) => {
                 conn.connected.set(Some(clock::now()));
+                if seen.is_some() {
+                    served.heard(place);
+                }
                 return Ok((server, seat));
             }
             Err(Failed::Local) => return Err(Cause::Local),
             Err(failed) => {
-                if let (Failed::Silent, Some(seen)) = (failed, seen) {
-                    served.unheard(place, seen);
-                }
-                seat.backend.eject(clock::now(), proxy.eject);
+                let is_its_fault = match (failed, seen) {
+                    (Failed::Silent, Some(seen)) => served.unheard(place, seen),
+                    _ => true,
+                };
+                let eject = if is_its_fault { proxy.eject } else { Duration::ZERO };
+                seat.backend.eject(clock::now(), eject);
                 served.state.redispatched.fetch_add(1, Relaxed);
                 conn.retries.set(conn.retries.get().saturating_add(1));
                 conn.place.set(None);
