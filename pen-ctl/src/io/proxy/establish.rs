@@ -46,6 +46,15 @@ enum Failed {
     Local,
 }
 
+/// Whether a client gets nothing, whatever it says: then nothing need be agreed upon with it.
+pub(super) fn is_shut_out(conn: &Conn) -> bool {
+    let service = &conn.served.service;
+    let denied = |list: &Option<Arc<AccessList>>| {
+        conn.address().zip(list.as_ref()).is_some_and(|(source, list)| list.denies(&source))
+    };
+    denied(&service.vip_access) || (service.proxy.abuse.is_none() && denied(&service.access))
+}
+
 /// Finds a server for a client.
 /// `barred` are places of backends that are not for what it asked for.
 pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Established, Cause> {

@@ -20,7 +20,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
-use super::establish::{Established, establish};
+use super::establish::{self, Established, establish};
 use super::linger::linger;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
@@ -475,6 +475,7 @@ async fn begin(
     let conn = Rc::clone(&entry.conn);
     let with_tls = served.service.proxy.tls.is_some() || served.service.routes.is_some();
     let opening = match preface.refused {
+        None if with_tls && establish::is_shut_out(&conn) => Err(Cause::Denied),
         None if with_tls => {
             let sent = std::mem::take(&mut preface.said);
             let opening = tls::begin(&worker, &conn, &mut client, sent).await;
