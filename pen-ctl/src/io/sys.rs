@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "system calls that neither std nor nix nor socket2 offer")]
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::libc;
 use pen_common::net::MacAddr;
@@ -113,6 +113,16 @@ pub(crate) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its descriptor, gives out the same one for as long as it lives, and
     // does not close it before; `AsyncFd` owns the socket.
     unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// Bytes that were written to this stream and that the other side has not acknowledged, or on a Unix
+/// socket not read (`SIOCOUTQ`, tcp(7) and unix(7)).
+pub(crate) fn unacknowledged(stream: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes one int, which
+    // lives until the call returns.
+    done(unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a structure of a few bytes")]

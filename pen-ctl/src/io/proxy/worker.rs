@@ -426,7 +426,7 @@ impl Future for Link {
 }
 
 impl Link {
-    /// The side that is cut off while it sends; the other one is told the end.
+    /// The side that is cut off while it sends or has not got all; the other one is told the end.
     fn cut_off(&self) -> Option<&Stream> {
         match self {
             Self::Plain(relay) => relay.cut_off(),
