@@ -492,6 +492,9 @@ async fn begin(
         Ok(opening) => {
             let barred = opening.barred.as_deref().unwrap_or_default();
             let established = establish(&conn, barred).await;
+            if let Err(cause) = established {
+                preface::see_off(&served.service, &client, cause).await;
+            }
             (Some(opening), established)
         }
         Err(cause) => (None, Err(cause)),
