@@ -135,6 +135,76 @@ fn a_client_without_a_certificate_gets_an_alert_behind_what_it_has_said() {
     assert!(matches!(told, Error::AlertReceived(_)), "{told}");
 }
 
+#[test]
+fn a_client_that_never_reads_and_renews_its_keys_leaves_one_answer_at_most() {
+    let mut ends = Ends::new(&settings(false));
+    ends.agree();
+    let mut answered = 0;
+    for _ in 0..2000 {
+        // Data between them, for too many at once are a fault.
+        ends.client.refresh_traffic_keys().expect("TLS 1.3");
+        ends.client.writer().write_all(b"x").expect("memory");
+        ends.begun = ends.said();
+        let mut out = Vec::new();
+        let heard = take_in(&mut ends.server, &mut ends.begun, &mut out, &mut ends.plain);
+        assert_eq!(heard.expect("nothing is wrong").taken, ends.begun.len());
+        answered += out.len();
+    }
+    assert_eq!((answered, ends.plain.len()), (0, 2000), "rustls keeps one answer until it speaks");
+    let mut out = vec![0; room(2)];
+    let used = seal(&mut ends.server, &mut [], b"ok", true, &mut out).expect("room");
+    ends.client.read_tls(&mut &out[..used]).expect("memory");
+    ends.client.process_new_packets().expect("it is the server's");
+    let mut got = Vec::new();
+    std::io::Read::read_to_end(&mut ends.client.reader(), &mut got).expect("an end in order");
+    assert_eq!(got, b"ok");
+}
+
+#[test]
+fn a_broken_record_behind_good_ones_is_told_by_an_alert_whatever_came_before_and_after() {
+    let settings = settings(false);
+    // Whole records before it, the beginning of one, or nothing, and what is behind it.
+    for (good, piece, tail) in [(0, 100_000, 0), (3, 100_000, 0), (3, 7, 0), (3, 100_000, 20_000)] {
+        let mut ends = Ends::new(&settings);
+        ends.agree();
+        let mut bytes = Vec::new();
+        for _ in 0..good {
+            ends.client.writer().write_all(&[7; 1000]).expect("memory");
+            bytes.extend(ends.said());
+        }
+        bytes.extend([23, 3, 3, 0, 40]);
+        bytes.extend([9; 40]);
+        bytes.extend(vec![1; tail]);
+        let mut error = None;
+        for piece in bytes.chunks(piece) {
+            if let Err(found) = ends.hear(piece) {
+                error = Some(found);
+                break;
+            }
+        }
+        assert_eq!(error, Some(Error::DecryptError), "{good} {piece} {tail}");
+        assert_eq!(ends.plain.len(), good * 1000);
+        let told = ends.client.process_new_packets().expect_err("an alert");
+        assert!(matches!(told, Error::AlertReceived(_)), "{told}");
+    }
+}
+
+#[test]
+fn a_hello_that_breaks_off_in_the_middle_is_answered_by_an_alert() {
+    // rustls remembers where the parts of a message are, and panics if there is less of it.
+    let settings = settings(false);
+    let mut ends = Ends::new(&settings);
+    let hello = ends.said();
+    let half = hello.len() / 2;
+    let length = u16::try_from(half - 5).expect("a hello is short").to_be_bytes();
+    let mut bytes = [&hello[..3], &length, &hello[5..half]].concat();
+    bytes.extend([99, 3, 3, 0, 1, 0]);
+    let mut out = Vec::new();
+    let heard = take_in(&mut ends.server, &mut bytes, &mut out, &mut ends.plain);
+    assert!(heard.is_err(), "{heard:?}");
+    assert_eq!(out.first(), Some(&21), "an alert: {out:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
