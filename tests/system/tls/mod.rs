@@ -2,6 +2,7 @@
 //! what is sent when. Certificates are made by openssl, for each test its own.
 
 mod clients;
+mod crowd;
 mod files;
 mod passthrough;
 mod refusals;

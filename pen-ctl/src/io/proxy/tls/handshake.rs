@@ -2,14 +2,15 @@
 //! before. Whoever has sent what a step needs waits for its turn: a thread takes a few steps and then
 //! lets established connections go on, so that a crowd of newcomers is not felt by them.
 
-use std::io::ErrorKind;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{Error, ProtocolVersion};
-use tokio::io::AsyncWriteExt as _;
-use tokio::task::yield_now;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -132,10 +133,9 @@ async fn agree(
     let mut tls = Box::new(tls.map_err(|_| Cause::Local)?);
     let (mut out, mut said) = (Vec::new(), Vec::new());
     loop {
-        let step = worker.tls.steps.acquire().await;
+        let turn = worker.tls.turn().await;
         let progress = take_in(&mut tls, &mut begun, &mut out, &mut said);
-        yield_now().await;
-        drop(step);
+        turn.end().await;
         let Progress { taken, ended } = match progress {
             Ok(progress) => progress,
             Err(error) => {
@@ -162,7 +162,7 @@ async fn agree(
 /// Reads until the hello is whole. `None` if the client ends before.
 async fn hear(
     worker: &Worker,
-    stream: &Stream,
+    stream: &mut Stream,
     mut bytes: Vec<u8>,
 ) -> Result<Option<(Hello, Vec<u8>)>, Cause> {
     let (mut reader, mut heard) = (Reader::default(), 0);
@@ -182,24 +182,28 @@ async fn hear(
 }
 
 /// Reads what there is; false at the end.
-async fn read(worker: &Worker, stream: &Stream, bytes: &mut Vec<u8>) -> Result<bool, Cause> {
+async fn read(worker: &Worker, stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<bool, Cause> {
     if bytes.len() >= MOST {
         return Err(Cause::TlsBroken);
     }
-    loop {
-        stream.readable().await.map_err(|_| Cause::HandshakeAborted)?;
-        let mut buffer = worker.buffer.borrow_mut();
-        let most = MOST.min(buffer.len());
-        match stream.try_read(&mut buffer[..most]) {
-            Ok(0) => return Ok(false),
-            Ok(count) => {
-                bytes.extend_from_slice(&buffer[..count]);
-                return Ok(true);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return Err(Cause::HandshakeAborted),
-        }
-    }
+    poll_fn(|cx| poll_read(worker, stream, bytes, cx)).await
+}
+
+/// As `poll_read` of the stream, which after a short read knows that there is nothing more for now, and
+/// does not ask the kernel: `try_read` would once for each message.
+fn poll_read(
+    worker: &Worker,
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<bool, Cause>> {
+    let mut buffer = worker.buffer.borrow_mut();
+    let most = MOST.min(buffer.len());
+    let mut space = ReadBuf::new(&mut buffer[..most]);
+    let result = ready!(Pin::new(stream).poll_read(cx, &mut space));
+    result.map_err(|_| Cause::HandshakeAborted)?;
+    bytes.extend_from_slice(space.filled());
+    Poll::Ready(Ok(!space.filled().is_empty()))
 }
 
 /// Says why it ends, to a client that may not want to hear it.
