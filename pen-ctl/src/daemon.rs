@@ -10,6 +10,7 @@ mod signals;
 mod sync;
 pub mod ucarp;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::engine::{self, Engine};
 use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
+use crate::io::health::Way;
 use crate::io::netlink::Netlink;
 use crate::io::proxy::{Proxies, Traffic};
 use crate::io::{clock, health, privileges};
@@ -340,8 +342,9 @@ impl Daemon {
                         let _ = netlink.leave_solicited(ifindex, address).await;
                     });
                 }
-                Action::StartProbe { probe, address, port, through, timeout } => {
-                    health::start(self.events.clone(), probe, address, port, through, timeout);
+                Action::StartProbe { probe, kind, address, port, through, timeout } => {
+                    let way = Way { target: SocketAddr::new(address, port), through };
+                    health::start(self.events.clone(), probe, kind, way, timeout);
                 }
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
@@ -493,6 +496,7 @@ impl Daemon {
                 backends.iter_mut().for_each(|backend| self.add_traffic(backend));
                 Reply::Backends(backends)
             }
+            Request::Probes(wanted) => Reply::Probes(self.engine.probes(now, wanted)?),
             Request::Vips => Reply::Vips(self.engine.vips(now)),
             Request::Counters => {
                 let mut counters = engine::counters(&self.counts()?);

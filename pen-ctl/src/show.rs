@@ -4,6 +4,7 @@
 mod carp;
 mod changes;
 mod decap;
+mod probes;
 mod sync;
 mod table;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
+pub use self::probes::probes;
 pub use self::sync::sync;
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};

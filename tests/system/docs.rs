@@ -43,6 +43,11 @@ fn every_test_that_the_table_of_the_proxys_behaviours_names_exists() {
     all_exist("behaviours-proxy.md", 50);
 }
 
+#[test]
+fn every_test_that_the_table_of_the_behaviours_of_checks_names_exists() {
+    all_exist("behaviours-health.md", 15);
+}
+
 fn all_exist(name: &str, least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let table = document(name);

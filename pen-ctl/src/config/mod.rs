@@ -6,6 +6,7 @@ mod access_log;
 mod acl;
 mod backend;
 mod carp;
+mod check;
 mod cidr;
 mod error;
 mod listen;
@@ -38,8 +39,9 @@ pub use carp::{
     DEFAULT_GROUP, Demotion, Hooks, KEY_BYTES, MAX_DEMOTION, Secret, StateSync, TieBreak,
     TransportWord, UCARP_PASSWORD,
 };
+pub use check::{Check, CheckKind, Codes, Http, Pattern};
 pub use cidr::Cidr;
-pub use error::{ConfigError, ErrorKind};
+pub use error::{CheckError, ConfigError, ErrorKind};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
 pub use ports::Ports;
@@ -447,33 +449,4 @@ pub struct Limits {
     pub max_known: Option<u32>,
     /// Of the scheduler `prio`: the lowest number is preferred.
     pub prio: u32,
-}
-
-/// How backends are probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// The probe.
-    pub kind: CheckKind,
-    /// It goes through the tunnel to the virtual address; only in modes with a tunnel.
-    pub tunnel: bool,
-    /// From the start of one probe to the start of the next.
-    pub interval: Duration,
-    /// A probe that takes longer has failed. Not above the interval.
-    pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
-    pub rise: u32,
-    /// Failures in a row that take it down.
-    pub fall: u32,
-}
-
-/// A probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// None: a backend is up as long as its Ethernet address is known.
-    None,
-    /// A TCP connection is accepted.
-    Tcp {
-        /// The port; `None` is each backend's own.
-        port: Option<u16>,
-    },
 }

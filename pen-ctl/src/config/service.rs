@@ -141,7 +141,7 @@ impl Reader<'_> {
         let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, listen, mode, report);
         let protocol = protocol?;
         // The service's own check replaces the pool's as a whole.
-        let check = own_check?.or(check).unwrap_or(RawCheck::absent());
+        let check = own_check?.or(check).unwrap_or_else(RawCheck::absent);
         let check = check.of_service(protocol, listen.ports, mode, report);
         let Bound { backends, emergency, abuse } = backends?;
         let proxy = proxy?.map(|raw| Box::new(Proxy { abuse, ..raw.proxy }));

@@ -1,51 +1,133 @@
 //! Probes backends. One short task per probe, bounded by its timeout; results go to the engine.
 
+mod http;
 mod tunnel;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use humantime::format_duration;
 use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
+use crate::config::CheckKind;
 use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
+use crate::io::clock;
 
-/// Starts a probe: is a TCP connection accepted, directly or through a tunnel? The result is sent as
-/// [`Event::ProbeDone`].
+/// Starts a probe. The result is sent as [`Event::ProbeDone`].
 pub fn start(
     events: mpsc::Sender<Event>,
     probe: ProbeId,
-    address: IpAddr,
-    port: u16,
-    through: Option<Tunnel>,
+    kind: CheckKind,
+    way: Way,
     limit: Duration,
 ) {
     tokio::spawn(async move {
-        let outcome = match through {
-            Some(tunnel) => tunnel::connect(address, port, tunnel, limit).await,
-            None => connect(SocketAddr::new(address, port), limit).await,
-        };
+        let begin = clock::now();
+        let outcome = ask(&kind, way, limit).await;
+        let took = clock::now().since(begin);
         // The loop is gone only when the daemon ends; then nobody waits for the result.
-        let _ = events.send(Event::ProbeDone { probe, outcome }).await;
+        let _ = events.send(Event::ProbeDone { probe, took, outcome }).await;
     });
 }
 
-async fn connect(target: SocketAddr, limit: Duration) -> Outcome {
-    match timeout(limit, TcpStream::connect(target)).await {
-        Ok(Ok(stream)) => {
-            // A reset instead of FIN: the backend's accept queue and our ports keep no trace of
-            // thousands of probes.
-            let _ = stream.set_zero_linger();
-            Ok(())
+/// Where a probe goes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// The backend, and the port that is asked.
+    pub target: SocketAddr,
+    /// The tunnel to it, if its traffic takes one.
+    pub through: Option<Tunnel>,
+}
+
+async fn ask(kind: &CheckKind, way: Way, limit: Duration) -> Outcome {
+    let clock = Limit::of(limit);
+    match kind {
+        CheckKind::None => Ok(()),
+        CheckKind::Tcp => match way.through {
+            Some(tunnel) => tunnel::connect(way.target, tunnel, limit).await,
+            None => connect(way.target, &clock).await.map(drop),
+        },
+        CheckKind::Http(http) => http::ask(http, way, &clock).await,
+    }
+}
+
+// === Limit ===
+
+/// What is left of the time that a probe may take.
+struct Limit {
+    whole: Duration,
+    until: Instant,
+}
+
+impl Limit {
+    fn of(whole: Duration) -> Self {
+        Self { whole, until: Instant::now() + whole }
+    }
+
+    /// Waits for something, but no longer than this. If this machine itself was late, that is not
+    /// held against the backend.
+    async fn wait<T>(
+        &self,
+        what: impl Future<Output = Result<T, ProbeError>>,
+        silence: fn(Duration) -> ProbeError,
+    ) -> Result<T, ProbeError> {
+        match timeout_at(self.until, what).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                let late = self.until.elapsed();
+                let error = format!("this machine was busy, and {} late", format_duration(late));
+                Err(if late > self.whole / 2 {
+                    ProbeError::Local(error)
+                } else {
+                    silence(self.whole)
+                })
+            }
         }
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Err(ProbeError::Refused),
-        Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(ProbeError::Timeout),
-        Ok(Err(error)) if is_local(&error) => Err(ProbeError::Local(error.to_string())),
-        Ok(Err(error)) => Err(ProbeError::System(error.to_string())),
-        Err(_elapsed) => Err(ProbeError::Timeout),
+    }
+
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
+/// A connection through which a probe speaks to the backend.
+///
+/// Where traffic takes a tunnel, one to the virtual address is tried there first; what is asked then
+/// goes to the backend's own address, because the kernel has no connection at the tunnel's end.
+async fn converse(way: Way, limit: &Limit) -> Result<TcpStream, ProbeError> {
+    if let Some(tunnel) = way.through {
+        tunnel::connect(way.target, tunnel, limit.left()).await?;
+    }
+    connect(way.target, limit).await
+}
+
+async fn connect(target: SocketAddr, limit: &Limit) -> Result<TcpStream, ProbeError> {
+    let connecting = async {
+        let stream = TcpStream::connect(target).await.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => ProbeError::Timeout(limit.whole),
+            _ => failure(&error),
+        })?;
+        // A reset instead of FIN: the backend's accept queue and our ports keep no trace of
+        // thousands of probes.
+        let _ = stream.set_zero_linger();
+        Ok(stream)
+    };
+    limit.wait(connecting, ProbeError::Timeout).await
+}
+
+/// What went wrong, in the words of a probe.
+fn failure(error: &std::io::Error) -> ProbeError {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => ProbeError::Refused,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+            ProbeError::Closed
+        }
+        _ if is_local(error) => ProbeError::Local(error.to_string()),
+        _ => ProbeError::System(error.to_string()),
     }
 }
 
@@ -60,6 +142,11 @@ fn is_local(error: &std::io::Error) -> bool {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    async fn connect(target: SocketAddr, limit: Duration) -> Outcome {
+        ask(&CheckKind::Tcp, Way { target, through: None }, limit).await
+    }
 
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -79,6 +166,23 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_was_late_itself_holds_nothing_against_the_backend() {
+        run(async {
+            let limit = Limit::of(Duration::from_millis(20));
+            let slow = async {
+                // Holds up the whole runtime, as a busy machine would.
+                let until = Instant::now() + Duration::from_millis(200);
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+                std::future::pending::<Result<(), _>>().await
+            };
+            let result = limit.wait(slow, ProbeError::Timeout).await;
+            assert!(matches!(result, Err(ProbeError::Local(_))), "{result:?}");
+        });
+    }
+
+    #[test]
     fn a_full_accept_queue_is_a_timeout() {
         run(async {
             let socket = tokio::net::TcpSocket::new_v4().expect("socket");
@@ -91,7 +195,7 @@ mod tests {
                 held.push(stream);
                 assert!(held.len() < 100, "the queue never fills");
             }
-            assert_eq!(connect(target, limit).await, Err(ProbeError::Timeout));
+            assert_eq!(connect(target, limit).await, Err(ProbeError::Timeout(limit)));
         });
     }
 

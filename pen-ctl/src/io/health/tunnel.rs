@@ -27,12 +27,8 @@ const IPV6_INSIDE: i32 = 41;
 const ANSWER: usize = 120;
 
 /// Is a connection to the virtual address accepted by the backend at the end of the tunnel?
-pub(super) async fn connect(
-    backend: IpAddr,
-    port: u16,
-    tunnel: Tunnel,
-    limit: Duration,
-) -> Outcome {
+pub(super) async fn connect(target: SocketAddr, tunnel: Tunnel, limit: Duration) -> Outcome {
+    let (backend, port) = (target.ip(), target.port());
     // A thread for each probe under way: the runtime takes raw sockets only by unsafe code.
     let asked = tokio::task::spawn_blocking(move || ask(backend, port, tunnel, limit)).await;
     match asked.unwrap_or_else(|error| Err(io::Error::other(error))) {

@@ -1,0 +1,110 @@
+//! What a check may say, type by type, and what can be wrong with it. In a snippet of `web!` the
+//! check is line 5.
+
+use std::time::Duration;
+
+use super::errors::Case;
+use super::parse_with_base;
+use crate::config::{Check, CheckKind};
+
+#[rustfmt::skip]
+pub(super) const CASES: &[Case] = &[
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { path = "/health", body = "ok" }"#), &[
+        r#"5:11: `path` says nothing to a check of type "tcp"; remove it, or use `type = "http"`"#,
+        r#"5:29: `body` says nothing to a check of type "tcp"; remove it, or use `type = "http"`"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "none", port = 81 }"#), &[
+        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "http"`"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "http", path = "health", method = "GET /", host = " www", expect = 20 }"#), &[
+        r#"5:33: `path` cannot stand in a request: "health"; begin it with `/`, and write what is not ASCII as `%` and two digits"#,
+        r#"5:52: `method` cannot stand in a request: "GET /"; write one such as "GET" or "HEAD""#,
+        r#"5:68: `host` cannot stand in a request: " www"; use printable ASCII, without blanks around it"#,
+        r#"5:85: `20` is no list of status codes; write one like 200, "200-399" or "200, 204""#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "http", headers = { Host = "www", Connection = "keep-alive", "X Y" = "1", A = 1 } }"#), &[
+        "5:45: the field `Host` is written by pen itself; use the key `host`",
+        "5:65: the field `Connection` is written by pen itself; remove it",
+        r#"5:87: `headers` cannot stand in a request: "X Y: 1"; use printable ASCII, without blanks around it"#,
+        "5:96: expected a string in quotes, found an integer",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "http", headers = ["X: 1"] }"#), &[
+        r#"5:36: expected a table, written `{ Name = "value" }`, found an array"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "http", body_regex = "(ok" }"#), &[
+        "5:39: no regular expression (unclosed group); correct it, or search for a plain text instead",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "http", body = "ok", body_regex = "ok" }"#), &[
+        "5:52: both `body` and `body_regex` are given; keep one of the two",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { fast_interval = "2s" }"#), &[
+        "5:27: `fast_interval` is 2s, and so above the interval 1s; lower it",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { down_interval = "500ms" }"#), &[
+        "5:27: `down_interval` is 500ms, and so below the interval 1s; raise it, or use `fast_interval`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "https" }"#), &[
+        r#"5:18: `type = "https"` is not built into this version of pen; use `type = "tcp"`"#,
+    ]),
+];
+
+fn check(keys: &str) -> Check {
+    let text = format!(
+        "[[service]]\nname = \"web\"\nlisten = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]\n\
+         check = {{ {keys} }}\n"
+    );
+    let config = parse_with_base(&text).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}"));
+    config.services[0].check.clone()
+}
+
+#[test]
+fn a_check_says_what_it_asks_and_expects() {
+    for (keys, shown) in [
+        ("type = \"tcp\"", "tcp"),
+        ("type = \"none\"", "none"),
+        ("type = \"http\"", "http GET / expecting 200-399"),
+        (
+            "type = \"http\", method = \"HEAD\", path = \"/up?full=1\", host = \"www.example\", \
+             headers = { X-Token = \"secret\", Accept = \"*/*\" }, expect = \"200, 204\"",
+            "http HEAD /up?full=1 of www.example with X-Token with Accept expecting 200, 204",
+        ),
+        (
+            "type = \"http\", expect = 200, body = \"all \\\"ok\\\"\"",
+            "http GET / expecting 200 and a body with \"all \\\"ok\\\"\"",
+        ),
+        (
+            "type = \"http\", body_regex = '^\\d+ users$'",
+            "http GET / expecting 200-399 and a body with /^\\d+ users$/",
+        ),
+    ] {
+        assert_eq!(check(keys).kind.to_string(), shown);
+    }
+}
+
+#[test]
+fn the_other_intervals_are_the_usual_one_unless_told_otherwise() {
+    let times = |keys| {
+        let Check { interval, fast_interval, down_interval, .. } = check(keys);
+        [interval, fast_interval, down_interval].map(|time: Duration| time.as_millis())
+    };
+    assert_eq!(times("interval = \"2s\""), [2000; 3]);
+    let keys = "interval = \"2s\", fast_interval = \"200ms\", down_interval = \"10s\"";
+    assert_eq!(times(keys), [2000, 200, 10_000]);
+}
+
+#[test]
+fn a_check_of_http_may_ask_at_another_port() {
+    let Check { kind, port, .. } = check("type = \"http\", port = 8080");
+    assert!(matches!(kind, CheckKind::Http(_)));
+    assert_eq!(port, Some(8080));
+}
