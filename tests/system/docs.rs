@@ -45,7 +45,7 @@ fn every_test_that_the_table_of_the_proxys_behaviours_names_exists() {
 
 #[test]
 fn every_test_that_the_table_of_the_behaviours_of_checks_names_exists() {
-    all_exist("behaviours-health.md", 15);
+    all_exist("behaviours-health.md", 30);
 }
 
 fn all_exist(name: &str, least: usize) {

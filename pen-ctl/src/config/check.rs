@@ -1,11 +1,15 @@
 //! How backends are checked: what is asked of them, which answer is the right one, and how often.
 
+mod kinds;
+
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use regex::bytes::Regex;
+
+pub use kinds::{Dns, Exchange, Exec};
 
 /// How backends are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,30 @@ pub enum CheckKind {
     Tcp,
     /// A request of HTTP/1.1 is answered as expected.
     Http(Arc<Http>),
+    /// A datagram is answered as expected.
+    Udp(Arc<Exchange>),
+    /// A question of DNS is answered as expected.
+    Dns(Arc<Dns>),
+    /// A mail server greets.
+    Smtp {
+        /// How this machine calls itself.
+        hello: Arc<str>,
+    },
+    /// The host answers an echo of ICMP.
+    Icmp,
+    /// A program ends well.
+    Exec(Arc<Exec>),
+}
+
+impl CheckKind {
+    /// Whether something is asked at a port, which may have to be named.
+    #[must_use]
+    pub const fn needs_port(&self) -> bool {
+        match self {
+            Self::None | Self::Icmp | Self::Exec(_) => false,
+            Self::Tcp | Self::Http(_) | Self::Udp(_) | Self::Dns(_) | Self::Smtp { .. } => true,
+        }
+    }
 }
 
 impl fmt::Display for CheckKind {
@@ -47,6 +75,11 @@ impl fmt::Display for CheckKind {
             Self::None => f.write_str("none"),
             Self::Tcp => f.write_str("tcp"),
             Self::Http(http) => http.fmt(f),
+            Self::Udp(exchange) => exchange.fmt(f),
+            Self::Dns(dns) => dns.fmt(f),
+            Self::Smtp { hello } => write!(f, "smtp as {hello}"),
+            Self::Icmp => f.write_str("icmp"),
+            Self::Exec(exec) => exec.fmt(f),
         }
     }
 }
@@ -131,6 +164,8 @@ impl fmt::Display for Codes {
 pub enum Pattern {
     /// This text.
     Text(String),
+    /// These bytes.
+    Bytes(Vec<u8>),
     /// A match of this expression.
     Regex(Regex),
 }
@@ -140,18 +175,23 @@ impl Pattern {
     #[must_use]
     pub fn is_in(&self, answer: &[u8]) -> bool {
         match self {
-            // Without this text there is nothing that an answer could lack.
-            Self::Text(text) if text.is_empty() => true,
-            Self::Text(text) => answer.windows(text.len()).any(|part| part == text.as_bytes()),
+            Self::Text(text) => holds(answer, text.as_bytes()),
+            Self::Bytes(bytes) => holds(answer, bytes),
             Self::Regex(regex) => regex.is_match(answer),
         }
     }
+}
+
+fn holds(answer: &[u8], part: &[u8]) -> bool {
+    // In nothing there is nothing that an answer could lack.
+    part.is_empty() || answer.windows(part.len()).any(|window| window == part)
 }
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Text(one), Self::Text(other)) => one == other,
+            (Self::Bytes(one), Self::Bytes(other)) => one == other,
             (Self::Regex(one), Self::Regex(other)) => one.as_str() == other.as_str(),
             _ => false,
         }
@@ -164,6 +204,10 @@ impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "{text:?}"),
+            Self::Bytes(bytes) => {
+                f.write_str("0x")?;
+                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
             Self::Regex(regex) => write!(f, "/{}/", regex.as_str()),
         }
     }
@@ -214,6 +258,8 @@ mod tests {
             (text("ok"), b"o", false),
             (text("ok"), b"OK", false),
             (text(""), b"", true),
+            (Pattern::Bytes(vec![0, 0xff]), b"\x01\x00\xff", true),
+            (Pattern::Bytes(vec![0, 0xff]), b"\xff\x00", false),
             (regex("^(?i)ok$"), b"OK", true),
             (regex("^ok$"), b"not ok", false),
             (regex("\\d+ users"), b"\xff 17 users", true),

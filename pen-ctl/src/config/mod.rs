@@ -39,7 +39,7 @@ pub use carp::{
     DEFAULT_GROUP, Demotion, Hooks, KEY_BYTES, MAX_DEMOTION, Secret, StateSync, TieBreak,
     TransportWord, UCARP_PASSWORD,
 };
-pub use check::{Check, CheckKind, Codes, Http, Pattern};
+pub use check::{Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern};
 pub use cidr::Cidr;
 pub use error::{CheckError, ConfigError, ErrorKind};
 pub use load::{Source, load, parse};
@@ -334,6 +334,32 @@ impl Service {
     pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().chain(&self.emergency)
     }
+}
+
+/// A type of records of DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are called as everybody calls them")]
+pub enum Record {
+    A,
+    Aaaa,
+    Cname,
+    Mx,
+    Ns,
+    Ptr,
+    Soa,
+    Txt,
+}
+
+/// The code of an answer of DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are called as `dig` calls them")]
+pub enum Rcode {
+    NoError,
+    FormErr,
+    ServFail,
+    NxDomain,
+    NotImp,
+    Refused,
 }
 
 /// A transport protocol.

@@ -29,8 +29,6 @@ const NOT_BUILT: &[NotBuilt] = &[
     row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
     row("check",   "type",            "https",       USE_TCP),
     row("check",   "type",            "tls",         USE_TCP),
-    row("check",   "type",            "udp",         USE_TCP),
-    row("check",   "type",            "exec",        USE_TCP),
 ];
 
 /// If this key is not built: what to do instead.

@@ -2,6 +2,7 @@
 //! [`RawCheck`] is what was written, [`RawCheck::of_service`] what it is for one of them.
 
 mod http;
+mod kinds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,20 @@ const CHECK: Spec = Spec { name: "check", title: "`check`", keys: &KEYS };
 const COMMON: [&str; 7] =
     ["type", "interval", "fast_interval", "down_interval", "timeout", "rise", "fall"];
 /// Those of a type that asks at a port, in the direction of the traffic.
+const PORT: [&str; 1] = ["port"];
 const ASKING: [&str; 2] = ["port", "tunnel"];
-const KEYS: [&str; COMMON.len() + ASKING.len() + http::KEYS.len()] =
-    raw::joined(&[&COMMON, &ASKING, &http::KEYS]);
+/// What several types call so, each in its own way.
+const EXPECT: [&str; 1] = ["expect"];
+const KEYS: [&str; 28] = raw::joined(&[
+    &COMMON,
+    &ASKING,
+    &EXPECT,
+    &http::KEYS,
+    &kinds::UDP,
+    &kinds::DNS,
+    &kinds::SMTP,
+    &kinds::EXEC,
+]);
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -48,20 +60,37 @@ enum Kind {
     None,
     Tcp,
     Http,
+    Udp,
+    Dns,
+    Smtp,
+    Icmp,
+    Exec,
 }
 
 impl Word for Kind {
-    const ALL: &'static [(&'static str, Self)] =
-        &[("tcp", Self::Tcp), ("http", Self::Http), ("none", Self::None)];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("tcp", Self::Tcp),
+        ("http", Self::Http),
+        ("udp", Self::Udp),
+        ("dns", Self::Dns),
+        ("smtp", Self::Smtp),
+        ("icmp", Self::Icmp),
+        ("exec", Self::Exec),
+        ("none", Self::None),
+    ];
 }
 
 impl Kind {
     /// Keys besides [`COMMON`].
     const fn groups(self) -> &'static [&'static [&'static str]] {
         match self {
-            Self::None => &[],
+            Self::None | Self::Icmp => &[],
             Self::Tcp => &[&ASKING],
-            Self::Http => &[&ASKING, &http::KEYS],
+            Self::Http => &[&ASKING, &EXPECT, &http::KEYS],
+            Self::Udp => &[&ASKING, &EXPECT, &kinds::UDP],
+            Self::Dns => &[&ASKING, &kinds::DNS],
+            Self::Smtp => &[&ASKING, &kinds::SMTP],
+            Self::Exec => &[&PORT, &kinds::EXEC],
         }
     }
 
@@ -80,6 +109,11 @@ impl Kind {
             Self::None => CheckKind::None,
             Self::Tcp => CheckKind::Tcp,
             Self::Http => CheckKind::Http(Arc::new(http::read(table, report)?)),
+            Self::Udp => CheckKind::Udp(Arc::new(kinds::udp(table, report)?)),
+            Self::Dns => CheckKind::Dns(Arc::new(kinds::dns(table, report)?)),
+            Self::Smtp => CheckKind::Smtp { hello: kinds::smtp(table, report)? },
+            Self::Icmp => CheckKind::Icmp,
+            Self::Exec => CheckKind::Exec(Arc::new(kinds::exec(table, report)?)),
         })
     }
 }
@@ -181,8 +215,7 @@ impl RawCheck {
         // A UDP server need not listen on TCP, so it is tried only on request; a port is one.
         let by_default = self.port.is_some() || protocol == Protocol::Tcp;
         let kind = match &self.kind {
-            Some(CheckKind::None) => CheckKind::None,
-            Some(_) if !has_port => {
+            Some(kind) if kind.needs_port() && !has_port => {
                 return Err(report.add(self.place, CheckError::WithoutPort.into()));
             }
             Some(kind) => kind.clone(),
@@ -194,7 +227,8 @@ impl RawCheck {
             return Err(report.add(self.place, CheckError::WithoutTunnel { mode }.into()));
         }
         // The way of the traffic is what is to be tried, unless the operator knows better.
-        let tunnel = self.tunnel.unwrap_or(tunnels);
+        let tunnel =
+            self.tunnel.unwrap_or(tunnels && (kind.needs_port() || kind == CheckKind::None));
         let Self { port, rise, fall, .. } = *self;
         let Times { interval, fast: fast_interval, down: down_interval, timeout } = self.times;
         Ok(Check {

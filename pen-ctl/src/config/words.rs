@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::config::{
     Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, ForwardedFor, Mode, Protocol,
-    ProxyVersion, Scheduler, TieBreak, TransportWord, XdpMode,
+    ProxyVersion, Rcode, Record, Scheduler, TieBreak, TransportWord, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -93,6 +93,24 @@ words! {
         Weight = "weight",
         Prio = "prio",
         Hash = "hash",
+    }
+    Record {
+        A = "A",
+        Aaaa = "AAAA",
+        Cname = "CNAME",
+        Mx = "MX",
+        Ns = "NS",
+        Ptr = "PTR",
+        Soa = "SOA",
+        Txt = "TXT",
+    }
+    Rcode {
+        NoError = "NOERROR",
+        FormErr = "FORMERR",
+        ServFail = "SERVFAIL",
+        NxDomain = "NXDOMAIN",
+        NotImp = "NOTIMP",
+        Refused = "REFUSED",
     }
     ForwardedFor { Replace = "replace", Append = "append" }
     ProxyVersion { V1 = "v1", V2 = "v2" }

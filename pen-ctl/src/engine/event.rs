@@ -207,6 +207,8 @@ pub enum ProbeError {
     Timeout(Duration),
     /// It accepted the connection, but no answer came in this time.
     Silent(Duration),
+    /// The program that asks did not end in this time.
+    Killed(Duration),
     /// It closed the connection before it had answered.
     Closed,
     /// It answered something else.
@@ -236,6 +238,9 @@ impl std::fmt::Display for ProbeError {
                 "accepted the connection, but did not answer within {}",
                 format_duration(*limit)
             ),
+            Self::Killed(limit) => {
+                write!(f, "did not end within {}, and was killed", format_duration(*limit))
+            }
             Self::Closed => f.write_str("closed the connection without an answer"),
             Self::Answered { found, expected } => {
                 write!(f, "answered {found}, expected {expected}")
@@ -375,6 +380,7 @@ mod tests {
         for (error, text) in [
             (ProbeError::Timeout(limit), "no answer within 500ms"),
             (ProbeError::Silent(limit), "accepted the connection, but did not answer within 500ms"),
+            (ProbeError::Killed(limit), "did not end within 500ms, and was killed"),
             (ProbeError::Closed, "closed the connection without an answer"),
             (ProbeError::Refused, "connection refused"),
             (ProbeError::Local("out of files".to_owned()), "not probed: out of files"),

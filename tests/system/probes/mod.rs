@@ -1,7 +1,13 @@
 //! Checks of every type against real servers: what is right passes, and each way of going wrong is
 //! told in its own words.
 
+mod dns;
+mod exec;
 mod http;
+mod icmp;
+mod smtp;
+mod tunnel;
+mod udp;
 
 use std::net::SocketAddr;
 

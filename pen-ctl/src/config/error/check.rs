@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::ErrorKind;
-use crate::config::Mode;
+use crate::config::{Mode, Rcode};
 
 /// What is wrong with a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub enum CheckError {
     OwnHeader { name: String },
     NoCodes { text: String },
     NoRegex { reason: String },
+    NoHex { text: String },
+    LongDatagram { length: usize, max: usize },
+    NoDnsName { text: String },
+    AnswerOfError { rcode: Rcode },
+    NoHello { text: String },
+    NoProgram { text: String },
+    ZeroInArgument,
     TwoPatterns { text: &'static str, regex: &'static str },
 }
 
@@ -89,6 +96,31 @@ impl fmt::Display for CheckError {
                 f,
                 "no regular expression ({reason}); correct it, or search for a plain text instead"
             ),
+            Self::NoHex { text } => write!(
+                f,
+                "`{text}` are no bytes in hexadecimal digits; write two for each, like \"00 ff\""
+            ),
+            Self::LongDatagram { length, max } => {
+                write!(f, "a datagram of {length} bytes may not arrive; send at most {max}")
+            }
+            Self::NoDnsName { text } => {
+                write!(f, "`{text}` is no name of DNS; write one like \"www.example\"")
+            }
+            Self::AnswerOfError { rcode } => {
+                write!(f, "with {rcode} there is no `answer`; remove one of the two")
+            }
+            Self::NoHello { text } => write!(
+                f,
+                "`{text}` is no name to greet with; write that of this machine, without blanks"
+            ),
+            Self::NoProgram { text } => write!(
+                f,
+                "`{text}` is no program; begin `command` with its whole path, and give each \
+                 argument in quotes of its own: no shell reads them"
+            ),
+            Self::ZeroInArgument => {
+                write!(f, "an argument with a zero byte cannot be given to a program; remove it")
+            }
             Self::TwoPatterns { text, regex } => {
                 write!(f, "both `{text}` and `{regex}` are given; keep one of the two")
             }

@@ -7,9 +7,8 @@ use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Read, Report, Table};
 use crate::config::{Codes, Http};
 
-/// Keys of a check that only this type has.
-pub(super) const KEYS: [&str; 7] =
-    ["method", "path", "host", "headers", "expect", "body", "body_regex"];
+/// Keys of a check that only this type has, besides `expect`.
+pub(super) const KEYS: [&str; 6] = ["method", "path", "host", "headers", "body", "body_regex"];
 
 /// Right if nothing else is said: an answer, and no error.
 const USUAL: &str = "200-399";

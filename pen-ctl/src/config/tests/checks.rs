@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::errors::Case;
-use super::parse_with_base;
+use super::{lines, parse_with_base};
 use crate::config::{Check, CheckKind};
 
 #[rustfmt::skip]
@@ -16,7 +16,7 @@ check = { path = "/health", body = "ok" }"#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "none", port = 81 }"#), &[
-        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "http"`"#,
+        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "http" or "udp" or "dns" or "smtp" or "exec"`"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", path = "health", method = "GET /", host = " www", expect = 20 }"#), &[
@@ -45,6 +45,42 @@ check = { type = "http", body = "ok", body_regex = "ok" }"#), &[
         "5:52: both `body` and `body_regex` are given; keep one of the two",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "udp", send = "a", send_hex = "00", expect_hex = "0" }"#), &[
+        "5:32: both `send` and `send_hex` are given; keep one of the two",
+        r#"5:67: `0` are no bytes in hexadecimal digits; write two for each, like "00 ff""#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "udp", expect = "a", expect_hex = "00" }"#), &[
+        "5:52: both `expect` and `expect_hex` are given; keep one of the two",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "dns", record = "AAA", rcode = "OK" }"#), &[
+        r#"5:9: `check` lacks `name`; add `name = "www.example"`"#,
+        "5:34: unknown record `AAA`; did you mean `AAAA`?",
+        "5:49: unknown rcode `OK`; use one of: NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "dns", name = "www..example", rcode = "NXDOMAIN", answer = "10.0.0.1" }"#), &[
+        r#"5:32: `www..example` is no name of DNS; write one like "www.example""#,
+        "5:77: with NXDOMAIN there is no `answer`; remove one of the two",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "smtp", hello = "pen\r\nQUIT" }"#), &[
+        "5:34: `pen\r\nQUIT` is no name to greet with; write that of this machine, without blanks",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "exec" }"#), &[
+        r#"5:9: `check` lacks `command`; add `command = ["/usr/local/bin/check"]`"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "exec", command = ["check --all"] }"#), &[
+        "5:37: `check --all` is no program; begin `command` with its whole path, and give each argument in quotes of its own: no shell reads them",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "exec", command = ["/bin/check", "a\u0000b"] }"#), &[
+        "5:51: an argument with a zero byte cannot be given to a program; remove it",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { fast_interval = "2s" }"#), &[
         "5:27: `fast_interval` is 2s, and so above the interval 1s; lower it",
     ]),
@@ -57,6 +93,31 @@ check = { type = "https" }"#), &[
         r#"5:18: `type = "https"` is not built into this version of pen; use `type = "tcp"`"#,
     ]),
 ];
+
+#[test]
+fn a_datagram_that_is_too_long_is_an_error() {
+    let send = "x".repeat(1201);
+    let text = format!(
+        "[[service]]\nname = \"web\"\nlisten = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]\n\
+         check = {{ type = \"udp\", send = \"{send}\" }}\n"
+    );
+    assert_eq!(
+        lines(&parse_with_base(&text).unwrap_err()),
+        ["5:32: a datagram of 1201 bytes may not arrive; send at most 1200"]
+    );
+}
+
+#[test]
+fn what_asks_at_no_port_needs_none() {
+    for (kind, kinds) in [("icmp", ""), ("exec", ", command = [\"/bin/check\"]")] {
+        let text = format!(
+            "[[service]]\nname = \"web\"\nlisten = \"192.0.2.10:0\"\nbackends = [\"10.0.0.11\"]\n\
+             mode = \"ipip\"\ncheck = {{ type = \"{kind}\"{kinds} }}\n"
+        );
+        let config = parse_with_base(&text).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        assert!(!config.services[0].check.tunnel, "{kind}");
+    }
+}
 
 fn check(keys: &str) -> Check {
     let text = format!(
@@ -81,6 +142,29 @@ fn a_check_says_what_it_asks_and_expects() {
         (
             "type = \"http\", expect = 200, body = \"all \\\"ok\\\"\"",
             "http GET / expecting 200 and a body with \"all \\\"ok\\\"\"",
+        ),
+        ("type = \"udp\"", "udp with 0 bytes expecting any answer"),
+        (
+            "type = \"udp\", send_hex = \"00 ff:0a\", expect_hex = \"c0\"",
+            "udp with 3 bytes expecting 0xc0",
+        ),
+        (
+            "type = \"udp\", send = \"ping\", expect = \"pong\"",
+            "udp with 4 bytes expecting \"pong\"",
+        ),
+        (
+            "type = \"dns\", name = \"www.example.\"",
+            "dns for A of www.example over udp expecting NOERROR",
+        ),
+        (
+            "type = \"dns\", name = \"a.b\", record = \"TXT\", answer = \"x\", transport = \"tcp\"",
+            "dns for TXT of a.b over tcp expecting NOERROR with \"x\"",
+        ),
+        ("type = \"smtp\"", "smtp as pen"),
+        ("type = \"icmp\"", "icmp"),
+        (
+            "type = \"exec\", command = [\"/bin/check\", \"-v\"], user = \"web\"",
+            "exec /bin/check -v as web",
         ),
         (
             "type = \"http\", body_regex = '^\\d+ users$'",

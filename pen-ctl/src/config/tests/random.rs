@@ -18,11 +18,11 @@ use crate::config::{
 const PIECES: &[&str] = &[
     "[node]", "[control]", "[[interface]]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]", "[web]", "[vip]", "[[carp]]", "[sync]",
     "name", "address", "interface", "listen", "protocol", "mode", "backends", "pool", "check",
-    "type", "port", "path", "expect", "headers", "interval", "timeout", "rise", "weight", "secret_file", "allow", "deny", "acl", "echo", "emergency", "socket", "xdp", "vhid", "advbase", "keys", "source", "carp", "peers", "up", "demote_on",
+    "type", "port", "path", "expect", "headers", "name", "command", "send_hex", "interval", "timeout", "rise", "weight", "secret_file", "allow", "deny", "acl", "echo", "emergency", "socket", "xdp", "vhid", "advbase", "keys", "source", "carp", "peers", "up", "demote_on",
     " = ", "\n", "\n", "[", "]", "{ ", " }", ", ", ".", "\"", "0", "80", "-1", "1.5", "true",
     "99999999999999999999", "0x", "1979-05-27", "\"eth0\"", "\"web\"", "\"192.0.2.10\"",
     "\"192.0.2.10:80\"", "\"[2001:db8::10]:0\"", "\"192.0.2.10:1-99\"", "\"10.0.0.11:80\"", "\"web1.example\"",
-    "\"tcp\"", "\"dsr\"", "\"nat\"", "\"gue\"", "\"1s\"", "\"\"", "\"ä\"", "\u{feff}", "'''", "#", "\r\n", "\0",
+    "\"tcp\"", "\"http\"", "\"udp\"", "\"dns\"", "\"exec\"", "\"dsr\"", "\"nat\"", "\"gue\"", "\"1s\"", "\"\"", "\"ä\"", "\u{feff}", "'''", "#", "\r\n", "\0",
 ];
 
 /// Whatever it is, it must be answered.

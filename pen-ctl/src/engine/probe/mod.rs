@@ -1,6 +1,10 @@
 //! Judges what backends answer to probes. Pure: `io::health` asks and hands over what came.
 
+pub mod dns;
+pub mod exec;
 pub mod http;
+pub mod smtp;
+pub mod udp;
 
 use super::event::ProbeError;
 

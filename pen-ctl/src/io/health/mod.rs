@@ -1,9 +1,14 @@
 //! Probes backends. One short task per probe, bounded by its timeout; results go to the engine.
 
+mod dns;
+mod exec;
 mod http;
+mod icmp;
+mod smtp;
 mod tunnel;
+mod udp;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,6 +57,11 @@ async fn ask(kind: &CheckKind, way: Way, limit: Duration) -> Outcome {
             None => connect(way.target, &clock).await.map(drop),
         },
         CheckKind::Http(http) => http::ask(http, way, &clock).await,
+        CheckKind::Udp(exchange) => udp::ask(exchange, way, &clock).await,
+        CheckKind::Dns(dns) => dns::ask(dns, way, &clock).await,
+        CheckKind::Smtp { hello } => smtp::ask(hello, way, &clock).await,
+        CheckKind::Icmp => icmp::ask(way.target.ip(), &clock).await,
+        CheckKind::Exec(exec) => exec::ask(exec, way, &clock).await,
     }
 }
 
@@ -129,6 +139,17 @@ fn failure(error: &std::io::Error) -> ProbeError {
         _ if is_local(error) => ProbeError::Local(error.to_string()),
         _ => ProbeError::System(error.to_string()),
     }
+}
+
+/// What nobody can guess.
+fn random<const N: usize>() -> Result<[u8; N], ProbeError> {
+    random_bytes().map_err(|error| ProbeError::Local(error.to_string()))
+}
+
+fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Errors that say nothing about the backend.
