@@ -2,6 +2,7 @@
 //! are a public interface: fields may be added, none is renamed or removed.
 
 pub mod carp;
+mod certificates;
 mod changes;
 mod connections;
 mod decap;
@@ -15,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::carp::{CarpGroup, CarpOrdered, CarpRole, CarpWish};
+pub use self::certificates::Certificate;
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
@@ -22,7 +24,7 @@ pub use self::probes::{OneBackend, Probe, Probes};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
 pub use self::sync::{Sync, SyncPeer};
-use crate::config::Protocol;
+use crate::config::{Endpoint, Protocol};
 
 /// What is asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub enum Request {
     SetWeight(SetWeight),
     /// `GET /v1/carp`: a list of [`CarpGroup`].
     Carp,
+    /// `GET /v1/certificates`: a list of [`Certificate`].
+    Certificates,
     /// `GET /v1/sync`: [`Sync`].
     Sync,
     /// `POST /v1/carp`: [`CarpOrdered`].
@@ -171,8 +175,8 @@ pub struct Interface {
 pub struct Service {
     /// Name.
     pub name: String,
-    /// Address and port; the first one of several.
-    pub listen: SocketAddr,
+    /// Address and port, the first one of several, or `unix:` and a path.
+    pub listen: Endpoint,
     /// The last port of several.
     #[serde(default)]
     pub last_port: u16,
@@ -219,9 +223,9 @@ pub struct Backend {
     pub service: String,
     /// Name of the backend.
     pub name: String,
-    /// Address.
-    pub address: IpAddr,
-    /// Port.
+    /// Address, or `unix:` and the path of a socket.
+    pub address: String,
+    /// Port; 0 of a Unix socket.
     pub port: u16,
     /// Weight in force.
     pub weight: u32,
@@ -447,6 +451,8 @@ pub enum Reply {
     Change(Change),
     /// To [`Request::Carp`].
     Carp(Vec<CarpGroup>),
+    /// To [`Request::Certificates`].
+    Certificates(Vec<Certificate>),
     /// To [`Request::Sync`].
     Sync(Sync),
     /// To [`Request::CarpOrder`].

@@ -4,19 +4,18 @@
 mod aside;
 mod carp;
 mod drain;
+mod machine;
 mod place;
 mod reload;
 mod signals;
 mod sync;
 pub mod ucarp;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_common::hash::Secret;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -24,6 +23,7 @@ use tokio::time::timeout;
 
 use self::aside::{Answer, Aside};
 use self::carp::Carp;
+use self::machine::{raise_descriptor_limit, random_secret};
 use self::place::Place;
 use self::reload::{Outcome, Reader, Wish};
 use self::signals::{EndSignals, Signals};
@@ -33,6 +33,7 @@ use crate::config::{Config, DRAIN_FOR_HEIR};
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::engine::{self, Engine};
+use crate::io::answers::Answering;
 use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
@@ -141,6 +142,8 @@ async fn serve(
         engine.attach_when_filled(clock::now());
     }
     let (reader, mut outcomes) = Reader::new(places.config.clone());
+    let proxy_events = events.clone();
+    let answers = Answering::new(events.clone());
     let mut daemon = Daemon {
         engine,
         dataplane,
@@ -151,14 +154,17 @@ async fn serve(
         leaving: JoinSet::new(),
         aside: Aside::new(),
         reader,
-        proxies: Proxies::with(estate),
+        proxies: Proxies::with(estate, proxy_events),
+        answers,
         carp,
         sync,
     };
     daemon.handle_all(known);
     daemon.handle(Event::Started);
     daemon.starting = false;
+    daemon.answers.begin();
     if let Some(failure) = daemon.failure.take() {
+        daemon.answers.end();
         daemon.carp.leave().await;
         // Nothing works without its interface; an adopted attachment goes on forwarding.
         if !daemon.dataplane.has_adopted() {
@@ -211,6 +217,7 @@ async fn serve(
             daemon.hand_over(&mut inbox, &mut signals.end).await;
             daemon.drain(&mut inbox, &mut signals).await;
             tracing::info!("detaching");
+            daemon.answers.end();
             daemon.leave().await;
             daemon.dataplane.detach();
         }
@@ -219,6 +226,8 @@ async fn serve(
             let has_heir = daemon.leave_to_heir(&control);
             if !has_heir {
                 daemon.drain(&mut inbox, &mut signals).await;
+                // An heir needs them, and so do connections that go on beside it.
+                daemon.answers.end();
             }
             daemon.carp.leave().await;
             let (mut proxies, limit) = (daemon.proxies, daemon.engine.drain_at_exit());
@@ -231,6 +240,7 @@ async fn serve(
             }
         }
         End::Fail(reason) => {
+            daemon.answers.end();
             daemon.carp.leave().await;
             daemon.dataplane.leave();
             return Err(anyhow!(reason));
@@ -265,6 +275,7 @@ struct Daemon {
     aside: Aside,
     reader: Reader,
     proxies: Proxies,
+    answers: Answering,
     carp: Carp,
     sync: Sync,
 }
@@ -342,8 +353,8 @@ impl Daemon {
                         let _ = netlink.leave_solicited(ifindex, address).await;
                     });
                 }
-                Action::StartProbe { probe, kind, address, port, through, timeout } => {
-                    let way = Way { target: SocketAddr::new(address, port), through };
+                Action::StartProbe { probe, kind, target, through, timeout } => {
+                    let way = Way { target, through };
                     health::start(self.events.clone(), probe, kind, way, timeout);
                 }
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
@@ -370,6 +381,10 @@ impl Daemon {
                     }
                     self.engine.handle(clock::now(), Event::ProxiesServed { failures });
                 }
+                Action::RouteAnswers(wanted) => {
+                    self.answers.follow(wanted, self.proxies.answering());
+                }
+                Action::CheckAnswers => self.answers.check(self.proxies.answering()),
                 Action::HoldAddress(address) => {
                     let netlink = self.netlink.clone();
                     tokio::spawn(async move {
@@ -458,6 +473,10 @@ impl Daemon {
                 for line in show::change_lines(changes) {
                     tracing::info!("{line}");
                 }
+                // They were good a moment ago, when the configuration was read.
+                for (service, why) in self.proxies.renew_certificates() {
+                    tracing::warn!("service {service}: {why}; it goes on with what it has");
+                }
             }
             Err(refusal) => self.engine.reload_refused(now, &refusal.to_string()),
         }
@@ -483,7 +502,11 @@ impl Daemon {
             self.engine.note_groups(groups.map_err(|error| refusal(&error))?);
         }
         let reply = match request {
-            Request::Status => Reply::Status(self.engine.status(now, process::id())),
+            Request::Status => {
+                let mut status = self.engine.status(now, process::id());
+                status.warnings.extend(self.proxies.warnings());
+                Reply::Status(status)
+            }
             Request::Services => {
                 let mut services = self.engine.services(now, &self.counts()?);
                 for service in &mut services {
@@ -547,6 +570,7 @@ impl Daemon {
             }
             Request::SetAdmin(wish) => Reply::Change(self.engine.set_admin(now, wish)?),
             Request::SetWeight(wish) => Reply::Change(self.engine.set_weight(now, wish)?),
+            Request::Certificates => Reply::Certificates(self.proxies.certificates()),
             Request::Sync => Reply::Sync(self.engine.sync().ok_or_else(|| Refusal {
                 error: "this node has no peers".to_owned(),
                 cure: "the configuration has no [sync]".to_owned(),
@@ -570,26 +594,4 @@ impl Daemon {
 
 fn refusal(error: &dyn std::error::Error) -> Refusal {
     Refusal { error: error.to_string(), cure: "see the daemon's log".to_owned() }
-}
-
-/// A probe of each backend may be under way at a time, and the usual soft limit is 1024.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!("the limit of open files cannot be raised: {error}");
-    }
-}
-
-fn random_secret() -> anyhow::Result<Secret> {
-    use std::io::Read;
-
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("/dev/urandom")?;
-    let number = u128::from_be_bytes(bytes);
-    let low = u64::try_from(number & u128::from(u64::MAX)).expect("masked to 64 bits");
-    let high = u64::try_from(number >> 64).expect("shifted to 64 bits");
-    Ok([high, low])
 }

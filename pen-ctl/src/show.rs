@@ -2,6 +2,7 @@
 //! colour where it helps, and tab-separated values elsewhere. Pure; the binary prints.
 
 mod carp;
+mod certificates;
 mod changes;
 mod decap;
 mod probes;
@@ -9,9 +10,11 @@ mod sync;
 mod table;
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
+pub use self::certificates::certificates;
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
 pub use self::probes::probes;
@@ -22,6 +25,7 @@ use crate::api::{
     Backend, Change, Client, Clients, Closed, Connections, Counter, Event, Explanation, Flow,
     Flows, Health, Left, Service, Simulation, Status, Vip,
 };
+use crate::config::Endpoint;
 
 /// `penctl status`.
 #[must_use]
@@ -116,10 +120,10 @@ fn settled(service: &Service) -> Cell {
 
 fn listen(service: &Service) -> String {
     let Service { listen, last_port, protocol, .. } = service;
-    if *last_port > listen.port() {
-        format!("{listen}-{last_port}/{protocol}")
-    } else {
-        format!("{listen}/{protocol}")
+    match listen {
+        Endpoint::Inet(at) if *last_port > at.port() => format!("{at}-{last_port}/{protocol}"),
+        Endpoint::Inet(at) => format!("{at}/{protocol}"),
+        Endpoint::Unix(path) => path.to_string(),
     }
 }
 
@@ -138,7 +142,10 @@ pub fn backends(backends: &[Backend], style: Style) -> String {
         };
         table.row([
             cell(format!("{}/{}", backend.service, backend.name), paint),
-            plain(std::net::SocketAddr::new(backend.address, backend.port)),
+            plain(match backend.address.parse() {
+                Ok(address) => SocketAddr::new(address, backend.port).to_string(),
+                Err(_) => backend.address.clone(),
+            }),
             plain(backend.admin),
             plain(backend.health),
             plain(if backend.emergency {
@@ -283,7 +290,7 @@ pub fn connections(connections: &Connections, style: Style) -> String {
             plain(connection.id),
             plain(&connection.protocol),
             plain(&connection.service),
-            plain(connection.client),
+            plain(&connection.client),
             known(&connection.backend),
             known(&connection.address),
             plain(&connection.state),
@@ -400,7 +407,7 @@ mod tests {
         Backend {
             service: "web".into(),
             name: "b1".into(),
-            address: "10.0.0.11".parse().expect("literal"),
+            address: "10.0.0.11".into(),
             port: 80,
             weight: 1,
             share: 33.333,

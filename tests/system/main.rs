@@ -50,6 +50,7 @@ mod stage;
 mod start;
 mod stop;
 mod sync;
+mod tls;
 mod tunnel;
 mod upgrade;
 mod ways;

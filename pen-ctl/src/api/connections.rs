@@ -1,10 +1,9 @@
 //! What `penctl connections` and `penctl close` ask for and get: the connections that the proxies have.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use super::records::{Cidr, RecordQuery};
+use crate::config::Endpoint;
 
 /// The connections that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +23,12 @@ pub struct Connection {
     pub protocol: String,
     /// Name of its service.
     pub service: String,
-    /// Its client.
-    pub client: SocketAddr,
+    /// Its client; one without an address is called by the Unix socket that it came to.
+    pub client: Endpoint,
     /// Name of its backend, once it has one.
     pub backend: Option<String>,
     /// Address of its backend.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Endpoint>,
     /// `connecting` (or waiting for a place), `open`, or `half-closed`.
     pub state: String,
     /// Milliseconds since it was accepted.

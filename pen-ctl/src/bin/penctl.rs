@@ -108,6 +108,8 @@ enum Verb {
     /// Groups of virtual addresses that nodes share: who has them, and since when
     #[command(args_conflicts_with_subcommands = true, after_help = carp::HELP)]
     Carp(carp::Args),
+    /// The certificates that the proxies serve: for which names, and for how long
+    Certs,
     /// Peers that are told of connections, so that those go on there when an address moves
     Sync,
     /// End the daemon, but let the kernel go on forwarding, for the next one
@@ -377,6 +379,7 @@ async fn run(args: &Args) -> Result<(), ClientError> {
             dry_run: *dry_run,
         }),
         Verb::Carp(args) => args.request(),
+        Verb::Certs => Request::Certificates,
         Verb::Sync => Request::Sync,
         Verb::Leave => Request::Leave,
         Verb::Reload { dry_run } => Request::Reload(Reload { dry_run: *dry_run }),
@@ -507,6 +510,7 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
             show::change(&parse(answer)?)
         }
         Verb::Carp(args) => args.render(answer, style)?,
+        Verb::Certs => show::certificates(&parse::<Vec<_>>(answer)?, style),
         Verb::Sync => show::sync(&parse(answer)?, style),
         Verb::Leave => show::left(&parse(answer)?),
         Verb::Reload { .. } | Verb::Diff => show::changes(&parse(answer)?, style),

@@ -3,7 +3,7 @@
 //! and the rules of the service's mode apply.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use toml::de::DeValue;
 
@@ -12,7 +12,7 @@ use crate::config::proxy::MAX_LIMIT;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::vip::{socket_address, usable};
-use crate::config::{Backend, Limits, Listen, Mode};
+use crate::config::{Backend, Limits, Listen, Mode, Protocol, UnixPath, unix};
 
 const BACKEND: Spec = Spec {
     name: "backend",
@@ -49,6 +49,7 @@ pub(super) struct RawBackend {
 enum Host {
     Address(IpAddr),
     Name(String),
+    Unix(UnixPath),
 }
 
 /// Reads the key `backends` of a service or pool.
@@ -153,7 +154,9 @@ fn limits(table: &Table<'_>, report: &mut Report<'_>) -> Read<Limits> {
 /// A backend without a name is called by its address as written.
 fn default_name(text: At<&str>, host: &Host, report: &mut Report<'_>) -> Read<At<String>> {
     match host {
-        Host::Address(_) => Ok(At { place: text.place, value: text.value.to_owned() }),
+        Host::Address(_) | Host::Unix(_) => {
+            Ok(At { place: text.place, value: text.value.to_owned() })
+        }
         Host::Name(_) => raw::name(text, report),
     }
 }
@@ -162,6 +165,9 @@ fn endpoint(
     At { place, value: text }: At<&str>,
     report: &mut Report<'_>,
 ) -> Read<(Host, Option<u16>)> {
+    if let Some(path) = unix::path(At { place, value: text }, report)? {
+        return Ok((Host::Unix(path), None));
+    }
     let Some((host, port)) = parse_endpoint(text) else {
         return Err(report.add(place, ErrorKind::InvalidBackend { text: text.to_owned() }));
     };
@@ -171,7 +177,7 @@ fn endpoint(
             Ok((Host::Address(address.to_canonical()), port))
         }
         Host::Address(address) => Ok((Host::Address(usable(place, address, report)?), port)),
-        Host::Name(_) => Ok((host, port)),
+        Host::Name(_) | Host::Unix(_) => Ok((host, port)),
     }
 }
 
@@ -209,6 +215,15 @@ fn is_host_name(host: &str) -> bool {
 
 // === Binder ===
 
+/// A service as its backends see it.
+pub(super) struct Owner {
+    pub(super) listen: Listen,
+    /// The Unix socket that it listens on.
+    pub(super) socket: Option<UnixPath>,
+    pub(super) protocol: Protocol,
+    pub(super) mode: Mode,
+}
+
 /// The backends of one service.
 pub(super) struct Bound {
     pub(super) backends: Vec<Backend>,
@@ -229,17 +244,16 @@ impl<'a> Binder<'a> {
         Self { vips, system, resolved: HashMap::new() }
     }
 
-    /// The backends of the service that listens on `listen`, the one for emergencies, and the one
-    /// for clients that it denies.
+    /// The backends of a service, the one for emergencies, and the one for clients that it denies.
     pub(super) fn bind(
         &mut self,
         list: &[Read<RawBackend>],
         emergency: Option<&RawBackend>,
         abuse: Option<&RawBackend>,
-        listen: Listen,
-        mode: Mode,
+        owner: &Owner,
         report: &mut Report<'_>,
     ) -> Read<Bound> {
+        let mode = owner.mode;
         let mut names = Names::new("backend name");
         let mut addresses = Names::new("backend");
         let mut endpoints = Names::new("backend");
@@ -249,7 +263,7 @@ impl<'a> Binder<'a> {
             .chain(abuse.map(Ok))
             .map(|raw| {
                 let raw = raw?;
-                let backend = self.backend(raw, listen, mode, report)?;
+                let backend = self.backend(raw, owner, report)?;
                 let place = raw.place;
                 if let Some(At { place, value: key }) = raw.proxied
                     && mode != Mode::Proxy
@@ -257,7 +271,7 @@ impl<'a> Binder<'a> {
                     return Err(report.add(place, ErrorKind::OnlyProxied { key, mode }));
                 }
                 if mode.takes_ports() {
-                    let value = SocketAddr::new(backend.address, backend.port);
+                    let value = backend.endpoint();
                     endpoints.claim(Ok(At { place, value }), report)?;
                 } else {
                     // The port decides nothing: the same address is the same server.
@@ -276,15 +290,16 @@ impl<'a> Binder<'a> {
     fn backend(
         &mut self,
         raw: &RawBackend,
-        listen: Listen,
-        mode: Mode,
+        owner: &Owner,
         report: &mut Report<'_>,
     ) -> Read<Backend> {
+        let Owner { listen, mode, .. } = *owner;
         let (vip, place) = (listen.address, raw.place);
         let address = match &raw.host {
             Host::Address(address) if mode == Mode::Proxy => *address,
             Host::Address(address) => usable(place, *address, report)?,
             Host::Name(host) => self.resolve(host, vip, mode, place, report)?,
+            Host::Unix(path) => return unix_backend(raw, path, owner, report),
         };
         if let Some(declared) = self.vips.find(&address) {
             let kind = ErrorKind::BackendIsVip { address, vip: report.position(declared) };
@@ -296,6 +311,10 @@ impl<'a> Binder<'a> {
         }
         // As in `listen`, 0 is no port.
         let port = match (raw.port.filter(|port| *port != 0), listen.ports.single()) {
+            (None, None) if owner.socket.is_some() => {
+                return Err(report.add(place, ErrorKind::BackendWithoutPort { address }));
+            }
+            (Some(port), None) if owner.socket.is_some() => port,
             (None, own) => own.unwrap_or(0),
             // To give all of them one port would mix up flows of one client to several of them: its
             // answers would all come from that port.
@@ -308,7 +327,8 @@ impl<'a> Binder<'a> {
             (Some(port), Some(_)) => port,
         };
         let RawBackend { weight, limits, .. } = *raw;
-        Ok(Backend { name: raw.name.value.clone(), address, port, weight, limits })
+        let name = raw.name.value.clone();
+        Ok(Backend { name, address, port, socket: None, weight, limits })
     }
 
     /// The first address of a host that has the family of the VIP; of the other family only if
@@ -338,4 +358,28 @@ impl<'a> Binder<'a> {
             None => Err(report.add(place, ErrorKind::NoAddressOfFamily { host, vip })),
         }
     }
+}
+
+/// A backend that is a Unix socket.
+fn unix_backend(
+    raw: &RawBackend,
+    path: &UnixPath,
+    owner: &Owner,
+    report: &mut Report<'_>,
+) -> Read<Backend> {
+    let (place, socket) = (raw.place, path.clone());
+    let wrong = match (owner.mode, owner.protocol) {
+        (Mode::Proxy, Protocol::Udp) => Some(ErrorKind::SocketOfUdp { socket }),
+        (Mode::Proxy, Protocol::Tcp) if owner.socket.as_ref() == Some(path) => {
+            Some(ErrorKind::BackendIsListener { socket })
+        }
+        (Mode::Proxy, Protocol::Tcp) => None,
+        (mode, _) => Some(ErrorKind::OnlyProxied { key: "unix:", mode }),
+    };
+    if let Some(wrong) = wrong {
+        return Err(report.add(place, wrong));
+    }
+    let RawBackend { weight, limits, .. } = *raw;
+    let (name, address) = (raw.name.value.clone(), path.stand_in());
+    Ok(Backend { name, address, port: 0, socket: Some(path.clone()), weight, limits })
 }

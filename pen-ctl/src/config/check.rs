@@ -11,6 +11,8 @@ use regex::bytes::Regex;
 
 pub use kinds::{Dns, Exchange, Exec};
 
+use crate::config::{CheckError, UnixPath};
+
 /// How backends are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -32,6 +34,23 @@ pub struct Check {
     pub rise: u32,
     /// Failures in a row that take it down.
     pub fall: u32,
+}
+
+impl Check {
+    /// Whether a backend can be asked so that is a Unix socket.
+    pub(super) fn fits_socket(&self, socket: UnixPath) -> Result<(), CheckError> {
+        match &self.kind {
+            CheckKind::Udp(_) | CheckKind::Dns(_) | CheckKind::Icmp => {
+                Err(CheckError::NeedsAddress { socket })
+            }
+            _ if self.port.is_some() => Err(CheckError::PortOfSocket { socket }),
+            CheckKind::None
+            | CheckKind::Tcp
+            | CheckKind::Http(_)
+            | CheckKind::Smtp { .. }
+            | CheckKind::Exec(_) => Ok(()),
+        }
+    }
 }
 
 /// A probe.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 pub use self::check::CheckError;
 use crate::config::position::Position;
-use crate::config::{Cidr, Listen, Mode, Ports};
+use crate::config::{Cidr, Listen, Mode, Ports, TlsError, UnixPath};
 
 /// An error and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,10 @@ pub enum ErrorKind {
     SocketNotAbsolute { path: String },
     LogNotAbsolute { path: String },
     SocketTooLong { length: usize, max: usize },
+    SocketBlank { path: String },
+    SocketNoFile { path: String },
+    InvalidFileMode { text: String },
+    UnknownOwner { text: String },
     InvalidInterfaceName { name: String },
     InvalidPorts { key: &'static str, text: String },
     PortsOfAnswers { taken: Ports, ports: Ports, address: IpAddr, service: String },
@@ -128,7 +132,13 @@ pub enum ErrorKind {
     BackendIsVip { address: IpAddr, vip: Position },
     OnlyProxied { key: &'static str, mode: Mode },
     ProxiedPorts { listen: Listen },
+    SocketOfUdp { socket: UnixPath },
+    BackendIsListener { socket: UnixPath },
+    BackendWithoutPort { address: IpAddr },
+    TransparentFamily { backend: IpAddr, listen: IpAddr },
+    TransparentSocket { socket: UnixPath },
     KnownBelowAll { known: u32, all: Option<u32> },
+    Tls(TlsError),
 
     // Checks.
     InvalidDuration { key: &'static str, found: String },

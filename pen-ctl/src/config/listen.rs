@@ -11,7 +11,7 @@ use crate::config::error::ErrorKind;
 use crate::config::ports::Ports;
 use crate::config::raw::{At, Place, Read, Report};
 use crate::config::vip::{socket_address, usable};
-use crate::config::{Listen, Protocol};
+use crate::config::{Listen, Protocol, UnixPath, unix};
 
 impl Listen {
     /// Reads `ADDRESS:PORT` or `ADDRESS:FIRST-LAST`, an IPv6 address in brackets.
@@ -36,12 +36,16 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Reads the value of `listen`.
+/// Reads the value of `listen`; of a Unix socket also the path, for which the address stands.
 pub(super) fn listen(
     At { place, value: text }: At<&str>,
     proxied: bool,
     report: &mut Report<'_>,
-) -> Read<At<Listen>> {
+) -> Read<(At<Listen>, Option<UnixPath>)> {
+    if let Some(path) = unix::path(At { place, value: text }, report)? {
+        let listen = Listen { address: path.stand_in(), ports: Ports::ANY };
+        return Ok((At { place, value: listen }, Some(path)));
+    }
     let Some(listen) = Listen::parse(text) else {
         return Err(report.add(place, ErrorKind::InvalidListen { text: text.to_owned() }));
     };
@@ -51,7 +55,7 @@ pub(super) fn listen(
         true => listen.address,
         false => usable(place, listen.address, report)?,
     };
-    Ok(At { place, value: Listen { address, ..listen } })
+    Ok((At { place, value: Listen { address, ..listen } }, None))
 }
 
 /// Where services listen, and where that was written.

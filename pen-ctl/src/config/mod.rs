@@ -8,7 +8,9 @@ mod backend;
 mod carp;
 mod check;
 mod cidr;
+mod endpoint;
 mod error;
+mod host;
 mod listen;
 mod load;
 mod memory;
@@ -24,11 +26,13 @@ mod sync;
 mod system;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod ucarp;
+mod unix;
 mod vip;
 pub(crate) mod words;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,7 +45,9 @@ pub use carp::{
 };
 pub use check::{Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern};
 pub use cidr::Cidr;
+pub use endpoint::{Endpoint, UnixPath};
 pub use error::{CheckError, ConfigError, ErrorKind};
+pub use host::{LONGEST_NAME, is_valid as is_host_name};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
 pub use ports::Ports;
@@ -49,6 +55,10 @@ pub use position::Position;
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
+pub use tls::{
+    CertificateFiles, Cipher, ClientAuth, FileFault, FileProblem, Route, Tls, TlsError, TlsVersion,
+    UnknownName,
+};
 pub use words::UnknownWord;
 
 /// Highest weight of a backend.
@@ -205,7 +215,8 @@ pub enum Access {
 pub struct Service {
     /// Unique name.
     pub name: String,
-    /// Where it listens; the address is one of [`Config::vips`].
+    /// Where it listens; the address is one of [`Config::vips`], except that a proxy may listen on
+    /// others, of which one stands for the path of its Unix socket ([`Proxy::socket`]).
     pub listen: Listen,
     /// Protocol.
     pub protocol: Protocol,
@@ -235,6 +246,8 @@ pub struct Service {
 /// What only a service of mode `proxy` has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
+    /// The Unix socket that it listens on instead of an address.
+    pub socket: Option<SocketFile>,
     /// How the backend of a new connection is chosen.
     pub scheduler: Scheduler,
     /// How long things may take.
@@ -258,8 +271,27 @@ pub struct Proxy {
     pub forwarded_for: Option<ForwardedFor>,
     /// When one side ends its half, the other one is closed as well.
     pub fast_close: bool,
+    /// Backends see the address of the client as that of their peer.
+    pub transparent: bool,
     /// Gets the clients that the access list denies, which are turned away otherwise.
     pub abuse: Option<Backend>,
+    /// TLS ends here.
+    pub tls: Option<Box<Tls>>,
+    /// Which backends are for clients that ask for which names; no name is in two of them.
+    pub routes: Vec<Route>,
+}
+
+/// A Unix socket that a service listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Where it is; absolute.
+    pub path: UnixPath,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its user, by name or number; pend's without it.
+    pub owner: Option<String>,
+    /// Its group, likewise.
+    pub group: Option<String>,
 }
 
 /// What becomes of the addresses that a request brings in `X-Forwarded-For`.
@@ -333,6 +365,15 @@ impl Service {
     /// All backends, the one for emergencies last.
     pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().chain(&self.emergency)
+    }
+
+    /// Where it listens; of several ports the first.
+    #[must_use]
+    pub fn listens(&self) -> Endpoint {
+        match self.proxy.as_ref().and_then(|proxy| proxy.socket.as_ref()) {
+            Some(socket) => Endpoint::Unix(socket.path.clone()),
+            None => SocketAddr::new(self.listen.address, self.listen.ports.first).into(),
+        }
     }
 }
 
@@ -452,17 +493,31 @@ pub struct Memory {
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Name without `/`; the address as it was written if the operator gave none.
+    /// Name without `/`; the address or path as it was written if the operator gave none.
     pub name: String,
-    /// Address, of the same family as the VIP unless the service encapsulates.
+    /// Address, of the same family as the VIP unless the service encapsulates; of a Unix socket the
+    /// one that stands for its path.
     pub address: IpAddr,
     /// Port; that of the service unless it translates. If the service has many: 0, for that of the
     /// packet.
     pub port: u16,
+    /// The Unix socket that it is, instead of an address; only in mode `proxy`.
+    pub socket: Option<UnixPath>,
     /// Share of new flows relative to the other backends, 0..=[`MAX_WEIGHT`]; 0 takes none.
     pub weight: u32,
     /// What a proxy grants it.
     pub limits: Limits,
+}
+
+impl Backend {
+    /// Where connections to it lead.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        match &self.socket {
+            Some(path) => Endpoint::Unix(path.clone()),
+            None => SocketAddr::new(self.address, self.port).into(),
+        }
+    }
 }
 
 /// What a proxy grants a backend.

@@ -9,7 +9,7 @@ use crate::config::load::Roots;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Control, Interface, Node, Ports, Sizes, XdpMode};
+use crate::config::{Control, Interface, Node, Ports, Sizes, XdpMode, unix};
 
 const NODE: Spec = Spec {
     name: "node",
@@ -155,8 +155,6 @@ fn parse_secret(content: &[u8]) -> Option<[u64; 2]> {
 
 /// `[control]`.
 pub(super) fn control(roots: &Roots<'_>, report: &mut Report<'_>) -> Read<Control> {
-    // `sun_path` of unix(7) has 108 bytes, the last one for the terminating zero.
-    const MAX_PATH: usize = 107;
     let default = Control { socket: "/run/pen/pend.sock".into() };
     let Some(table) = roots.one(&CONTROL, report)? else { return Ok(default) };
     let Some(At { place, value: path }) = table.text("socket", report)? else {
@@ -165,8 +163,8 @@ pub(super) fn control(roots: &Roots<'_>, report: &mut Report<'_>) -> Read<Contro
     if !path.starts_with('/') {
         return Err(report.add(place, ErrorKind::SocketNotAbsolute { path: path.to_owned() }));
     }
-    if path.len() > MAX_PATH {
-        let kind = ErrorKind::SocketTooLong { length: path.len(), max: MAX_PATH };
+    if path.len() > unix::MAX_PATH {
+        let kind = ErrorKind::SocketTooLong { length: path.len(), max: unix::MAX_PATH };
         return Err(report.add(place, kind));
     }
     Ok(Control { socket: path.into() })

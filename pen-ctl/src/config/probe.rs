@@ -13,7 +13,7 @@ use toml::de::DeValue;
 use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Place, Read, Report, Spec, Table};
 use crate::config::words::Word;
-use crate::config::{Check, CheckKind, Mode, Pattern, Ports, Protocol};
+use crate::config::{Check, CheckKind, Mode, Pattern, Protocol};
 
 const CHECK: Spec = Spec { name: "check", title: "`check`", keys: &KEYS };
 /// Keys that every type has.
@@ -202,16 +202,21 @@ impl RawCheck {
         }
     }
 
+    /// Where it is written.
+    pub(super) const fn place(&self) -> Place {
+        self.place
+    }
+
     /// The check of a service. Unless a port is given, that of each backend is tried; backends of
-    /// services with many ports have none.
+    /// services with many ports, where not `single_port`, have none.
     pub(super) fn of_service(
         &self,
         protocol: Protocol,
-        ports: Ports,
+        single_port: bool,
         mode: Mode,
         report: &mut Report<'_>,
     ) -> Read<Check> {
-        let has_port = self.port.is_some() || ports.single().is_some();
+        let has_port = self.port.is_some() || single_port;
         // A UDP server need not listen on TCP, so it is tried only on request; a port is one.
         let by_default = self.port.is_some() || protocol == Protocol::Tcp;
         let kind = match &self.kind {

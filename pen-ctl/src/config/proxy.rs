@@ -1,28 +1,36 @@
 //! Reads what only services of mode `proxy` have: how a backend is chosen, for how long a connection
 //! may be silent, and how many there may be.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::backend::{self, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
-use crate::config::{Mode, Protocol, Proxy, Scheduler, Timeouts};
+use crate::config::system::System;
+use crate::config::tls::routes::RawRoutes;
+use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts, TlsError, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 17] = [
     "abuse",
     "accept_proxy",
     "acl",
     "eject",
     "fast_close",
     "forwarded_for",
+    "listen_mode",
+    "listen_owner",
     "max_connections",
     "max_per_source",
     "queue",
+    "routes",
     "scheduler",
     "send_proxy",
     "timeouts",
+    "tls",
+    "transparent",
 ];
 
 const TIMEOUTS: Spec = Spec {
@@ -37,7 +45,8 @@ pub(super) const MAX_LIMIT: u32 = 1_000_000;
 /// of the backends, a port of this machine, of which Linux gives out 28 thousand.
 const USUAL_FLOWS: u32 = 16_384;
 /// Keys that mean nothing for datagrams.
-const ONLY_TCP: [&str; 5] = ["accept_proxy", "fast_close", "forwarded_for", "queue", "send_proxy"];
+const ONLY_TCP: [&str; 7] =
+    ["accept_proxy", "fast_close", "forwarded_for", "queue", "routes", "send_proxy", "tls"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -45,6 +54,8 @@ pub(super) struct RawProxy {
     pub(super) proxy: Proxy,
     /// The server for clients that the access list denies.
     pub(super) abuse: Option<RawBackend>,
+    /// Which backends are for which names.
+    pub(super) routes: RawRoutes,
 }
 
 impl Proxy {
@@ -52,6 +63,7 @@ impl Proxy {
     #[must_use]
     pub const fn usual() -> Self {
         Self {
+            socket: None,
             scheduler: Scheduler::Maglev,
             timeouts: Timeouts {
                 connect: Duration::from_secs(3),
@@ -73,6 +85,9 @@ impl Proxy {
             send_proxy: None,
             forwarded_for: None,
             fast_close: false,
+            transparent: false,
+            tls: None,
+            routes: Vec::new(),
         }
     }
 }
@@ -83,6 +98,7 @@ pub(super) fn read(
     mode: Read<Mode>,
     protocol: Read<Protocol>,
     acls: &Names<String>,
+    system: &dyn System,
     report: &mut Report<'_>,
 ) -> Read<Option<RawProxy>> {
     let mode = mode?;
@@ -102,11 +118,17 @@ pub(super) fn read(
     let send_proxy = table.word("send_proxy", report);
     let forwarded_for = table.word("forwarded_for", report);
     let fast_close = table.boolean("fast_close", report);
+    let transparent = table.boolean("transparent", report);
     let abuse = backend::single(table, "abuse", report);
+    let tls = tls::read(table, system, report);
+    let routes = tls::routes::read(table, report);
+    let sealed = sealed(table, report);
     of_protocol?;
+    sealed?;
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
         proxy: Proxy {
+            socket: None,
             scheduler: scheduler?.unwrap_or(usual.scheduler),
             timeouts: timeouts?,
             eject: eject?.map_or(usual.eject, |eject| eject.value),
@@ -118,10 +140,40 @@ pub(super) fn read(
             send_proxy: send_proxy?,
             forwarded_for: forwarded_for?,
             fast_close: fast_close?.unwrap_or(usual.fast_close),
+            transparent: transparent?.unwrap_or(usual.transparent),
             abuse: None,
+            tls: tls?,
+            routes: Vec::new(),
         },
+        routes: routes?,
         abuse: abuse?,
     }))
+}
+
+/// Reports a server of a transparent service that can see no client's address: of another family.
+pub(super) fn of_families(
+    table: &Table<'_>,
+    proxy: Option<&Proxy>,
+    listen: IpAddr,
+    servers: &[Backend],
+    report: &mut Report<'_>,
+) -> Read<()> {
+    let Some(At { place, .. }) = table.get("transparent") else { return Ok(()) };
+    // `::` has clients of both families.
+    let both = listen == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    if !proxy.is_some_and(|proxy| proxy.transparent) {
+        return Ok(());
+    }
+    let own = proxy.and_then(|proxy| proxy.socket.as_ref()).map(|file| &file.path);
+    if let Some(socket) = own.or_else(|| servers.iter().find_map(|server| server.socket.as_ref())) {
+        let kind = ErrorKind::TransparentSocket { socket: socket.clone() };
+        return Err(report.add(place, kind));
+    }
+    let mut addresses = servers.iter().map(|server| server.address);
+    match addresses.find(|address| !both && address.is_ipv4() != listen.is_ipv4()) {
+        Some(backend) => Err(report.add(place, ErrorKind::TransparentFamily { backend, listen })),
+        None => Ok(()),
+    }
 }
 
 /// Reports the keys that mean nothing in this mode.
@@ -139,6 +191,17 @@ fn foreign(table: &Table<'_>, mode: Mode, report: &mut Report<'_>) -> Read<()> {
         }
     }
     found
+}
+
+/// Reports what has to read what clients say, and could not.
+fn sealed(table: &Table<'_>, report: &mut Report<'_>) -> Read<()> {
+    let with = ["tls", "routes"].into_iter().find(|key| table.has(key));
+    match (table.get("forwarded_for"), with) {
+        (Some(At { place, .. }), Some(with)) => {
+            Err(report.add(place, ErrorKind::Tls(TlsError::Sealed { with })))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reports the keys that mean nothing for this protocol.

@@ -354,6 +354,19 @@ pub(super) fn text<'d>(
     }
 }
 
+/// The texts of an array.
+pub(super) fn texts<'d>(
+    table: &Table<'d>,
+    key: &str,
+    report: &mut Report<'_>,
+) -> Read<Option<At<Vec<At<&'d str>>>>> {
+    let Some(At { place, value }) = table.array(key, report)? else { return Ok(None) };
+    let texts: Vec<_> =
+        value.into_iter().map(|found| text(found, "a string in quotes", report)).collect();
+    let value = texts.into_iter().collect::<Read<Vec<_>>>()?;
+    Ok(Some(At { place, value }))
+}
+
 pub(super) fn wrong_type(
     place: Place,
     expected: &str,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use pen_common::abi::{MAX_BACKENDS, MAX_SERVICES};
 
-use crate::config::backend::{self, Binder, Bound, RawBackend};
+use crate::config::backend::{self, Binder, Bound, Owner, RawBackend};
 use crate::config::error::ErrorKind;
 use crate::config::listen::{self, Listens};
 use crate::config::load::Roots;
@@ -15,7 +15,10 @@ use crate::config::probe::RawCheck;
 use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, node, vip};
+use crate::config::tls::routes;
+use crate::config::{
+    Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, UnixPath, node, unix, vip,
+};
 
 const OWN: [&str; 11] = [
     "name",
@@ -57,6 +60,7 @@ pub(super) fn services(
         binder: Binder::new(vips, system),
         names: Names::new("service"),
         listens: Listens::default(),
+        sockets: Names::new("listen"),
     };
     let tables = roots.all(&SERVICE, report);
     if let Some(Ok(table)) = tables.get(MAX_SERVICE_COUNT) {
@@ -115,6 +119,7 @@ struct Reader<'a> {
     binder: Binder<'a>,
     names: Names<String>,
     listens: Listens,
+    sockets: Names<UnixPath>,
 }
 
 impl Reader<'_> {
@@ -124,7 +129,7 @@ impl Reader<'_> {
         let protocol = table.word("protocol", report).map(|word| word.unwrap_or(Protocol::Tcp));
         let mode = self.mode(table, report);
         let listen = self.listen(table, protocol, mode, report);
-        let proxy = proxy::read(table, mode, protocol, self.acls, report);
+        let proxy = proxy::read(table, mode, protocol, self.acls, self.system, report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, report);
@@ -132,19 +137,40 @@ impl Reader<'_> {
         let pool = self.pool(table, report);
         let emergency = backend::emergency(table, report);
 
-        let source = self.source(table, mode, listen, report);
-        let (listen, mode) = (listen?, mode?);
+        let vip = listen.as_ref().map(|(listen, _)| *listen).map_err(|reported| *reported);
+        let source = self.source(table, mode, vip, report);
+        let ((listen, socket), mode) = (listen?, mode?);
+        let file = match mode {
+            Mode::Proxy => unix::file(table, socket.clone(), self.system, report),
+            _ => Ok(None),
+        };
         let Pool { backends, check } = pool?;
         let emergency = emergency?;
         let abuse = proxy.as_ref().ok().and_then(Option::as_ref);
         let abuse = abuse.and_then(|proxy| proxy.abuse.as_ref());
-        let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, listen, mode, report);
         let protocol = protocol?;
+        let single_port = socket.is_some() || listen.ports.single().is_some();
+        let owner = Owner { listen, socket, protocol, mode };
+        let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, &owner, report);
         // The service's own check replaces the pool's as a whole.
         let check = own_check?.or(check).unwrap_or_else(RawCheck::absent);
-        let check = check.of_service(protocol, listen.ports, mode, report);
+        let place = check.place();
+        let check = check.of_service(protocol, single_port, mode, report);
         let Bound { backends, emergency, abuse } = backends?;
-        let proxy = proxy?.map(|raw| Box::new(Proxy { abuse, ..raw.proxy }));
+        let (check, file) = (check?, file?);
+        let mut probed = backends.iter().chain(&emergency);
+        if let Some(socket) = probed.find_map(|backend| backend.socket.clone()) {
+            check.fits_socket(socket).map_err(|error| report.add(place, error.into()))?;
+        }
+        let servers = [&backends[..], emergency.as_slice(), abuse.as_slice()].concat();
+        let proxy = match proxy? {
+            None => None,
+            Some(raw) => {
+                let routes = routes::bind(raw.routes, &backends, report)?;
+                Some(Box::new(Proxy { abuse, routes, socket: file, ..raw.proxy }))
+            }
+        };
+        proxy::of_families(table, proxy.as_deref(), listen.address, &servers, report)?;
         Ok(Service {
             name: name?.value,
             listen,
@@ -156,7 +182,7 @@ impl Reader<'_> {
             backends,
             emergency,
             stubborn: stubborn?.unwrap_or(false),
-            check: check?,
+            check,
             proxy,
         })
     }
@@ -204,10 +230,13 @@ impl Reader<'_> {
         protocol: Read<Protocol>,
         mode: Read<Mode>,
         report: &mut Report<'_>,
-    ) -> Read<Listen> {
+    ) -> Read<(Listen, Option<UnixPath>)> {
         let proxied = mode.is_ok_and(|mode| mode == Mode::Proxy);
         let listen = table.required_text("listen", "\"192.0.2.10:80\"", report)?;
-        let listen = listen::listen(listen, proxied, report)?;
+        let (listen, socket) = listen::listen(listen, proxied, report)?;
+        if let Some(socket) = socket {
+            return self.socket(At { place: listen.place, value: socket }, protocol, mode, report);
+        }
         // Neither this nor a duplicate ends the reading: the backends can be checked all the same.
         let address = listen.value.address;
         if proxied && listen.value.ports.single().is_none() {
@@ -224,7 +253,31 @@ impl Reader<'_> {
         if let Ok(protocol) = protocol {
             self.listens.claim(listen, protocol, report);
         }
-        Ok(listen.value)
+        Ok((listen.value, None))
+    }
+
+    /// The Unix socket that a service listens on. As with addresses, the backends can be checked all
+    /// the same.
+    fn socket(
+        &mut self,
+        socket: At<UnixPath>,
+        protocol: Read<Protocol>,
+        mode: Read<Mode>,
+        report: &mut Report<'_>,
+    ) -> Read<(Listen, Option<UnixPath>)> {
+        let At { place, value: path } = socket.clone();
+        let listen = Listen { address: path.stand_in(), ports: Ports::ANY };
+        if let Some(mode) = mode.ok().filter(|mode| *mode != Mode::Proxy) {
+            return Err(report.add(place, ErrorKind::OnlyProxied { key: "unix:", mode }));
+        }
+        if protocol.is_ok_and(|found| found == Protocol::Udp) {
+            return Err(report.add(place, ErrorKind::SocketOfUdp { socket: path }));
+        }
+        if self.sockets.claim(Ok(socket), report).is_ok() {
+            // It has an entry among the ports of all services.
+            self.listens.claim(At { place, value: listen }, Protocol::Tcp, report);
+        }
+        Ok((listen, Some(path)))
     }
 
     /// The backends of a service: its own, or those of the pool that it names.

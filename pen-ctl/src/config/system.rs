@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::config::Ports;
+use crate::config::{CertificateFiles, FileProblem, Ports};
 
 /// The machine that a configuration is for.
 pub trait System {
@@ -29,9 +29,21 @@ pub trait System {
     /// Whether a file is a program that can be run; the error says why not.
     fn runnable(&self, path: &Path) -> io::Result<()>;
 
+    /// Whether there is a user of this name or number.
+    fn user_exists(&self, name: &str) -> bool;
+
+    /// Whether there is a group of this name or number.
+    fn group_exists(&self, name: &str) -> bool;
+
     /// Ports that the machine gives its own connections: `net.ipv4.ip_local_port_range`, which
     /// holds for IPv6 as well.
     fn local_ports(&self) -> io::Result<Ports>;
+
+    /// Whether a certificate can be served, with the key that belongs to it.
+    fn certificate(&self, files: &CertificateFiles) -> Result<(), FileProblem>;
+
+    /// Whether these are authorities, and a list of what they have taken back.
+    fn authorities(&self, ca: &Path, crl: Option<&Path>) -> Result<(), FileProblem>;
 }
 
 /// A file that should hold a secret.
@@ -57,9 +69,11 @@ mod real {
     use std::path::Path;
 
     use nix::net::if_::{if_nameindex, if_nametoindex};
+    use nix::unistd::{Group, User};
 
     use super::{SecretFile, System};
-    use crate::config::Ports;
+    use crate::config::tls::material;
+    use crate::config::{CertificateFiles, FileProblem, Ports};
 
     /// The machine that we run on.
     #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +122,14 @@ mod real {
             Ok(())
         }
 
+        fn user_exists(&self, name: &str) -> bool {
+            name.parse::<u32>().is_ok() || matches!(User::from_name(name), Ok(Some(_)))
+        }
+
+        fn group_exists(&self, name: &str) -> bool {
+            name.parse::<u32>().is_ok() || matches!(Group::from_name(name), Ok(Some(_)))
+        }
+
         fn local_ports(&self) -> io::Result<Ports> {
             let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
             let mut numbers = text.split_whitespace().map(str::parse);
@@ -115,6 +137,14 @@ mod real {
                 (Some(Ok(first)), Some(Ok(last))) => Ok(Ports { first, last }),
                 _ => Err(io::Error::other(text)),
             }
+        }
+
+        fn certificate(&self, files: &CertificateFiles) -> Result<(), FileProblem> {
+            material::certificate(files).map(drop)
+        }
+
+        fn authorities(&self, ca: &Path, crl: Option<&Path>) -> Result<(), FileProblem> {
+            material::verifier(ca, crl, false).map(drop)
         }
     }
 
@@ -147,6 +177,14 @@ mod real {
                 assert_eq!(RealSystem.runnable(Path::new(path)).unwrap_err().to_string(), why);
             }
             assert!(RealSystem.runnable(Path::new("/no/such/program")).is_err());
+        }
+
+        #[test]
+        fn the_machine_has_a_root_and_numbers_need_no_name() {
+            for (name, exists) in [("root", true), ("4711", true), ("no-such-name", false)] {
+                assert_eq!(RealSystem.user_exists(name), exists, "{name}");
+                assert_eq!(RealSystem.group_exists(name), exists, "{name}");
+            }
         }
 
         #[test]

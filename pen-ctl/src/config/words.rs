@@ -5,8 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::{
-    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, ForwardedFor, Mode, Protocol,
-    ProxyVersion, Rcode, Record, Scheduler, TieBreak, TransportWord, XdpMode,
+    Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Cipher, ClientAuth, ForwardedFor,
+    Mode, Protocol, ProxyVersion, Rcode, Record, Scheduler, TieBreak, TlsVersion, TransportWord,
+    UnknownName, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -114,6 +115,20 @@ words! {
     }
     ForwardedFor { Replace = "replace", Append = "append" }
     ProxyVersion { V1 = "v1", V2 = "v2" }
+    UnknownName { Default = "default", Refuse = "refuse" }
+    TlsVersion { V12 = "1.2", V13 = "1.3" }
+    ClientAuth { None = "none", Optional = "optional", Required = "required" }
+    Cipher {
+        Aes256Gcm13 = "TLS_AES_256_GCM_SHA384",
+        Aes128Gcm13 = "TLS_AES_128_GCM_SHA256",
+        Chacha13 = "TLS_CHACHA20_POLY1305_SHA256",
+        EcdsaAes256Gcm = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        EcdsaAes128Gcm = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        EcdsaChacha = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+        RsaAes256Gcm = "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        RsaAes128Gcm = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        RsaChacha = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }
     AuthWord { Ucarp = "ucarp", Bsd = "bsd", Sha256 = "sha256" }

@@ -2,6 +2,7 @@
 //! by what the engine knows things by, so that a service that was renamed is not another one.
 
 mod groups;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -12,7 +13,7 @@ use pen_common::abi::ServiceKey;
 
 use super::merge::service_key;
 use crate::api::{ChangeKind, ConfigChange};
-use crate::config::{self, Access, Acl, Check, CheckKind, Config, Service};
+use crate::config::{self, Access, Acl, Check, CheckKind, Config, Endpoint, Service};
 
 /// Values of a list that are shown: a message must fit a terminal.
 const SHOWN: usize = 8;
@@ -205,7 +206,10 @@ fn vip(vip: &config::Vip) -> Item {
 }
 
 fn service(service: &Service) -> Item {
-    let listen = format!("{}/{}", service.listen, service.protocol);
+    let listen = match service.listens() {
+        Endpoint::Inet(_) => format!("{}/{}", service.listen, service.protocol),
+        Endpoint::Unix(path) => path.to_string(),
+    };
     let (memory, check) = (&service.memory, &service.check);
     let count = service.backends.len();
     Item {
@@ -225,6 +229,7 @@ fn service(service: &Service) -> Item {
             field("stubborn", service.stubborn),
             field("check", words(check)),
             field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
+            field("tls", maybe(service.proxy.as_deref().and_then(tls_words))),
         ],
     }
 }
@@ -250,11 +255,17 @@ fn words(check: &Check) -> String {
     )
 }
 
+fn tls_words(proxy: &config::Proxy) -> Option<String> {
+    proxy.tls.as_deref().map(tls::words)
+}
+
 /// What only a proxy has, as the configuration calls it.
 fn proxy_words(proxy: &config::Proxy) -> String {
     let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
-    let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, .. } = proxy;
+    let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, socket, .. } = proxy;
+    let routes = tls::routes_words(&proxy.routes);
+    let transparent = proxy.transparent;
     let times = [
         ("connect", timeouts.connect),
         ("client", timeouts.client),
@@ -269,24 +280,31 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     format!(
         "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
          queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
-         fast_close {fast_close}",
+         fast_close {fast_close}, transparent {transparent}, routes {routes}{}",
         times.join(", "),
         humantime::format_duration(*eject),
         maybe(*max_connections),
         maybe(*max_per_source),
         maybe(acl.as_ref()),
-        maybe(abuse.as_ref().map(|abuse| std::net::SocketAddr::new(abuse.address, abuse.port))),
+        maybe(abuse.as_ref().map(config::Backend::endpoint)),
         maybe(accept_proxy.as_ref()),
         maybe(*send_proxy),
         maybe(*forwarded_for),
+        socket.as_ref().map_or_else(String::new, file_words),
     )
+}
+
+/// What the file of a service's Unix socket is like.
+fn file_words(file: &config::SocketFile) -> String {
+    let owner = [&file.owner, &file.group].map(|name| name.as_deref().unwrap_or("-"));
+    format!(", listen_mode {:04o}, listen_owner {}", file.mode, owner.join(":"))
 }
 
 fn backend(service: &Service, backend: &config::Backend) -> Item {
     let is_emergency = service.emergency.as_ref() == Some(backend);
-    let address = match (backend.address, backend.port) {
-        (address, 0) => address.to_string(),
-        (address, port) => std::net::SocketAddr::new(address, port).to_string(),
+    let address = match backend.endpoint() {
+        Endpoint::Inet(at) if at.port() == 0 => at.ip().to_string(),
+        endpoint => endpoint.to_string(),
     };
     let rest = if is_emergency {
         "for emergencies".to_owned()

@@ -13,8 +13,9 @@ use pen_common::net::MacAddr;
 use super::carp;
 use super::census::Census;
 use super::proxy::View;
+use super::proxy::transparent::Answers;
 use super::tables::Write;
-use crate::config::{CheckKind, Hooks, Sizes, XdpMode};
+use crate::config::{CheckKind, Endpoint, Hooks, Sizes, XdpMode};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,20 @@ pub enum Event {
     ProxiesServed {
         /// Names of the services whose sockets could not be had, and why not.
         failures: Vec<(String, String)>,
+    },
+    /// Something happened to the certificates of the proxies.
+    CertificateNews {
+        /// What.
+        news: Vec<News>,
+        /// What is wrong now.
+        problems: BTreeSet<String>,
+    },
+    /// What could be done so that answers to clients are taken in has been done.
+    AnswersRouted {
+        /// What is missing, in words.
+        problems: BTreeSet<String>,
+        /// Some are taken in.
+        any: bool,
     },
     /// A group of virtual addresses has another role.
     CarpRole {
@@ -307,10 +322,8 @@ pub enum Action {
         probe: ProbeId,
         /// What is asked, and which answer is right.
         kind: CheckKind,
-        /// Address.
-        address: IpAddr,
-        /// Port.
-        port: u16,
+        /// Who is asked.
+        target: Endpoint,
         /// Ask through this tunnel.
         through: Option<Tunnel>,
         /// When to give up.
@@ -330,6 +343,11 @@ pub enum Action {
     },
     /// Let the proxies serve these services and no others; answered by `ProxiesServed`.
     ServeProxies(Arc<View>),
+    /// Let the machine's own stack take in these answers and no others, but for those to connections
+    /// that exist; answered by `AnswersRouted`.
+    RouteAnswers(BTreeSet<Answers>),
+    /// See whether that is still so.
+    CheckAnswers,
     /// Let the machine's own stack take packets for a virtual address.
     HoldAddress(IpAddr),
     /// The opposite.
@@ -368,6 +386,19 @@ pub enum Action {
         /// What happened.
         text: String,
     },
+}
+
+/// Something that an operator wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// It is to be looked after.
+    pub warning: bool,
+    /// What kind, in words joined by `-`.
+    pub kind: &'static str,
+    /// What it is about.
+    pub subject: String,
+    /// The whole story in a sentence.
+    pub text: String,
 }
 
 #[cfg(test)]

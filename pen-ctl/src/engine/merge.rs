@@ -16,7 +16,7 @@ use super::network::Hop;
 use super::slots::Table;
 use super::{Backend, BackendKey, Engine, SPREAD, START_WINDOW, Service};
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Protocol};
+use crate::config::{self, CheckKind, Protocol, UnixPath};
 
 impl Engine {
     /// Numbers given by the controller before this one stay, so that no packet in between meets a
@@ -174,6 +174,8 @@ impl Engine {
             .values()
             .filter(|backend| known.is_some() && backend.service == id)
             .filter(|backend| backend.state != abi::Backend::DOWN)
+            // Of a Unix socket the maps do not have the path.
+            .filter(|backend| !UnixPath::is_stand_in(&IpAddr::from(backend.addr)))
             .copied()
             .collect();
         let mut backends = Vec::new();
@@ -183,6 +185,7 @@ impl Engine {
                 name: address.to_string(),
                 address,
                 port: backend.port.value(),
+                socket: None,
                 weight: 0,
                 limits: config::Limits::default(),
             };

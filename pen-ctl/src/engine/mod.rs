@@ -7,6 +7,7 @@
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
+mod answers;
 pub mod carp;
 pub mod census;
 mod changes;
@@ -41,7 +42,7 @@ mod why;
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,8 +52,9 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
 
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Config, Sizes, XdpMode};
+use crate::config::{self, CheckKind, Config, Endpoint, Sizes, XdpMode};
 use access::Lists;
+use answers::Answering;
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
 use groups::Groups;
 use health::{Health, Rules, State};
@@ -120,7 +122,10 @@ pub struct Engine {
     held: BTreeSet<IpAddr>,
     /// Services whose sockets could not be had, and why not.
     deaf: Vec<(String, String)>,
+    /// What is wrong with the certificates of the proxies.
+    certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
+    answers: Answering,
     groups: Groups,
     sharing: Sharing,
     /// What the operator was warned of.
@@ -248,7 +253,9 @@ impl Engine {
             proxies: Arc::default(),
             held: BTreeSet::new(),
             deaf: Vec::new(),
+            certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
+            answers: Answering::default(),
             groups: Groups::default(),
             sharing: Sharing::default(),
             warned: BTreeSet::new(),
@@ -316,6 +323,10 @@ impl Engine {
                 self.warn(now, "census-failed", "maps", format!("records not read: {error}"));
             }
             Event::ProxiesServed { failures } => self.listened(now, failures),
+            Event::CertificateNews { news, problems } => {
+                self.certificates_noted(now, news, problems);
+            }
+            Event::AnswersRouted { problems, any } => self.answers_routed(now, problems, any),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {
                 self.note_role(group, role);
@@ -371,6 +382,7 @@ impl Engine {
             .chain(attaches)
             .chain([self.next_settling(), self.next_release()])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
+            .chain([self.answers.next_deadline()])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -415,8 +427,10 @@ impl Engine {
                 self.actions.push_back(Action::StartProbe {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
                     kind: check.kind.clone(),
-                    address: backend.config.address,
-                    port: check.port.unwrap_or(backend.config.port),
+                    target: match (check.port, backend.config.endpoint()) {
+                        (Some(port), Endpoint::Inet(at)) => SocketAddr::new(at.ip(), port).into(),
+                        (_, target) => target,
+                    },
                     through: check.tunnel.then_some(event::Tunnel {
                         gue: service.config.mode == config::Mode::Gue,
                         vip: service.config.listen.address,
@@ -426,6 +440,7 @@ impl Engine {
             }
         }
         self.listen_again(now);
+        self.check_answers(now);
         self.run_settling(now);
         if self.started && self.attach_held.is_none() {
             self.attach_due(now);
@@ -465,6 +480,7 @@ impl Engine {
             return;
         }
         self.dirty = true;
+        self.answers.hurry(now);
         if self.interfaces.contains_key(&name) && known.is_some_and(|known| known != up) {
             if up {
                 self.tell(now, "link-up", &name, format!("interface {name} is up"));
@@ -479,6 +495,7 @@ impl Engine {
         // Its memberships went with it.
         self.solicited.retain(|(index, _)| *index != ifindex);
         self.dirty = true;
+        self.answers.hurry(now);
         if let Some(interface) = self.interfaces.get_mut(&link.name) {
             interface.attached = None;
             interface.ifindex = None;

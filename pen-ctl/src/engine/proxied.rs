@@ -2,16 +2,16 @@
 //! machine's own stack has to take for them, and what becomes of sockets that cannot be had.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi;
 use pen_common::moment::Moment;
 
-use super::desired::standing;
-use super::event::Action;
-use super::proxy::{self, AccessList, View};
+use super::desired::{standing, waits};
+use super::event::{Action, News};
+use super::proxy::{self, AccessList, Routes, View};
 use super::{Backend, Engine, Service};
 use crate::api::Admin;
 use crate::config::Mode;
@@ -23,6 +23,8 @@ impl Engine {
     /// Tells the proxies what has changed for them.
     pub(super) fn refresh_proxies(&mut self) {
         let view = self.view();
+        // First of all: a connection whose answer is not taken in fails.
+        self.route_answers(&view);
         if view != *self.proxies {
             self.proxies = Arc::new(view);
             self.actions.push_back(Action::ServeProxies(Arc::clone(&self.proxies)));
@@ -79,10 +81,13 @@ impl Engine {
             let address = config.listen.address;
             let vip = self.config.vips.iter().find(|vip| vip.address == address);
             let backends = service.backends.iter();
+            let backends: Vec<_> =
+                backends.map(|backend| self.proxied_backend(service, backend)).collect();
+            let routes = &proxy.routes;
             Some(Arc::new(proxy::Service {
                 key: service.key,
                 name: config.name.clone(),
-                listen: SocketAddr::new(address, config.listen.ports.first),
+                listen: config.listens(),
                 virtual_address: vip.is_some(),
                 affinity: config.affinity,
                 memory: config.memory,
@@ -91,8 +96,10 @@ impl Engine {
                 vip_access: vip.and_then(|vip| access(&vip.acl)),
                 access: access(&proxy.acl),
                 trusted: access(&proxy.accept_proxy),
+                starting: waits(service, &self.network),
                 slots: Arc::clone(service.table.slots()),
-                backends: backends.map(|backend| self.proxied_backend(service, backend)).collect(),
+                routes: (!routes.is_empty()).then(|| Routes::new(routes, &backends)),
+                backends,
             }))
         });
         View {
@@ -110,7 +117,7 @@ impl Engine {
             generation: backend.generation,
             incarnation: backend.incarnation,
             name: backend.config.name.clone(),
-            address: SocketAddr::new(backend.config.address, backend.config.port),
+            address: backend.config.endpoint(),
             weight,
             state: standing(service, backend, &self.network).state,
             wanted: backend.admin == Admin::Ready && weight > 0 && !backend.leaving,
@@ -128,6 +135,20 @@ impl Engine {
             if self.deaf.is_empty() { Moment::NEVER } else { now + LISTEN_RETRY };
         for (service, error) in self.deaf.clone().into_iter().filter(|_| news) {
             self.warn(now, "not-listening", &service, format!("service {service}: {error}"));
+        }
+    }
+
+    /// Something happened to certificates.
+    pub(super) fn certificates_noted(
+        &mut self,
+        now: Moment,
+        news: Vec<News>,
+        problems: BTreeSet<String>,
+    ) {
+        self.certificate_problems = problems;
+        for News { warning, kind, subject, text } in news {
+            self.actions.push_back(Action::Log { warning, text: text.clone() });
+            self.journal.add(now, kind, &subject, text);
         }
     }
 

@@ -1,7 +1,5 @@
 //! What the operator sees: the engine's state in the words of [`crate::api`].
 
-use std::net::SocketAddr;
-
 use pen_common::abi::Count;
 use pen_common::moment::Moment;
 use pen_common::verdict::Counter;
@@ -91,7 +89,7 @@ impl Engine {
             let count = counts.services.get(&service.id).copied().unwrap_or_default();
             api::Service {
                 name: service.config.name.clone(),
-                listen: SocketAddr::new(listen.address, listen.ports.first),
+                listen: service.config.listens(),
                 last_port: listen.ports.last,
                 protocol: service.config.protocol,
                 mode: service.config.mode.to_string(),
@@ -159,7 +157,10 @@ impl Engine {
             api::Backend {
                 service: service.config.name.clone(),
                 name: backend.config.name.clone(),
-                address: backend.config.address,
+                address: match &backend.config.socket {
+                    Some(socket) => socket.to_string(),
+                    None => backend.config.address.to_string(),
+                },
                 port: backend.config.port,
                 weight: backend.weight(),
                 share: percent(owned, service.table.slots().len()),

@@ -12,10 +12,12 @@ impl Engine {
     #[must_use]
     pub fn warnings(&self) -> BTreeSet<String> {
         let mut warnings = self.answers_that_are_not_forwarded();
+        warnings.extend(self.answers.problems().cloned());
         warnings.extend(self.maps_of_another_size());
         warnings.extend(self.groups.hindered.iter().cloned());
         warnings.extend(self.differences_of_peers());
         warnings.extend(self.nodes_of_one_name());
+        warnings.extend(self.certificate_problems.iter().cloned());
         warnings
     }
 

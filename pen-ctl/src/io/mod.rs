@@ -2,6 +2,7 @@
 //! comes as an action of the engine, whatever is learned goes to it as an event. The parts do not
 //! know each other; `daemon` connects them.
 
+pub mod answers;
 pub mod carp;
 mod cause;
 pub mod clock;

@@ -37,6 +37,12 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// An answer of the kernel that takes longer was lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Marks routes and rules as ours. Of the protocols that rtnetlink(7) leaves to others; 112 is CARP's
+/// number.
+pub(super) const PEN: RouteProtocol = RouteProtocol::Other(112);
+/// Interface `lo` has this index in every network namespace.
+pub(super) const LOOPBACK: u32 = 1;
+
 type Message = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
 
 /// A connection to the kernel.
@@ -322,10 +328,6 @@ impl Netlink {
 fn local_route(address: IpAddr) -> RouteMessage {
     /// Local routes are looked up here first (rtnetlink.h, `RT_TABLE_LOCAL`).
     const TABLE: u8 = 255;
-    /// Of the protocols that rtnetlink(7) leaves to others; 112 is CARP's number.
-    const PEN: RouteProtocol = RouteProtocol::Other(112);
-    /// Interface `lo` has this index in every network namespace.
-    const LOOPBACK: u32 = 1;
     let mut message = match address {
         IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(v4, 32)

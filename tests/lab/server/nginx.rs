@@ -1,6 +1,6 @@
 //! nginx as a backend: what most people put behind a balancer.
 //!
-//! Answers its name at `/`, and files of its folder below `/files/` (for bulk transfers, slow
+//! Answers its name at `/`, at `/peer` the address of who asks, and files of its folder below `/files/` (for bulk transfers, slow
 //! readers and half-close).
 
 use std::path::PathBuf;
@@ -69,6 +69,7 @@ http {{
     server {{
 {listens}        root {dir};
         location = / {{ return 200 "{name}\n"; }}
+        location = /peer {{ return 200 "$remote_addr\n"; }}
         location /files/ {{ }}
     }}
 }}

@@ -9,7 +9,9 @@ mod http;
 mod operator;
 mod paths;
 mod select;
+mod transparent;
 mod udp;
+mod unix;
 mod whois;
 
 use std::{

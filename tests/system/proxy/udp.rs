@@ -30,12 +30,12 @@ fn proxied(lab: &Lab, at: SocketAddr, keys: &str) -> ServiceText {
 }
 
 /// The same, and nobody checks the backends.
-fn unchecked(lab: &Lab, at: SocketAddr, keys: &str) -> ServiceText {
+pub(super) fn unchecked(lab: &Lab, at: SocketAddr, keys: &str) -> ServiceText {
     ServiceText { check: Some(r#"{ type = "none" }"#.to_owned()), ..proxied(lab, at, keys) }
 }
 
 /// A server that sends each datagram back to whom it comes from, after its own name and a space.
-struct Server {
+pub(super) struct Server {
     socket: Arc<UdpSocket>,
     over: Arc<AtomicBool>,
     serving: Option<thread::JoinHandle<()>>,
@@ -43,18 +43,34 @@ struct Server {
 
 impl Server {
     fn start(netns: &Netns, at: (IpAddr, u16), name: &str) -> Self {
+        let name = name.to_owned();
+        Self::answering(netns, at, move |datagram, _| {
+            // Names only go before what is short: the longest ones come back as they are.
+            let short = !datagram.is_empty() && datagram.len() < 60;
+            let named = [name.as_bytes(), b" ", datagram].concat();
+            if short { named } else { datagram.to_vec() }
+        })
+    }
+
+    /// A server that tells whoever asks the address that it sees.
+    pub(super) fn telling(netns: &Netns, at: (IpAddr, u16)) -> Self {
+        Self::answering(netns, at, |_, client| client.ip().to_string().into_bytes())
+    }
+
+    fn answering(
+        netns: &Netns,
+        at: (IpAddr, u16),
+        answer: impl Fn(&[u8], SocketAddr) -> Vec<u8> + Send + 'static,
+    ) -> Self {
         let socket = Arc::new(netns.run(|| UdpSocket::bind(at)).unwrap());
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let over = Arc::new(AtomicBool::new(false));
-        let (own, ended, name) = (Arc::clone(&socket), Arc::clone(&over), name.to_owned());
+        let (own, ended) = (Arc::clone(&socket), Arc::clone(&over));
         let serving = thread::spawn(move || {
             let mut datagram = vec![0; 65_536];
             while !ended.load(Relaxed) {
                 let Ok((length, client)) = own.recv_from(&mut datagram) else { continue };
-                // Names only go before what is short: the longest ones come back as they are.
-                let short = length > 0 && length < 60;
-                let named = [name.as_bytes(), b" ", &datagram[..length]].concat();
-                let _ = own.send_to(if short { &named } else { &datagram[..length] }, client);
+                let _ = own.send_to(&answer(&datagram[..length], client), client);
             }
         });
         Self { socket, over, serving: Some(serving) }
@@ -122,10 +138,10 @@ impl Scene {
 }
 
 /// A client with a port of its own, that only hears whom it asks.
-struct Talk(UdpSocket);
+pub(super) struct Talk(UdpSocket);
 
 impl Talk {
-    fn open(netns: &Netns, at: SocketAddr) -> Self {
+    pub(super) fn open(netns: &Netns, at: SocketAddr) -> Self {
         let any = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = netns.run(|| UdpSocket::bind(any)).unwrap();
         netns.run(|| socket.connect(at)).unwrap();
@@ -133,7 +149,7 @@ impl Talk {
         Self(socket)
     }
 
-    fn exchange(&self, datagram: &[u8]) -> io::Result<Vec<u8>> {
+    pub(super) fn exchange(&self, datagram: &[u8]) -> io::Result<Vec<u8>> {
         self.0.send(datagram)?;
         let mut answer = vec![0; 65_536];
         let length = self.0.recv(&mut answer)?;

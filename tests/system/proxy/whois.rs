@@ -23,7 +23,7 @@ pub(super) struct Peer {
 
 impl Peer {
     /// haproxy with this section.
-    fn haproxy(netns: &Netns, section: &str) -> Self {
+    pub(super) fn haproxy(netns: &Netns, section: &str) -> Self {
         let text = format!(
             "global\n  maxconn 100\ndefaults\n  timeout connect 5s\n  timeout client 5s\n  timeout \
              server 5s\n{section}\n"
@@ -34,7 +34,7 @@ impl Peer {
     }
 
     /// nginx whose server says who it was told that the client is.
-    fn nginx(netns: &Netns) -> Self {
+    pub(super) fn nginx(netns: &Netns) -> Self {
         let text = "daemon off; user root; pid DIR/pid; error_log stderr;\nevents {}\nhttp {\n  \
                     access_log off;\n  server {\n    listen 80 proxy_protocol; listen [::]:80 \
                     proxy_protocol;\n    location / { return 200 \"$proxy_protocol_addr \

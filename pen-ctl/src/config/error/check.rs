@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::ErrorKind;
-use crate::config::{Mode, Rcode};
+use crate::config::{Mode, Rcode, UnixPath};
 
 /// What is wrong with a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum CheckError {
     DownBelowInterval { down: Duration, interval: Duration },
     WithoutPort,
     WithoutTunnel { mode: Mode },
+    PortOfSocket { socket: UnixPath },
+    NeedsAddress { socket: UnixPath },
     KeyOfOther { key: String, kind: &'static str, of: Vec<&'static str> },
     NotInRequest { key: &'static str, text: String },
     OwnHeader { name: String },
@@ -61,6 +63,16 @@ impl fmt::Display for CheckError {
             Self::WithoutPort => write!(
                 f,
                 "the service has many ports, so that the check does not know which to try; add `port = ...`"
+            ),
+            Self::PortOfSocket { socket } => write!(
+                f,
+                "the check has a port, but the backend {socket} is a Unix socket, where it connects \
+                 as clients do; leave `port` out"
+            ),
+            Self::NeedsAddress { socket } => write!(
+                f,
+                "the check needs an address, but the backend {socket} is a Unix socket; use type \
+                 \"tcp\", \"http\", \"smtp\" or \"exec\""
             ),
             Self::KeyOfOther { key, kind, of } => {
                 let of = of.join("\" or \"");

@@ -134,6 +134,24 @@ impl fmt::Display for ErrorKind {
                 f,
                 "the socket's path has {length} bytes, a Unix socket allows {max}; shorten it"
             ),
+            Self::SocketBlank { path } => write!(
+                f,
+                "the socket {path:?} has blanks or control characters, which logs and lists could \
+                 not show; use another path"
+            ),
+            Self::SocketNoFile { path } => {
+                write!(f, "the socket `{path}` is a folder; add the name of a file")
+            }
+            Self::InvalidFileMode { text } => write!(
+                f,
+                "`{text}` is no file mode; write octal digits in quotes, such as \"0660\", up to \
+                 \"0777\""
+            ),
+            Self::UnknownOwner { text } => write!(
+                f,
+                "`{text}` names no user and group of this machine; write \"USER\", \
+                 \"USER:GROUP\" or \":GROUP\""
+            ),
             Self::InvalidInterfaceName { name } => write!(
                 f,
                 "`{name}` cannot be an interface; write its name as `ip link` shows it: 1 to 15 \
@@ -179,7 +197,7 @@ impl fmt::Display for ErrorKind {
                 f,
                 "`{text}` is no address and port; write \"192.0.2.10:80\" or \
                  \"[2001:db8::10]:80\", for several ports \"192.0.2.10:8000-8010\", with port 0 for \
-                 any port"
+                 any port; a proxy also takes \"unix:/run/app.sock\""
             ),
             Self::InvalidBackend { text } => write!(
                 f,
@@ -403,6 +421,37 @@ impl fmt::Display for ErrorKind {
                 f,
                 "a proxy listens on one port, not on {listen}; write a service for each port"
             ),
+            Self::SocketOfUdp { socket } => write!(
+                f,
+                "{socket} is a Unix socket, which carries streams and no datagrams; use `protocol = \
+                 \"tcp\"`, or an address"
+            ),
+            Self::BackendIsListener { socket } => write!(
+                f,
+                "the service listens on {socket} itself, which would be a loop; write the backend's \
+                 own socket"
+            ),
+            Self::BackendWithoutPort { address } => write!(
+                f,
+                "the service listens on a Unix socket, so that the backend {address} has no port to \
+                 take over; write \"{}\"",
+                std::net::SocketAddr::new(*address, 80)
+            ),
+            Self::TransparentFamily { backend, listen } => {
+                let family = |address: &IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                write!(
+                    f,
+                    "the backend {backend} is {}, and cannot see the address of a client of {listen}, \
+                     which is {}; remove `transparent`, or use servers of that family",
+                    family(backend),
+                    family(listen)
+                )
+            }
+            Self::TransparentSocket { socket } => write!(
+                f,
+                "{socket} is a Unix socket, over which nobody sees a client's address; remove \
+                 `transparent`, or use addresses"
+            ),
             Self::KnownBelowAll { known, all: Some(all) } => write!(
                 f,
                 "`max_known` {known} is below `max_connections` {all}, which holds for all; raise it"
@@ -411,6 +460,8 @@ impl fmt::Display for ErrorKind {
                 f,
                 "`max_known` {known} says nothing without a limit for all; add `max_connections`"
             ),
+
+            Self::Tls(error) => error.fmt(f),
 
             Self::InvalidDuration { key, found } => {
                 write!(f, "`{key}` is no duration: `{found}`; write one like \"500ms\" or \"1s\"")

@@ -95,6 +95,7 @@ fn everything_can_be_written_out() {
         name: name.to_owned(),
         address: address.parse().unwrap(),
         port: 53,
+        socket: None,
         weight,
         limits: Limits::default(),
     };
@@ -235,7 +236,8 @@ fn backends_have_many_spellings() {
         let web = service(&format!("listen = \"{listen}\"\nbackends = [{text}]"));
         let address = address.parse().unwrap();
         let limits = Limits::default();
-        let expected = Backend { name: name.to_owned(), address, port: 80, weight: 1, limits };
+        let name = name.to_owned();
+        let expected = Backend { name, address, port: 80, socket: None, weight: 1, limits };
         assert_eq!(web.backends, [expected], "{text}");
     }
 }
@@ -472,6 +474,16 @@ fn a_secret_without_newline_and_a_relative_path_are_fine() {
         let config = parse_all(&[&format!("node = {{ secret_file = \"{file}\" }}")]).unwrap();
         assert!(config.node.secret.is_some());
     }
+}
+
+#[test]
+fn a_transparent_service_on_all_addresses_may_have_servers_of_both_families() {
+    let text =
+        "listen = \"[::]:80\"\nbackends = [\"10.0.0.11\", \"2001:db8::11\"]\nmode = \"proxy\"\n";
+    let transparent =
+        |keys: &str| service(&format!("{text}{keys}")).proxy.expect("proxied").transparent;
+    assert!(transparent("transparent = true"));
+    assert!(!transparent("transparent = false") && !transparent(""));
 }
 
 #[test]

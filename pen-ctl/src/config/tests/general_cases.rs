@@ -137,6 +137,27 @@ timeouts = { udp = "5s", half_closed = "1s" }"#), &[
         r#"10:17: `forwarded_for` has no effect without `protocol = "tcp"`; remove it, or add that"#,
         r#"11:40: `half_closed` has no effect without `protocol = "tcp"`; remove it, or add that"#,
     ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11", "2001:db8::11"]
+mode = "proxy"
+transparent = true"#), &[
+        r#"6:15: the backend 2001:db8::11 is IPv6, and cannot see the address of a client of 192.0.2.10, which is IPv4; remove `transparent`, or use servers of that family"#,
+    ]),
+    Case(web!("[2001:db8::10]:53", r#"backends = ["2001:db8::11"]
+mode = "proxy"
+protocol = "udp"
+abuse = "10.0.0.13:9"
+transparent = true"#), &[
+        r#"8:15: the backend 10.0.0.13 is IPv4, and cannot see the address of a client of 2001:db8::10, which is IPv6; remove `transparent`, or use servers of that family"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+transparent = true"#), &[
+        r#"5:15: `transparent` needs a proxy, and mode `dsr` leaves connections alone; remove it, or use `mode = "proxy"`"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+mode = "proxy"
+transparent = "yes""#), &[
+        r#"6:15: expected true or false, found a string"#,
+    ]),
     Case(web!("192.0.2.10:53", r#"backends = ["10.0.0.11"]
 mode = "proxy"
 timeouts = { udp = "5s" }"#), &[

@@ -28,12 +28,17 @@ mod files;
 mod general_cases;
 mod random;
 mod service_cases;
+mod tls;
+mod unix;
 
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::config::{Config, ConfigError, Ports, SecretFile, Source, System, parse};
+use crate::config::{
+    CertificateFiles, Config, ConfigError, FileFault, FileProblem, Ports, SecretFile, Source,
+    System, parse,
+};
 
 /// A machine with two interfaces, three hosts in its DNS and a few secrets, good and bad.
 pub(super) struct FakeSystem {
@@ -114,8 +119,43 @@ impl System for FakeSystem {
         }
     }
 
+    fn user_exists(&self, name: &str) -> bool {
+        ["root", "app"].contains(&name)
+    }
+
+    fn group_exists(&self, name: &str) -> bool {
+        ["root", "www"].contains(&name)
+    }
+
     fn local_ports(&self) -> io::Result<Ports> {
         self.local_ports.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn certificate(&self, files: &CertificateFiles) -> Result<(), FileProblem> {
+        let bad = |file: &Path, fault| Err(FileProblem { file: file.to_owned(), fault });
+        match (files.chain.to_str().unwrap(), files.key.to_str().unwrap()) {
+            ("/etc/pen/site.pem", "/etc/pen/site.key" | "/etc/pen/site.pem") => {}
+            ("/etc/pen/site.pem", "/etc/pen/open.key") => {
+                return bad(&files.key, FileFault::KeyOpen { mode: 0o644 });
+            }
+            ("/etc/pen/site.pem", _) => {
+                return bad(&files.key, FileFault::KeyOfAnother { chain: files.chain.clone() });
+            }
+            _ => return bad(&files.chain, FileFault::NoCertificate),
+        }
+        match &files.ocsp {
+            Some(file) if file != "/etc/pen/site.ocsp" => bad(file, FileFault::NotOcsp),
+            _ => Ok(()),
+        }
+    }
+
+    fn authorities(&self, ca: &Path, crl: Option<&Path>) -> Result<(), FileProblem> {
+        let bad = |file: &Path, fault| Err(FileProblem { file: file.to_owned(), fault });
+        match crl {
+            _ if ca != "/etc/pen/ca.pem" => bad(ca, FileFault::NoCertificate),
+            Some(crl) if crl != "/etc/pen/ca.crl" => bad(crl, FileFault::NoCrl),
+            _ => Ok(()),
+        }
     }
 }
 

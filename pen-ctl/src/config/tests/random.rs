@@ -116,7 +116,7 @@ impl Draft {
                 false => address.to_string(),
             };
             let limits = Limits::default();
-            Backend { name, address, port: self.port, weight: *weight, limits }
+            Backend { name, address, port: self.port, socket: None, weight: *weight, limits }
         };
         let kind = match (self.protocol, self.port) {
             (Protocol::Udp, _) | (_, 0) => CheckKind::None,

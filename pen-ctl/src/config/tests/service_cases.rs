@@ -7,19 +7,19 @@ use super::errors::Case;
 pub(super) const CASES: &[Case] = &[
     // listen
     Case(web!("192.0.2.10", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `192.0.2.10` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+        r#"3:10: `192.0.2.10` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port; a proxy also takes "unix:/run/app.sock""#,
     ]),
     Case(web!("192.0.2.10:65536", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `192.0.2.10:65536` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+        r#"3:10: `192.0.2.10:65536` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port; a proxy also takes "unix:/run/app.sock""#,
     ]),
     Case(web!("2001:db8::10:80", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `2001:db8::10:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+        r#"3:10: `2001:db8::10:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port; a proxy also takes "unix:/run/app.sock""#,
     ]),
     Case(web!("[fe80::1%2]:80", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `[fe80::1%2]:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+        r#"3:10: `[fe80::1%2]:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port; a proxy also takes "unix:/run/app.sock""#,
     ]),
     Case(web!("web:80", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `web:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+        r#"3:10: `web:80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port; a proxy also takes "unix:/run/app.sock""#,
     ]),
     Case(web!("192.0.2.11:80", r#"backends = ["10.0.0.11"]"#), &[
         r#"3:10: no `[[vip]]` declares 192.0.2.11 (declared: 192.0.2.10, 2001:db8::10); add `[[vip]]` with `address = "192.0.2.11"` and `interface = ...`"#,
@@ -59,10 +59,10 @@ affinity_prefix_v6 = 0"#), &[
         "8:22: `affinity_prefix_v6` is 0; use 1 to 128",
     ]),
     Case(web!("192.0.2.10:8010-8000", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `192.0.2.10:8010-8000` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+        r#"3:10: `192.0.2.10:8010-8000` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port; a proxy also takes "unix:/run/app.sock""#,
     ]),
     Case(web!("192.0.2.10:0-80", r#"backends = ["10.0.0.11"]"#), &[
-        r#"3:10: `192.0.2.10:0-80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port"#,
+        r#"3:10: `192.0.2.10:0-80` is no address and port; write "192.0.2.10:80" or "[2001:db8::10]:80", for several ports "192.0.2.10:8000-8010", with port 0 for any port; a proxy also takes "unix:/run/app.sock""#,
     ]),
     Case(r#"[[service]]
 name = "a"

@@ -59,6 +59,24 @@ causes! {
     /// A header of the PROXY protocol was to come first, and its sender is not trusted, or none came
     /// that is valid and in time.
     BadHeader = "bad-header",
+    /// The client and the proxy had not agreed upon TLS in time.
+    HandshakeTimeout = "handshake-timeout",
+    /// The client ended while it was agreeing upon TLS.
+    HandshakeAborted = "handshake-aborted",
+    /// The client spoke something else where it was to speak TLS.
+    NotTls = "not-tls",
+    /// The client asked for a name that no certificate has.
+    UnknownName = "unknown-name",
+    /// The client speaks no version, cipher or protocol that the service speaks.
+    TlsIncompatible = "tls-incompatible",
+    /// The client showed no certificate, or none that is good.
+    BadClientCertificate = "bad-client-certificate",
+    /// The client ended the handshake with an alert: most do so that do not trust the certificate.
+    CertificateRefused = "certificate-refused",
+    /// The client broke the rules of TLS, or somebody altered what it sent.
+    TlsBroken = "tls-broken",
+    /// The client went away without the notice by which TLS ends, and something may be missing.
+    TlsTruncated = "tls-truncated",
     /// Nothing was said on a flow of UDP for its time: the usual end of one.
     FlowIdle = "flow-idle",
     /// A flow of UDP that was silent gave way to a new one: there were as many as there may be.

@@ -33,10 +33,13 @@ pub struct State {
 /// A client that wants a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
-    /// Its address.
-    pub address: Addr,
+    /// Its address. None for one of a Unix socket: those are not told apart, so that each connection
+    /// is a client of its own, which nobody remembers.
+    pub address: Option<Addr>,
     /// Its port.
     pub port: Be16,
+    /// Places of the backends that are not for what it asks for.
+    pub barred: &'a [usize],
     /// Places of the backends that it was to have, and could not.
     pub tried: &'a [usize],
     /// A random number.
@@ -81,10 +84,11 @@ struct Chooser<'a, L> {
 impl<L: Load> Chooser<'_, L> {
     fn choose(&self, state: &mut State, now: Moment) -> Choice {
         let service = self.service;
-        let remembers = service.affinity == Affinity::Client;
-        let key = service.client(&self.client.address);
-        let memory = state.clients.find(&key, now, service.memory.affinity_ttl);
-        let known = memory.filter(|_| remembers).and_then(|memory| self.place(memory));
+        let key = self.client.address.map(|address| service.client(&address));
+        let remembered = key.filter(|_| service.affinity == Affinity::Client);
+        let ttl = service.memory.affinity_ttl;
+        let memory = remembered.and_then(|key| state.clients.find(&key, now, ttl));
+        let known = memory.and_then(|memory| self.place(memory));
         let mut full = false;
         if let Some(place) = known {
             let backend = &service.backends[place];
@@ -93,7 +97,9 @@ impl<L: Load> Chooser<'_, L> {
                 && !self.load.is_ejected(place)
                 && !self.client.tried.contains(&place);
             if able && self.has_room(place, true) {
-                state.clients.note(&key, memory_of(backend), now);
+                if let Some(key) = remembered {
+                    state.clients.note(&key, memory_of(backend), now);
+                }
                 return Choice::Take { place, known: true };
             }
             if service.stubborn && !self.nobody_can() {
@@ -103,7 +109,7 @@ impl<L: Load> Chooser<'_, L> {
         }
         let chosen = self.scheduled(state);
         if let Choice::Take { place, known: false } = chosen {
-            if remembers {
+            if let Some(key) = remembered {
                 state.clients.note(&key, memory_of(&service.backends[place]), now);
             }
             return chosen;
@@ -124,7 +130,8 @@ impl<L: Load> Chooser<'_, L> {
             !backend.emergency
                 && (backend.id, backend.incarnation) == (memory.backend, memory.incarnation)
         };
-        self.service.backends.iter().position(same)
+        let place = self.service.backends.iter().position(same)?;
+        (!self.client.barred.contains(&place)).then_some(place)
     }
 
     fn has_room(&self, place: usize, known: bool) -> bool {
@@ -138,6 +145,7 @@ impl<L: Load> Chooser<'_, L> {
         backend.state == abi::Backend::UP
             && backend.wanted
             && !backend.emergency
+            && !self.client.barred.contains(&place)
             && !self.load.is_ejected(place)
     }
 
@@ -164,7 +172,7 @@ impl<L: Load> Chooser<'_, L> {
             // The first choice is made as if all were well, and is the only one.
             let wanted = |place: &usize| {
                 let backend = &self.service.backends[*place];
-                backend.wanted && !backend.emergency
+                backend.wanted && !backend.emergency && !self.client.barred.contains(place)
             };
             let pool: Vec<usize> = all.filter(wanted).collect();
             if !self.client.tried.is_empty() {
@@ -235,6 +243,7 @@ impl<L: Load> Chooser<'_, L> {
     fn hash(&self) -> u64 {
         let Client { address, port, .. } = self.client;
         let service = self.service;
+        let Some(address) = address else { return self.client.draw };
         match service.affinity {
             // With all bits: the client is the network already.
             Affinity::Client => hash::client(self.secret, &service.client(address), 128),
@@ -285,8 +294,9 @@ impl<L: Load> Chooser<'_, L> {
         let client = self.hash();
         let distance = |place: &usize| {
             let backend = &self.service.backends[*place];
-            let (high, low) = Addr::from(backend.address.ip()).halves();
-            let port = u64::from(backend.address.port());
+            let key = backend.address.key();
+            let (high, low) = Addr::from(key.ip()).halves();
+            let port = u64::from(key.port());
             let hash = hash::siphash(self.secret, [client ^ high, low, port]);
             // In (0, 1): the logarithm is finite.
             let uniform = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,17 @@ use pen_common::abi::ServiceKey;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Limits, Memory as Remember, Protocol, Proxy};
+use crate::config::{Memory as Remember, Protocol, Proxy};
+use crate::engine::proxy::tests::backend;
 use crate::engine::scheduler::{self, Member};
 
 const SECRET: Secret = [3, 4];
 const START: Moment = Moment(1_000_000_000);
 
 /// A service and all that its proxy knows.
+/// A client without an address, of a Unix socket.
+const NOBODY: Addr = Addr::v4([0, 0, 0, 0]);
+
 #[derive(Debug)]
 struct World {
     service: Service,
@@ -24,6 +29,7 @@ struct World {
     ejected: RefCell<BTreeSet<usize>>,
     now: Moment,
     draw: u64,
+    barred: Vec<usize>,
 }
 
 impl Load for World {
@@ -36,23 +42,6 @@ impl Load for World {
     }
 }
 
-fn backend(place: usize) -> Backend {
-    let number = u8::try_from(place + 1).expect("few");
-    Backend {
-        id: u32::from(number),
-        generation: 1,
-        incarnation: 1,
-        name: format!("b{number}"),
-        address: ([10, 0, 0, number], 80).into(),
-        weight: 1,
-        state: abi::Backend::UP,
-        wanted: true,
-        maintenance: false,
-        emergency: false,
-        limits: Limits::default(),
-    }
-}
-
 impl World {
     fn new(scheduler: Scheduler, affinity: Affinity, backends: usize) -> Self {
         let backends: Vec<Backend> = (0..backends).map(backend).collect();
@@ -61,7 +50,7 @@ impl World {
             service: Service {
                 key: ServiceKey::new(Addr::v4([192, 0, 2, 10]), Be16::new(80), 6),
                 name: "web".into(),
-                listen: ([192, 0, 2, 10], 80).into(),
+                listen: SocketAddr::from(([192, 0, 2, 10], 80)).into(),
                 virtual_address: true,
                 affinity,
                 memory: Remember::of(Protocol::Tcp),
@@ -70,12 +59,15 @@ impl World {
                 vip_access: None,
                 access: None,
                 trusted: None,
+                routes: None,
+                starting: false,
                 slots: Arc::from([]),
                 backends,
             },
             state: State { clients: Clients::new(1000), turns: Turns::default() },
             ejected: RefCell::default(),
             now: START,
+            barred: Vec::new(),
             draw: 1,
         };
         world.fill_table();
@@ -89,8 +81,8 @@ impl World {
             .iter()
             .filter(|backend| backend.state == abi::Backend::UP && !backend.emergency)
             .map(|backend| Member {
-                addr: Addr::from(backend.address.ip()),
-                port: Be16::new(backend.address.port()),
+                addr: Addr::from(backend.address.key().ip()),
+                port: Be16::new(backend.address.key().port()),
                 weight: backend.weight,
                 id: u16::try_from(backend.id).expect("few"),
             })
@@ -144,7 +136,9 @@ impl World {
 
     fn ask(&mut self, address: Addr, port: u16, tried: &[usize]) -> Choice {
         self.draw = self.draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let client = Client { address, port: Be16::new(port), tried, draw: self.draw };
+        let address = Some(address).filter(|address| *address != NOBODY);
+        let client =
+            Client { address, port: Be16::new(port), barred: &self.barred, tried, draw: self.draw };
         let mut state = std::mem::replace(
             &mut self.state,
             State { clients: Clients::new(1), turns: Turns::default() },
@@ -211,6 +205,23 @@ fn a_client_keeps_its_server_whatever_the_scheduler() {
             assert_eq!(world.send(1), known(first), "{scheduler}");
             world.send(2);
         }
+    }
+}
+
+#[test]
+fn who_asks_for_a_name_gets_only_the_backends_that_are_for_it() {
+    for scheduler in [Scheduler::Maglev, Scheduler::RoundRobin, Scheduler::Weight] {
+        let mut world = World::new(scheduler, Affinity::Client, 4);
+        for client in 1..50 {
+            world.barred = vec![0, 1];
+            assert!(place(world.ask(address(client), 1, &[])) > 1, "{scheduler}");
+            // Neither memory nor stubbornness leads it to what is not for the name.
+            world.barred = vec![2, 3];
+            world.service.stubborn = client % 2 == 0;
+            assert!(place(world.ask(address(client), 1, &[])) < 2, "{scheduler}");
+        }
+        world.barred = vec![0, 1, 2, 3];
+        assert_eq!(world.ask(address(1), 1, &[]), Choice::None, "{scheduler}");
     }
 }
 
@@ -467,6 +478,25 @@ fn without_backends_there_is_nothing() {
         world.set_state(0, abi::Backend::DOWN);
         world.set_state(1, abi::Backend::DOWN);
         assert_eq!(world.send(1), Choice::None, "{scheduler}");
+    }
+}
+
+#[test]
+fn clients_without_an_address_are_not_kept_together_and_nobody_remembers_them() {
+    for scheduler in ALL {
+        let mut world = World::new(scheduler, Affinity::Client, 2);
+        let places: BTreeSet<usize> = (0..64)
+            .map(|port| {
+                let choice = world.ask(NOBODY, port, &[]);
+                assert!(matches!(choice, Choice::Take { known: false, .. }), "{scheduler:?}");
+                world.connections.get_mut()[place(choice)] += 1;
+                place(choice)
+            })
+            .collect();
+        assert_eq!(places.len(), 2, "{scheduler:?}");
+        let kept = world.state.clients.find(&NOBODY, world.now, Duration::from_secs(3600));
+        assert!(kept.is_none());
+        assert_eq!(world.ask(NOBODY, 1, &[0]), new(1), "{scheduler:?}");
     }
 }
 

@@ -186,7 +186,7 @@ mod tests {
             generation: 1,
             incarnation: 1,
             name: format!("b{id}"),
-            address: ([10, 0, 0, 1], 53).into(),
+            address: std::net::SocketAddr::from(([10, 0, 0, 1], 53)).into(),
             weight: 1,
             state: abi::Backend::UP,
             wanted: true,

@@ -305,9 +305,10 @@ impl<'a> Head<'a> {
     }
 
     /// The head as the server gets it: with one `X-Forwarded-For`, one `X-Forwarded-Proto` (by which
-    /// the client came), and the word that the connection ends after this request.
+    /// the client came), and the word that the connection ends after this request. A client without an
+    /// address is `unknown`, as Squid has it.
     #[must_use]
-    pub fn rewrite(&self, policy: ForwardedFor, client: IpAddr, proto: &str) -> Vec<u8> {
+    pub fn rewrite(&self, policy: ForwardedFor, client: Option<IpAddr>, proto: &str) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.length + 128);
         out.extend(self.line);
         out.extend(b"\r\n");
@@ -317,7 +318,8 @@ impl<'a> Head<'a> {
         for (name, value) in self.fields.iter().filter(|(name, _)| !is_dropped(name, policy)) {
             add(name, value);
         }
-        let client = client.to_canonical().to_string();
+        let client = client.map(|client| client.to_canonical().to_string());
+        let client = client.unwrap_or_else(|| "unknown".to_owned());
         let mut addresses: Vec<&[u8]> = match policy {
             ForwardedFor::Append => self.elements(FOR).collect(),
             ForwardedFor::Replace => Vec::new(),

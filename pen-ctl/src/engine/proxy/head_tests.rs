@@ -13,7 +13,7 @@ fn head(text: &str) -> Head<'_> {
 }
 
 fn rewritten(text: &str, policy: ForwardedFor) -> String {
-    let bytes = head(text).rewrite(policy, CLIENT.parse().expect("literal"), "http");
+    let bytes = head(text).rewrite(policy, CLIENT.parse().ok(), "http");
     String::from_utf8(bytes).expect("text")
 }
 
@@ -150,11 +150,23 @@ fn a_server_gets_one_address_of_the_client_whatever_the_client_says() {
 }
 
 #[test]
+fn a_client_without_an_address_is_unknown() {
+    let head = head("GET / HTTP/1.0\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n");
+    for (policy, written) in
+        [(ForwardedFor::Replace, "unknown"), (ForwardedFor::Append, "192.0.2.7, unknown")]
+    {
+        let text = head.rewrite(policy, None, "http");
+        let line = format!("\r\nX-Forwarded-For: {written}\r\n");
+        assert!(String::from_utf8_lossy(&text).contains(&line), "{policy:?}");
+    }
+}
+
+#[test]
 fn ipv6_addresses_are_written_bare_and_mapped_ones_are_ipv4() {
     let head = head("GET / HTTP/1.0\r\n\r\n");
     for (client, written) in [("2001:db8::1", "2001:db8::1"), ("::ffff:192.0.2.1", "192.0.2.1")] {
         let client = client.parse().expect("literal");
-        let text = head.rewrite(ForwardedFor::Append, client, "https");
+        let text = head.rewrite(ForwardedFor::Append, Some(client), "https");
         let expected = format!(
             "GET / HTTP/1.0\r\nX-Forwarded-For: {written}\r\nX-Forwarded-Proto: \
              https\r\nConnection: close\r\n\r\n"
@@ -250,7 +262,7 @@ proptest! {
     fn what_is_written_is_read_again_with_one_address(bytes in any_head(), append: bool) {
         let policy = if append { ForwardedFor::Append } else { ForwardedFor::Replace };
         let Ok(Some(found)) = parse(&bytes) else { return Ok(()) };
-        let written = found.rewrite(policy, CLIENT.parse().expect("literal"), "http");
+        let written = found.rewrite(policy, CLIENT.parse().ok(), "http");
         let again = parse(&written).expect("valid").expect("complete");
         prop_assert_eq!((again.length, again.body), (written.len(), found.body));
         let called = |wanted| again.fields.iter().filter(move |(name, _)| is_called(name, wanted));

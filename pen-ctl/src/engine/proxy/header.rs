@@ -132,17 +132,21 @@ fn binary(bytes: &[u8]) -> Result<Option<Header>, Reject> {
     Ok(Some(Header { length: length + 16, ends }))
 }
 
-/// The header of a TCP connection; `id` tells it from all others, where there is room to say so.
+/// The header of a connection between these ends: the client, and what it has asked for. Without, as
+/// for a client of a Unix socket, it says that they are unknown. `id` tells the connection from all
+/// others, where there is room to say so.
 #[must_use]
-pub fn encode(version: Version, client: SocketAddr, asked: SocketAddr, id: u64) -> Vec<u8> {
+pub fn encode(version: Version, ends: Option<(SocketAddr, SocketAddr)>, id: u64) -> Vec<u8> {
     let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
-    let (client, asked) = (canonical(client), canonical(asked));
+    let ends = ends.map(|(client, asked)| (canonical(client), canonical(asked)));
     match version {
         Version::V1 => {
+            let unknown = || b"PROXY UNKNOWN\r\n".to_vec();
+            let Some((client, asked)) = ends else { return unknown() };
             let family = match (client, asked) {
                 (SocketAddr::V4(_), SocketAddr::V4(_)) => "TCP4",
                 (SocketAddr::V6(_), SocketAddr::V6(_)) => "TCP6",
-                _ => return b"PROXY UNKNOWN\r\n".to_vec(),
+                _ => return unknown(),
             };
             let (from, to) = (client.ip(), asked.ip());
             format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), asked.port())
@@ -150,25 +154,29 @@ pub fn encode(version: Version, client: SocketAddr, asked: SocketAddr, id: u64) 
         }
         Version::V2 => {
             let mut body = Vec::new();
-            let family = match (client.ip(), asked.ip()) {
-                (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let ips = ends.map(|(client, asked)| (client.ip(), asked.ip()));
+            let family = match ips {
+                Some((IpAddr::V4(from), IpAddr::V4(to))) => {
                     body.extend([from.octets(), to.octets()].concat());
                     0x11
                 }
-                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                Some((IpAddr::V6(from), IpAddr::V6(to))) => {
                     body.extend([from.octets(), to.octets()].concat());
                     0x21
                 }
                 _ => 0x00,
             };
-            if family != 0 {
+            if let Some((client, asked)) = ends.filter(|_| family != 0) {
                 body.extend([client.port().to_be_bytes(), asked.port().to_be_bytes()].concat());
             }
             let id = format!("{id:016x}");
             body.extend([UNIQUE_ID, 0, 16]);
             body.extend(id.as_bytes());
             let length = u16::try_from(body.len()).expect("at most 36 + 19");
-            let head = [&SIGNATURE[..], &[0x21, family], &length.to_be_bytes()].concat();
+            // Without addresses LOCAL: every receiver has to accept that, whereas haproxy closes what is
+            // relayed and of no family.
+            let kind = if family == 0 { 0x20 } else { 0x21 };
+            let head = [&SIGNATURE[..], &[kind, family], &length.to_be_bytes()].concat();
             [head, body].concat()
         }
     }
@@ -257,13 +265,24 @@ mod tests {
     #[test]
     fn ends_of_two_families_are_unknown_and_mapped_ones_are_ipv4() {
         let mapped = at("[::ffff:192.0.2.1]:9");
-        let line = encode(Version::V1, mapped, at("198.51.100.2:80"), 1);
+        let encode = |version, client, asked| encode(version, Some((client, asked)), 1);
+        let line = encode(Version::V1, mapped, at("198.51.100.2:80"));
         assert_eq!(line, b"PROXY TCP4 192.0.2.1 198.51.100.2 9 80\r\n");
-        let mixed = encode(Version::V1, at("[::1]:9"), at("198.51.100.2:80"), 1);
+        let mixed = encode(Version::V1, at("[::1]:9"), at("198.51.100.2:80"));
         assert_eq!(mixed, b"PROXY UNKNOWN\r\n");
-        let mixed = encode(Version::V2, at("[::1]:9"), at("198.51.100.2:80"), 1);
+        let mixed = encode(Version::V2, at("[::1]:9"), at("198.51.100.2:80"));
         let header = parse(&mixed).expect("valid").expect("complete");
         assert_eq!(header, Header { length: mixed.len(), ends: None });
+    }
+
+    #[test]
+    fn who_has_no_address_is_unknown_and_the_connection_is_still_told_from_others() {
+        assert_eq!(encode(Version::V1, None, 7), b"PROXY UNKNOWN\r\n");
+        let bytes = encode(Version::V2, None, 7);
+        assert_eq!(bytes[12..14], [0x20, 0x00], "nothing is said of its ends");
+        assert!(bytes.ends_with(b"0000000000000007"));
+        let header = Header { length: bytes.len(), ends: None };
+        assert_eq!(parse(&bytes), Ok(Some(header)));
     }
 
     fn any_end(v4: bool) -> impl Strategy<Value = SocketAddr> {
@@ -285,7 +304,7 @@ mod tests {
             second: bool,
         ) {
             let version = if second { Version::V2 } else { Version::V1 };
-            let bytes = encode(version, client, asked, id);
+            let bytes = encode(version, Some((client, asked)), id);
             prop_assert!(version == Version::V2 || bytes.len() <= LINE);
             let expected = Header { length: bytes.len(), ends: Some((client, asked)) };
             prop_assert_eq!(parse(&bytes), Ok(Some(expected)));

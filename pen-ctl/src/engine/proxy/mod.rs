@@ -8,14 +8,19 @@ mod access;
 pub mod cause;
 pub mod choose;
 pub mod clients;
+pub mod expiry;
+pub mod fields;
 pub mod flow;
 pub mod head;
 pub mod header;
+pub mod hello;
+pub mod names;
 pub mod relay;
+pub mod routes;
+pub mod transparent;
 pub mod turns;
 pub mod wheel;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pen_common::abi::{ServiceKey, Slot};
@@ -23,7 +28,8 @@ use pen_common::hash::Secret;
 use pen_common::net::{Addr, protocol};
 
 pub use self::access::AccessList;
-use crate::config::{self, Affinity, Limits};
+pub use self::routes::Routes;
+use crate::config::{self, Affinity, Endpoint, Limits};
 
 /// All proxied services as things stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +52,7 @@ pub struct Service {
     /// Name.
     pub name: String,
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Endpoint,
     /// The address is a virtual one, which the machine need not have.
     pub virtual_address: bool,
     /// What keeps to a backend.
@@ -63,6 +69,10 @@ pub struct Service {
     pub access: Option<Arc<AccessList>>,
     /// Access list of those that say who the client is.
     pub trusted: Option<Arc<AccessList>>,
+    /// Which backends are for clients that ask for which names.
+    pub routes: Option<Routes>,
+    /// Its first checks have not ended: clients wait to be accepted.
+    pub starting: bool,
     /// Table of the scheduler `maglev`, the kernel's.
     pub slots: Arc<[Slot]>,
     /// Its backends.
@@ -81,7 +91,7 @@ pub struct Backend {
     /// Name.
     pub name: String,
     /// Where connections go.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Weight in force.
     pub weight: u32,
     /// [`pen_common::abi::Backend::DOWN`], ...
@@ -118,5 +128,32 @@ impl Service {
         // IPv4 addresses are mapped.
         let (v4, v6) = (96 + self.memory.prefix_v4, self.memory.prefix_v6);
         pen_common::hash::masked(source, if source.is_v4() { v4 } else { v6 })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::net::SocketAddr;
+
+    use pen_common::abi;
+
+    use super::*;
+
+    /// A backend that is well.
+    pub(crate) fn backend(place: usize) -> Backend {
+        let number = u8::try_from(place + 1).expect("few");
+        Backend {
+            id: u32::from(number),
+            generation: 1,
+            incarnation: 1,
+            name: format!("b{number}"),
+            address: SocketAddr::from(([10, 0, 0, number], 80)).into(),
+            weight: 1,
+            state: abi::Backend::UP,
+            wanted: true,
+            maintenance: false,
+            emergency: false,
+            limits: Limits::default(),
+        }
     }
 }

@@ -11,7 +11,8 @@ fn with_emergency(backends: u8) -> Config {
     let mut config = config(backends);
     let (name, address) = ("sorry".into(), address(SORRY));
     let limits = config::Limits::default();
-    config.services[0].emergency = Some(Backend { name, address, port: 80, weight: 1, limits });
+    let backend = Backend { name, address, port: 80, socket: None, weight: 1, limits };
+    config.services[0].emergency = Some(backend);
     config
 }
 

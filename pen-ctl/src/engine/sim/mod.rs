@@ -76,6 +76,7 @@ pub(super) fn config(backends: u8) -> Config {
                     name: format!("b{number}"),
                     address: address(number),
                     port: 80,
+                    socket: None,
                     weight: 1,
                     limits: config::Limits::default(),
                 })
@@ -138,6 +139,14 @@ pub(super) struct Sim {
     pub(super) proxies: Arc<proxy::View>,
     /// Virtual addresses that the machine's own stack takes.
     pub(super) held: BTreeSet<IpAddr>,
+    /// Answers to clients that it takes in.
+    pub(super) answers: BTreeSet<proxy::transparent::Answers>,
+    /// Connections that exist need more of them.
+    pub(super) answers_in_use: bool,
+    /// What is missing for that.
+    pub(super) unrouted: BTreeSet<String>,
+    /// How often that was looked after.
+    pub(super) answers_checked: u32,
     /// What the proxies cannot listen on.
     pub(super) deaf: Vec<(String, String)>,
     /// What CARP was told.
@@ -213,6 +222,10 @@ impl Sim {
             records: Memory::default(),
             proxies: Arc::default(),
             held: BTreeSet::new(),
+            answers: BTreeSet::new(),
+            answers_in_use: false,
+            unrouted: BTreeSet::new(),
+            answers_checked: 0,
             deaf: Vec::new(),
             groups: Vec::new(),
             usable: BTreeMap::new(),
@@ -253,7 +266,8 @@ impl Sim {
             match action {
                 Action::WriteTables(writes) => self.write(&writes),
                 Action::ResolveNeighbour(address) => self.resolve(address),
-                Action::StartProbe { probe, address, timeout, .. } => {
+                Action::StartProbe { probe, target, timeout, .. } => {
+                    let address = target.key().ip();
                     self.probes.entry(address).or_default().push(self.now);
                     let outcome = if self.starved {
                         Err(ProbeError::Local("too many open files".to_owned()))
@@ -293,6 +307,11 @@ impl Sim {
                     let failures = self.deaf.clone();
                     self.engine.handle(self.now, Event::ProxiesServed { failures });
                 }
+                Action::RouteAnswers(wanted) => {
+                    self.answers = wanted;
+                    self.answers_routed();
+                }
+                Action::CheckAnswers => self.answers_routed(),
                 Action::HoldAddress(address) => {
                     assert!(self.held.insert(address), "held twice");
                 }
@@ -310,6 +329,13 @@ impl Sim {
                 Action::Log { .. } => {}
             }
         }
+    }
+
+    fn answers_routed(&mut self) {
+        self.answers_checked += 1;
+        let any = !self.answers.is_empty() || self.answers_in_use;
+        let problems = self.unrouted.clone();
+        self.engine.handle(self.now, Event::AnswersRouted { problems, any });
     }
 
     fn write(&mut self, writes: &[Write]) {

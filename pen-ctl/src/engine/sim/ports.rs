@@ -35,7 +35,7 @@ fn all_ports_of_a_range_lead_to_one_service() {
     assert_eq!((sim.maps.services.len(), sim.maps.slots.len()), (12, 1));
     assert_eq!(sim.serving(), BTreeSet::from([1, 2, 3]));
     let service = &sim.engine.services(sim.now, &Counts::default())[0];
-    assert_eq!((service.listen.port(), service.last_port), (79, 90));
+    assert_eq!((service.listen.key().port(), service.last_port), (79, 90));
 }
 
 #[test]

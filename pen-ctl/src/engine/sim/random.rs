@@ -280,7 +280,8 @@ impl Model {
     /// Backends that take new flows.
     fn members(&self) -> BTreeSet<IpAddr> {
         let backends = self.sim.engine.backends(self.sim.now, &Counts::default());
-        backends.into_iter().filter(|found| found.usable).map(|found| found.address).collect()
+        let usable = backends.into_iter().filter(|found| found.usable);
+        usable.map(|found| found.address.parse().expect("an address")).collect()
     }
 
     fn reach(&self, (client, port): (u64, u64), stage: Stage) -> Option<IpAddr> {

@@ -32,7 +32,8 @@ impl Sim {
 /// A service on another port, over one backend.
 fn second(number: u8) -> Service {
     let (address, limits) = (address(number), config::Limits::default());
-    let backend = Backend { name: "x".into(), address, port: 81, weight: 1, limits };
+    let (name, socket) = ("x".into(), None);
+    let backend = Backend { name, address, port: 81, socket, weight: 1, limits };
     Service {
         name: "second".into(),
         listen: Listen { address: VIP, ports: Ports::one(81) },
@@ -302,6 +303,7 @@ fn many(first: u32) -> Config {
                     name: address.to_string(),
                     address,
                     port,
+                    socket: None,
                     weight: 1,
                     limits: config::Limits::default(),
                 }
@@ -337,7 +339,7 @@ fn where_numbers_run_out_those_that_leave_give_theirs_up() {
     engine.reconfigure(Moment(2), after, false).expect("a fair change");
     let backends = engine.backends(Moment(2), &Counts::default());
     assert_eq!(backends.len(), 16_000);
-    assert!(backends.iter().all(|backend| backend.address >= Ipv4Addr::new(11, 0, 0, 0)));
+    assert!(backends.iter().all(|backend| backend.address.starts_with("11.")));
 }
 
 /// Services 80, 81, ... over these backends each.
@@ -349,6 +351,7 @@ fn draft(services: &[BTreeSet<u8>]) -> Config {
                 name: format!("b{number}"),
                 address: address(*number),
                 port,
+                socket: None,
                 weight: 1 + u32::from(*number) % 3,
                 limits: config::Limits::default(),
             };

@@ -38,6 +38,7 @@ pub(super) fn parse(
         ("/v1/admin", &Method::POST) => Request::SetAdmin(json(body)?),
         ("/v1/weight", &Method::POST) => Request::SetWeight(json(body)?),
         ("/v1/carp", &Method::GET) => Request::Carp,
+        ("/v1/certificates", &Method::GET) => Request::Certificates,
         ("/v1/sync", &Method::GET) => Request::Sync,
         ("/v1/carp", &Method::POST) => Request::CarpOrder(json(body)?),
         ("/v1/leave", &Method::POST) => Request::Leave,
@@ -93,6 +94,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
             (Method::POST, "/v1/weight".to_owned(), body(serde_json::to_vec(wish)))
         }
         Request::Carp => get("/v1/carp"),
+        Request::Certificates => get("/v1/certificates"),
         Request::Sync => get("/v1/sync"),
         Request::CarpOrder(wish) => {
             (Method::POST, "/v1/carp".to_owned(), body(serde_json::to_vec(wish)))
@@ -104,7 +106,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 19] = [
+const PATHS: [&str; 20] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -121,6 +123,7 @@ const PATHS: [&str; 19] = [
     "/v1/admin",
     "/v1/weight",
     "/v1/carp",
+    "/v1/certificates",
     "/v1/sync",
     "/v1/leave",
     "/v1/reload",
@@ -214,6 +217,7 @@ mod tests {
                 dry_run: false,
             }),
             Request::Carp,
+            Request::Certificates,
             Request::Sync,
             Request::CarpOrder(CarpWish {
                 group: "main".into(),

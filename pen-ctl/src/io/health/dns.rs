@@ -7,7 +7,7 @@ use crate::config::{Dns, Protocol};
 use crate::engine::event::{Outcome, ProbeError};
 use crate::engine::probe;
 
-pub(super) async fn ask(dns: &Dns, way: Way, limit: &Limit) -> Outcome {
+pub(super) async fn ask(dns: &Dns, way: &Way, limit: &Limit) -> Outcome {
     let number = u16::from_be_bytes(random()?);
     let question = probe::dns::question(dns, number);
     let question = question.map_err(|error| ProbeError::Local(error.to_string()))?;
@@ -62,8 +62,8 @@ mod tests {
                 answer: None,
                 transport: Protocol::Tcp,
             };
-            let way = Way { target, through: None };
-            ask(&dns, way, &Limit::of(Duration::from_secs(30))).await
+            let way = Way { target: target.into(), through: None };
+            ask(&dns, &way, &Limit::of(Duration::from_secs(30))).await
         })
     }
 

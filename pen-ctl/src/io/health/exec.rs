@@ -15,14 +15,14 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{Limit, Way, is_local};
-use crate::config::Exec;
+use crate::config::{Endpoint, Exec};
 use crate::engine::event::{Outcome, ProbeError};
 use crate::engine::probe::exec::judge;
 
 /// Of what a program says so much is kept.
 const HEARD: usize = 512;
 
-pub(super) async fn ask(exec: &Exec, way: Way, limit: &Limit) -> Outcome {
+pub(super) async fn ask(exec: &Exec, way: &Way, limit: &Limit) -> Outcome {
     let child = start(exec, way).await.map_err(|error| match is_local(&error) {
         true => ProbeError::Local(error.to_string()),
         false => ProbeError::System(format!("{}: {error}", exec.program())),
@@ -88,12 +88,18 @@ async fn hear(child: &mut Child, said: &mut Vec<u8>) -> io::Result<ExitStatus> {
 
 /// Starts it from a thread of its own, of whose privileges nothing is left: they are a matter of
 /// threads, and a child has those of the one that starts it.
-async fn start(exec: &Exec, way: Way) -> io::Result<Child> {
+async fn start(exec: &Exec, way: &Way) -> io::Result<Child> {
     let mut command = Command::new(exec.program());
     command.args(exec.arguments());
     command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    command.env("PEN_ADDRESS", way.target.ip().to_string());
-    command.env("PEN_PORT", way.target.port().to_string());
+    match &way.target {
+        Endpoint::Inet(at) => {
+            command.env("PEN_ADDRESS", at.ip().to_string()).env("PEN_PORT", at.port().to_string());
+        }
+        Endpoint::Unix(path) => {
+            command.env("PEN_SOCKET", path.path());
+        }
+    }
     command.current_dir("/").process_group(0).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     if geteuid().is_root() {
@@ -133,7 +139,7 @@ mod tests {
         runtime.expect("a runtime").block_on(async {
             let target: SocketAddr = "192.0.2.1:80".parse().expect("literal");
             let exec = Exec { words, user: "nobody".to_owned() };
-            ask(&exec, Way { target, through: None }, &Limit::of(limit)).await
+            ask(&exec, &Way { target: target.into(), through: None }, &Limit::of(limit)).await
         })
     }
 

@@ -1,6 +1,7 @@
 //! Asks a backend by HTTP/1.1: one request over a connection of its own.
 
 use std::error::Error;
+use std::net::SocketAddr;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -8,11 +9,10 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{Limit, Way, converse, failure};
-use crate::config::Http;
+use super::{Limit, Stream, Way, converse, failure};
+use crate::config::{Endpoint, Http};
 use crate::engine::event::{Outcome, ProbeError};
 use crate::engine::probe;
 
@@ -23,25 +23,26 @@ const BODY: usize = 64 * 1024;
 /// Tells a server's log who asks.
 const AGENT: &str = concat!("pen/", env!("CARGO_PKG_VERSION"));
 
-pub(super) async fn ask(http: &Http, way: Way, limit: &Limit) -> Outcome {
+pub(super) async fn ask(http: &Http, way: &Way, limit: &Limit) -> Outcome {
     let stream = converse(way, limit).await?;
     let host = match &http.host {
         Some(host) => host.clone(),
-        None if way.target.port() == 80 => host_of(way),
-        None => format!("{}:{}", host_of(way), way.target.port()),
+        None => host_of(&way.target),
     };
     limit.wait(exchange(http, &host, stream), ProbeError::Silent).await
 }
 
 /// The address, as a URI writes it.
-fn host_of(way: Way) -> String {
-    match way.target.ip() {
-        std::net::IpAddr::V4(address) => address.to_string(),
-        std::net::IpAddr::V6(address) => format!("[{address}]"),
+fn host_of(target: &Endpoint) -> String {
+    match target {
+        Endpoint::Inet(SocketAddr::V4(at)) if at.port() == 80 => at.ip().to_string(),
+        Endpoint::Inet(SocketAddr::V6(at)) if at.port() == 80 => format!("[{}]", at.ip()),
+        Endpoint::Inet(at) => at.to_string(),
+        Endpoint::Unix(_) => "localhost".to_owned(),
     }
 }
 
-async fn exchange(http: &Http, host: &str, stream: TcpStream) -> Outcome {
+async fn exchange(http: &Http, host: &str, stream: Box<dyn Stream>) -> Outcome {
     let mut request = Request::builder()
         .method(http.method.as_str())
         .uri(&http.path)
@@ -127,7 +128,8 @@ mod tests {
                 }
                 String::from_utf8(head).expect("text")
             });
-            let outcome = ask(&http, Way { target, through: None }, &Limit::of(limit)).await;
+            let outcome =
+                ask(&http, &Way { target: target.into(), through: None }, &Limit::of(limit)).await;
             let head = server.await.expect("it ended").replace(&target.to_string(), "TARGET");
             (head, outcome)
         })
@@ -211,8 +213,8 @@ mod tests {
                     // It need not read all of it.
                     let _ = stream.write_all(long).await;
                 });
-                let way = Way { target, through: None };
-                let outcome = ask(&with(text), way, &Limit::of(PATIENCE)).await;
+                let way = Way { target: target.into(), through: None };
+                let outcome = ask(&with(text), &way, &Limit::of(PATIENCE)).await;
                 assert_eq!(outcome.is_ok(), found, "{outcome:?}");
             }
         });

@@ -10,15 +10,17 @@ mod udp;
 
 use std::io::{ErrorKind, Read as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use humantime::format_duration;
 use nix::errno::Errno;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::CheckKind;
+use crate::config::{CheckKind, Endpoint};
 use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
 use crate::io::clock;
 
@@ -32,7 +34,7 @@ pub fn start(
 ) {
     tokio::spawn(async move {
         let begin = clock::now();
-        let outcome = ask(&kind, way, limit).await;
+        let outcome = ask(&kind, &way, limit).await;
         let took = clock::now().since(begin);
         // The loop is gone only when the daemon ends; then nobody waits for the result.
         let _ = events.send(Event::ProbeDone { probe, took, outcome }).await;
@@ -40,27 +42,42 @@ pub fn start(
 }
 
 /// Where a probe goes, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Way {
     /// The backend, and the port that is asked.
-    pub target: SocketAddr,
+    pub target: Endpoint,
     /// The tunnel to it, if its traffic takes one.
     pub through: Option<Tunnel>,
 }
 
-async fn ask(kind: &CheckKind, way: Way, limit: Duration) -> Outcome {
+impl Way {
+    /// What only an address can be asked; the configuration rules out the others.
+    fn address(&self) -> Result<SocketAddr, ProbeError> {
+        match &self.target {
+            Endpoint::Inet(address) => Ok(*address),
+            Endpoint::Unix(path) => Err(ProbeError::Local(format!("{path} is no address"))),
+        }
+    }
+}
+
+/// A connection over which is spoken.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn ask(kind: &CheckKind, way: &Way, limit: Duration) -> Outcome {
     let clock = Limit::of(limit);
     match kind {
         CheckKind::None => Ok(()),
         CheckKind::Tcp => match way.through {
-            Some(tunnel) => tunnel::connect(way.target, tunnel, limit).await,
-            None => connect(way.target, &clock).await.map(drop),
+            Some(tunnel) => tunnel::connect(way.address()?, tunnel, limit).await,
+            None => connect(&way.target, &clock).await.map(drop),
         },
         CheckKind::Http(http) => http::ask(http, way, &clock).await,
         CheckKind::Udp(exchange) => udp::ask(exchange, way, &clock).await,
         CheckKind::Dns(dns) => dns::ask(dns, way, &clock).await,
         CheckKind::Smtp { hello } => smtp::ask(hello, way, &clock).await,
-        CheckKind::Icmp => icmp::ask(way.target.ip(), &clock).await,
+        CheckKind::Icmp => icmp::ask(way.address()?.ip(), &clock).await,
         CheckKind::Exec(exec) => exec::ask(exec, way, &clock).await,
     }
 }
@@ -108,14 +125,35 @@ impl Limit {
 ///
 /// Where traffic takes a tunnel, one to the virtual address is tried there first; what is asked then
 /// goes to the backend's own address, because the kernel has no connection at the tunnel's end.
-async fn converse(way: Way, limit: &Limit) -> Result<TcpStream, ProbeError> {
+async fn converse(way: &Way, limit: &Limit) -> Result<Box<dyn Stream>, ProbeError> {
     if let Some(tunnel) = way.through {
-        tunnel::connect(way.target, tunnel, limit.left()).await?;
+        tunnel::connect(way.address()?, tunnel, limit.left()).await?;
     }
-    connect(way.target, limit).await
+    connect(&way.target, limit).await
 }
 
-async fn connect(target: SocketAddr, limit: &Limit) -> Result<TcpStream, ProbeError> {
+async fn connect(target: &Endpoint, limit: &Limit) -> Result<Box<dyn Stream>, ProbeError> {
+    match target {
+        Endpoint::Inet(address) => connect_tcp(*address, limit).await,
+        Endpoint::Unix(path) => connect_unix(path.path(), limit).await,
+    }
+}
+
+async fn connect_unix(path: &Path, limit: &Limit) -> Result<Box<dyn Stream>, ProbeError> {
+    let connecting = async {
+        match UnixStream::connect(path).await {
+            Ok(stream) => Ok(Box::new(stream) as _),
+            // Whereas TCP would try for a while to get into a full queue, and time out.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(ProbeError::Timeout(limit.whole))
+            }
+            Err(error) => Err(failure(&error)),
+        }
+    };
+    limit.wait(connecting, ProbeError::Timeout).await
+}
+
+async fn connect_tcp(target: SocketAddr, limit: &Limit) -> Result<Box<dyn Stream>, ProbeError> {
     let connecting = async {
         let stream = TcpStream::connect(target).await.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => ProbeError::Timeout(limit.whole),
@@ -124,7 +162,7 @@ async fn connect(target: SocketAddr, limit: &Limit) -> Result<TcpStream, ProbeEr
         // A reset instead of FIN: the backend's accept queue and our ports keep no trace of
         // thousands of probes.
         let _ = stream.set_zero_linger();
-        Ok(stream)
+        Ok(Box::new(stream) as _)
     };
     limit.wait(connecting, ProbeError::Timeout).await
 }
@@ -166,7 +204,13 @@ mod tests {
     use tokio::time::timeout;
 
     async fn connect(target: SocketAddr, limit: Duration) -> Outcome {
-        ask(&CheckKind::Tcp, Way { target, through: None }, limit).await
+        ask(&CheckKind::Tcp, &Way { target: target.into(), through: None }, limit).await
+    }
+
+    async fn connect_unix(path: &Path, limit: Duration) -> Outcome {
+        let path = crate::config::UnixPath::new(path.to_str().expect("text"));
+        let target = Endpoint::Unix(path);
+        ask(&CheckKind::Tcp, &Way { target, through: None }, limit).await
     }
 
     fn run(test: impl Future<Output = ()>) {
@@ -200,6 +244,30 @@ mod tests {
             };
             let result = limit.wait(slow, ProbeError::Timeout).await;
             assert!(matches!(result, Err(ProbeError::Local(_))), "{result:?}");
+        });
+    }
+
+    #[test]
+    fn a_unix_socket_is_healthy_while_somebody_listens() {
+        run(async {
+            let name = format!("pen-probe-{}.sock", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let limit = Duration::from_secs(5);
+            let gone = connect_unix(&path, limit).await;
+            assert!(
+                matches!(&gone, Err(ProbeError::System(text)) if text.contains("No such file")),
+                "{gone:?}"
+            );
+            let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+            let socket = socket.expect("a socket");
+            socket.bind(&socket2::SockAddr::unix(&path).expect("short")).expect("a free path");
+            socket.listen(0).expect("a backlog of one");
+            assert_eq!(connect_unix(&path, limit).await, Ok(()));
+            let full = Err(ProbeError::Timeout(limit));
+            assert_eq!(connect_unix(&path, limit).await, full);
+            drop(socket);
+            assert_eq!(connect_unix(&path, limit).await, Err(ProbeError::Refused));
+            std::fs::remove_file(&path).expect("it was there");
         });
     }
 

@@ -6,7 +6,7 @@ use super::{Limit, Way, converse, failure};
 use crate::engine::event::{Outcome, ProbeError};
 use crate::engine::probe::smtp::{Dialogue, Step};
 
-pub(super) async fn ask(hello: &str, way: Way, limit: &Limit) -> Outcome {
+pub(super) async fn ask(hello: &str, way: &Way, limit: &Limit) -> Outcome {
     let mut stream = converse(way, limit).await?;
     let mut dialogue = Dialogue::new(hello);
     let talking = async {
@@ -59,7 +59,7 @@ mod tests {
                     }
                 }
             });
-            ask("pen", Way { target, through: None }, &Limit::of(limit)).await
+            ask("pen", &Way { target: target.into(), through: None }, &Limit::of(limit)).await
         })
     }
 

@@ -13,7 +13,7 @@ use crate::engine::probe;
 /// Longest answer that is read.
 const ANSWER: usize = 64 * 1024;
 
-pub(super) async fn ask(exchange: &Exchange, way: Way, limit: &Limit) -> Outcome {
+pub(super) async fn ask(exchange: &Exchange, way: &Way, limit: &Limit) -> Outcome {
     let talk = |answer: &[u8]| Some(probe::udp::judge(exchange, answer));
     converse(&exchange.send, way, limit, talk).await
 }
@@ -21,7 +21,7 @@ pub(super) async fn ask(exchange: &Exchange, way: Way, limit: &Limit) -> Outcome
 /// Sends a datagram, and judges what comes back until something is an answer.
 pub(super) async fn converse(
     question: &[u8],
-    way: Way,
+    way: &Way,
     limit: &Limit,
     judge: impl Fn(&[u8]) -> Option<Outcome>,
 ) -> Outcome {
@@ -50,9 +50,9 @@ enum Socket {
 }
 
 impl Socket {
-    async fn open(way: Way) -> Result<Self, ProbeError> {
-        let Way { target, through } = way;
-        match through {
+    async fn open(way: &Way) -> Result<Self, ProbeError> {
+        let target = way.address()?;
+        match way.through {
             Some(tunnel) => Datagrams::open(target, tunnel).map(Self::Tunnel),
             None => direct(target).await.map(Self::Direct),
         }
@@ -103,7 +103,8 @@ mod tests {
     fn a_server_is_asked_as_configured_and_has_to_answer_so() {
         run(async {
             let server = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
-            let way = Way { target: server.local_addr().expect("bound"), through: None };
+            let target = server.local_addr().expect("bound").into();
+            let way = Way { target, through: None };
             let limit = Limit::of(Duration::from_secs(30));
             for (answer, right) in [("pong", true), ("no", false)] {
                 let serve = async {
@@ -113,7 +114,7 @@ mod tests {
                     server.send_to(answer.as_bytes(), client).await.expect("answered");
                 };
                 let ping = ping();
-                let (outcome, ()) = tokio::join!(ask(&ping, way, &limit), serve);
+                let (outcome, ()) = tokio::join!(ask(&ping, &way, &limit), serve);
                 assert_eq!(outcome.is_ok(), right, "{outcome:?}");
             }
         });
@@ -123,12 +124,13 @@ mod tests {
     fn a_closed_port_refuses_and_a_silent_server_is_silent() {
         run(async {
             let server = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
-            let way = Way { target: server.local_addr().expect("bound"), through: None };
+            let target = server.local_addr().expect("bound").into();
+            let way = Way { target, through: None };
             let short = Duration::from_millis(100);
-            let silent = ask(&ping(), way, &Limit::of(short)).await;
+            let silent = ask(&ping(), &way, &Limit::of(short)).await;
             assert_eq!(silent, Err(ProbeError::Timeout(short)));
             drop(server);
-            let refused = ask(&ping(), way, &Limit::of(Duration::from_secs(30))).await;
+            let refused = ask(&ping(), &way, &Limit::of(Duration::from_secs(30))).await;
             assert_eq!(refused, Err(ProbeError::Refused));
         });
     }

@@ -3,7 +3,6 @@
 //! once per deadline, compares.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,6 +13,7 @@ use pen_common::net::Addr;
 
 use super::shared::Served;
 use crate::api::{Connection, RecordQuery};
+use crate::config::Endpoint;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::relay::{Progress, patience};
 use crate::engine::proxy::wheel::{Tick, Wheel};
@@ -29,7 +29,8 @@ const SETTLED: Tick = 100;
 pub(super) struct Conn {
     pub(super) id: u64,
     pub(super) served: Arc<Served>,
-    pub(super) client: SocketAddr,
+    /// Its client; of a Unix socket, where clients have no address, the socket itself.
+    pub(super) client: Endpoint,
     pub(super) started: Moment,
     /// When it had a place at a backend.
     pub(super) placed: Cell<Option<Moment>>,
@@ -77,9 +78,9 @@ impl Conn {
             id: self.id,
             protocol: "tcp".to_owned(),
             service: service.name.clone(),
-            client: self.client,
+            client: self.client.clone(),
             backend: backend.map(|backend| backend.name.clone()),
-            address: backend.map(|backend| backend.address),
+            address: backend.map(|backend| backend.address.clone()),
             state: state.to_owned(),
             age_ms: millis(now.since(self.started)),
             idle_ms: millis(TICK.saturating_mul(ticks)),
@@ -88,14 +89,21 @@ impl Conn {
         }
     }
 
+    /// Its client's address; none at a Unix socket.
+    pub(super) fn address(&self) -> Option<Addr> {
+        self.client.inet().map(|client| Addr::from(client.ip().to_canonical()))
+    }
+
     /// Whether the operator asks for it.
     pub(super) fn fits(&self, wanted: &RecordQuery) -> bool {
         let service = &self.served.service;
         let backend = self.place.get().map(|place| &service.backends[place].name);
-        let client = Addr::from(self.client.ip().to_canonical());
+        let client = self.address();
         wanted.service.as_ref().is_none_or(|name| *name == service.name)
             && wanted.backend.as_ref().is_none_or(|name| Some(name) == backend)
-            && wanted.client.is_none_or(|network| network.contains(&client))
+            && wanted
+                .client
+                .is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
     }
 
     /// What it is to do, once.
@@ -152,7 +160,7 @@ impl Conns {
     }
 
     /// A new one.
-    pub(super) fn open(self: &Rc<Self>, id: u64, served: Arc<Served>, client: SocketAddr) -> Entry {
+    pub(super) fn open(self: &Rc<Self>, id: u64, served: Arc<Served>, client: Endpoint) -> Entry {
         let conn = Rc::new(Conn {
             id,
             served,

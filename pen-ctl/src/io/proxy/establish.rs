@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,18 +11,23 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
+use super::assume::assume;
 use super::conn::Conn;
 use super::shared::{Place, Served, Source};
+use super::stream::Stream;
+use super::unix;
+use crate::config::{Endpoint, UnixPath};
+use crate::engine::proxy::AccessList;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Choice, Client, choose};
 use crate::io::clock;
 
 /// A connection to a server, and what it holds.
 pub(super) struct Established {
-    pub(super) server: TcpStream,
+    pub(super) server: Stream,
     /// `None` for the server for abuse, which has no limit.
     pub(super) place: Option<Place>,
     pub(super) source: Option<Source>,
@@ -35,38 +40,46 @@ const LOOK: Duration = Duration::from_millis(100);
 enum Failed {
     /// The backend's fault.
     Backend,
+    /// The same, by saying nothing until the time was over.
+    Silent,
     /// This machine's: it says nothing about the backend, and the next one would fare no better.
     Local,
 }
 
 /// Finds a server for a client.
-pub(super) async fn establish(conn: &Conn) -> Result<Established, Cause> {
+/// `barred` are places of backends that are not for what it asked for.
+pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Established, Cause> {
     let served = &conn.served;
-    let source = Addr::from(conn.client.ip().to_canonical());
-    if served.service.vip_access.as_ref().is_some_and(|access| access.denies(&source)) {
+    // Clients of a Unix socket have no address that lists or limits could speak of: whoever may open
+    // the file may connect.
+    let source = conn.address();
+    let denied = |list: &Option<Arc<AccessList>>| {
+        source.as_ref().zip(list.as_ref()).is_some_and(|(source, list)| list.denies(source))
+    };
+    if denied(&served.service.vip_access) {
         return Err(Cause::Denied);
     }
-    if served.service.access.as_ref().is_some_and(|access| access.denies(&source)) {
-        let established = abuse(served).await;
+    if denied(&served.service.access) {
+        let established = abuse(conn, served).await;
         conn.connected.set(established.is_ok().then(clock::now));
         return established;
     }
-    let held = match served.service.proxy.max_per_source {
-        Some(limit) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
+    let held = match source.zip(served.service.proxy.max_per_source) {
+        Some((source, limit)) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
         None => None,
     };
-    let (server, place) = find(conn, served, source).await?;
+    let (server, place) = find(conn, served, source, barred).await?;
     Ok(Established { server, place: Some(place), source: held })
 }
 
 /// The server for those that the access list denies.
-async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
+async fn abuse(conn: &Conn, served: &Arc<Served>) -> Result<Established, Cause> {
     let proxy = &served.service.proxy;
     let Some(abuse) = &proxy.abuse else { return Err(Cause::Denied) };
-    let address = SocketAddr::new(abuse.address, abuse.port);
-    match connect(address, proxy.timeouts.connect).await {
+    let to = abuse.endpoint();
+    match connect(&to, seen(conn, &to), proxy.timeouts.connect).await {
         Ok(server) => Ok(Established { server, place: None, source: None }),
-        Err(Failed::Backend) => Err(Cause::ConnectFailed),
+        Err(Failed::Backend | Failed::Silent) => Err(Cause::ConnectFailed),
         Err(Failed::Local) => Err(Cause::Local),
     }
 }
@@ -75,13 +88,14 @@ async fn abuse(served: &Arc<Served>) -> Result<Established, Cause> {
 async fn find(
     conn: &Conn,
     served: &Arc<Served>,
-    address: Addr,
-) -> Result<(TcpStream, Place), Cause> {
+    address: Option<Addr>,
+    barred: &[usize],
+) -> Result<(Stream, Place), Cause> {
     let proxy = &served.service.proxy;
     let mut tried = Vec::new();
     loop {
-        let client =
-            Client { address, port: Be16::new(conn.client.port()), tried: &tried, draw: draw() };
+        let port = Be16::new(conn.client.key().port());
+        let client = Client { address, port, barred, tried: &tried, draw: draw() };
         let (place, seat) = match take_in_turn(served, &client).await? {
             Taken::Seat(place, seat) => (place, seat),
             Taken::Full => return Err(Cause::Full),
@@ -91,13 +105,17 @@ async fn find(
         conn.place.set(Some(place));
         conn.placed.set(Some(clock::now()));
         let backend = &served.service.backends[place];
-        match connect(backend.address, proxy.timeouts.connect).await {
+        let seen = seen(conn, &backend.address);
+        match connect(&backend.address, seen, proxy.timeouts.connect).await {
             Ok(server) => {
                 conn.connected.set(Some(clock::now()));
                 return Ok((server, seat));
             }
             Err(Failed::Local) => return Err(Cause::Local),
-            Err(Failed::Backend) => {
+            Err(failed) => {
+                if let (Failed::Silent, Some(seen)) = (failed, seen) {
+                    served.unheard(place, seen);
+                }
                 seat.backend.eject(clock::now(), proxy.eject);
                 served.state.redispatched.fetch_add(1, Relaxed);
                 conn.retries.set(conn.retries.get().saturating_add(1));
@@ -168,20 +186,50 @@ async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cau
     }
 }
 
-/// Connects within a time.
-async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Failed> {
+/// The address of the client, if the server at this end is to see it.
+fn seen(conn: &Conn, to: &Endpoint) -> Option<IpAddr> {
+    let (client, server) = (conn.client.inet()?, to.inet()?);
+    conn.served.source(client.ip(), server.ip())
+}
+
+/// Connects within a time, from the client's address if that is to be seen.
+async fn connect(to: &Endpoint, seen: Option<IpAddr>, limit: Duration) -> Result<Stream, Failed> {
+    let address = match to {
+        Endpoint::Inet(address) => *address,
+        Endpoint::Unix(path) => return connect_unix(path, limit).await,
+    };
     let connecting = async {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         socket.set_nodelay(true)?;
+        assume(&socket, seen)?;
         socket.connect(address).await
     };
     match timeout(limit, connecting).await {
-        Ok(Ok(server)) => Ok(server),
+        Ok(Ok(server)) => Ok(Stream::Tcp(server)),
         Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
-        Ok(Err(_)) | Err(_) => Err(Failed::Backend),
+        Ok(Err(_)) => Err(Failed::Backend),
+        Err(_) => Err(Failed::Silent),
+    }
+}
+
+/// Connects to a Unix socket within a time. That its file may not be opened is up to that file, and
+/// another backend may do.
+async fn connect_unix(path: &UnixPath, limit: Duration) -> Result<Stream, Failed> {
+    match timeout(limit, unix::connect(path.path())).await {
+        Ok(Ok(server)) => Ok(Stream::Unix(server)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!(
+                "{path}: {error}: pend needs write access to the socket and search access to its \
+                 folders"
+            );
+            Err(Failed::Backend)
+        }
+        Ok(Err(error)) if is_local(&error) => Err(Failed::Local),
+        Ok(Err(_)) => Err(Failed::Backend),
+        Err(_) => Err(Failed::Silent),
     }
 }
 

@@ -23,6 +23,8 @@ use rustix::net::{
 };
 use socket2::{Socket, Type};
 
+use super::unix::Bound;
+
 /// Descriptors of one message; Linux takes 253 (SCM_MAX_FD).
 const MOST: usize = 128;
 
@@ -131,14 +133,24 @@ pub(super) fn leave(control: &Path, sockets: &[BorrowedFd<'_>]) -> io::Result<bo
 pub struct Estate {
     listeners: HashMap<SocketAddr, Vec<TcpListener>>,
     datagrams: HashMap<SocketAddr, Vec<UdpSocket>>,
+    /// By their paths. Files of those that nobody needs are removed.
+    paths: HashMap<PathBuf, (Bound, UnixListener)>,
 }
 
 impl Estate {
     /// Others than it knows are closed.
     fn add(&mut self, descriptor: OwnedFd) {
         let socket = Socket::from(descriptor);
-        let address = socket.local_addr().ok().and_then(|address| address.as_socket());
-        match (address, socket.r#type()) {
+        let Ok(address) = socket.local_addr() else { return };
+        if let Some(path) = address.as_pathname() {
+            if socket.is_listener().unwrap_or(false)
+                && let Some(bound) = Bound::inherited(path)
+            {
+                self.paths.insert(path.to_owned(), (bound, socket.into()));
+            }
+            return;
+        }
+        match (address.as_socket(), socket.r#type()) {
             (Some(address), Ok(Type::STREAM)) if socket.is_listener().unwrap_or(false) => {
                 self.listeners.entry(address).or_default().push(socket.into());
             }
@@ -157,6 +169,11 @@ impl Estate {
     /// The same for datagrams.
     pub(super) fn datagrams(&mut self, address: SocketAddr) -> Option<Vec<UdpSocket>> {
         self.datagrams.remove(&address)
+    }
+
+    /// The one that listens on a path.
+    pub(super) fn path(&mut self, path: &Path) -> Option<(Bound, UnixListener)> {
+        self.paths.remove(path)
     }
 
     /// How many threads the predecessor had; 0 if it left nothing.
@@ -239,6 +256,25 @@ mod tests {
         drop(dead);
         assert!(!leave(&folder.control(), &[]).expect("nobody is no error"));
         drop(Heir::new(&folder.control()).expect("it is replaced"));
+    }
+
+    #[test]
+    fn a_unix_socket_goes_over_with_its_file_which_is_removed_if_nobody_needs_it() {
+        let folder = Folder::new("unix");
+        let [needed, other] = ["needed", "other"].map(|name| folder.0.join(name));
+        let heir = Heir::new(&folder.control()).expect("a folder");
+        let listeners = [&needed, &other].map(|path| UnixListener::bind(path).expect("a path"));
+        let client = UnixStream::connect(&needed).expect("listened for");
+        // Not one that listens.
+        let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).chain([client.as_fd()]).collect();
+        assert!(leave(&folder.control(), &sockets).expect("sent"));
+        let mut estate = heir.inherit(std::process::id()).expect("descriptors");
+        let (bound, listener) = estate.path(&needed).expect("left");
+        listener.accept().expect("it waits");
+        drop(estate);
+        assert!(needed.exists() && !other.exists());
+        drop(bound);
+        assert!(!needed.exists());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use super::heir::Estate;
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// A peer that is silent is asked for after this time, and given up after four times that.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 

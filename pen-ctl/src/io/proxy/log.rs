@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -13,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use super::shared::Served;
-use crate::config::AccessLog;
+use crate::config::{AccessLog, Endpoint};
 use crate::engine::proxy::cause::Cause;
 
 /// Lines that may wait to be written.
@@ -26,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) struct Line {
     pub(super) ended: SystemTime,
     pub(super) id: u64,
-    pub(super) client: SocketAddr,
+    pub(super) client: Endpoint,
     pub(super) served: Arc<Served>,
     /// Place of its backend.
     pub(super) place: Option<usize>,
@@ -139,9 +138,9 @@ fn run(config: &AccessLog, mut file: BufWriter<File>, queue: &Receiver<Line>, re
 }
 
 impl Line {
-    fn backend(&self) -> Option<(&str, SocketAddr)> {
+    fn backend(&self) -> Option<(&str, &Endpoint)> {
         let backend = &self.served.service.backends[self.place?];
-        Some((&backend.name, backend.address))
+        Some((&backend.name, &backend.address))
     }
 
     /// For a person and for `awk`: always the same fields in the same places.

@@ -2,6 +2,7 @@
 //! What is served is a [`View`] that the engine makes; threads take it over between two connections,
 //! and connections that exist go on by the one that they began with.
 
+mod assume;
 mod conn;
 mod establish;
 mod heir;
@@ -12,16 +13,20 @@ mod pipe;
 mod preface;
 mod relay;
 mod shared;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod udp;
+mod unix;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -31,10 +36,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::heir::{Estate, Heir};
 use self::log::Writer;
 use self::shared::{BackendState, Registry, Served};
+use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
-use crate::api::{Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
-use crate::engine::proxy::View;
+use crate::api::{self, Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
+use crate::config::Endpoint;
+use crate::engine::event::Event;
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::transparent::Answers;
+use crate::engine::proxy::{Service, View};
 use crate::io::clock;
 
 /// Descriptors for everything but connections: maps, probes, penctl, log.
@@ -50,6 +59,8 @@ pub struct Proxies {
     common: Arc<Common>,
     registry: Registry,
     served: Vec<Arc<Served>>,
+    /// Servers that were not gone yet when they were last served, and may have connections.
+    departed: Vec<(Answers, Weak<BackendState>)>,
     sockets: HashMap<ServiceKey, Sockets>,
     datagrams: udp::Sockets,
     count: usize,
@@ -60,6 +71,9 @@ pub struct Proxies {
     retired: bool,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
+    certificates: Arc<Mutex<tls::Store>>,
+    watch: Option<tls::Watch>,
+    events: Option<mpsc::Sender<Event>>,
 }
 
 /// What a backend has to do.
@@ -87,9 +101,49 @@ struct Most {
 /// Sockets of a service, one for each thread.
 #[derive(Debug)]
 struct Sockets {
-    address: SocketAddr,
+    at: Endpoint,
     foreign: bool,
-    listeners: Arc<Vec<TcpListener>>,
+    listeners: Arc<Vec<Ear>>,
+    /// The file of a Unix socket.
+    file: Option<unix::Bound>,
+}
+
+impl Sockets {
+    /// Those of a service, for so many threads, or those that were left of it.
+    fn of(service: &Service, count: usize, estate: &mut Estate) -> io::Result<Self> {
+        let (at, foreign) = (service.listen.clone(), service.virtual_address);
+        let (listeners, file) = match (&at, &service.proxy.socket) {
+            (Endpoint::Unix(_), Some(file)) => {
+                let (file, listeners) = unix::listen(file, count, estate)?;
+                (listeners.into_iter().map(Ear::Unix).collect(), Some(file))
+            }
+            // A Unix socket always says what its file is like.
+            (at, _) => {
+                let listeners = listen::listen(at.key(), foreign, count, estate)?;
+                (listeners.into_iter().map(Ear::Tcp).collect(), None)
+            }
+        };
+        Ok(Self { at, foreign, listeners: Arc::new(listeners), file })
+    }
+
+    /// Gives the file of a Unix socket what the configuration now wants of it.
+    fn follow(&mut self, service: &Service) -> io::Result<()> {
+        match (&mut self.file, &service.proxy.socket) {
+            (Some(bound), Some(file)) if bound.file() != Some(file) => bound.follow(file),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an heir needs: of a Unix socket all threads have the same.
+    fn for_heir(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let count = match &self.file {
+            Some(bound) if bound.is_there() => 1,
+            // Somebody has put another file there.
+            Some(_) => 0,
+            None => self.listeners.len(),
+        };
+        self.listeners.iter().take(count).map(AsFd::as_fd)
+    }
 }
 
 impl Default for Proxies {
@@ -100,10 +154,14 @@ impl Default for Proxies {
             common: Arc::default(),
             registry: Registry::default(),
             served: Vec::new(),
+            departed: Vec::new(),
             sockets: HashMap::new(),
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
             writer: None,
+            certificates: Arc::default(),
+            watch: None,
+            events: None,
             most: Most::default(),
             estate: Estate::default(),
             retired: false,
@@ -113,13 +171,15 @@ impl Default for Proxies {
 }
 
 impl Proxies {
-    /// Goes on with what another daemon has left.
+    /// Goes on with what another daemon has left. What happens to certificates is told to the engine by
+    /// these events.
     #[must_use]
-    pub fn with(estate: Estate) -> Self {
+    pub fn with(estate: Estate, events: mpsc::Sender<Event>) -> Self {
         let mut proxies = Self::default();
         // One thread for each socket: the kernel has given each its clients already.
         proxies.count = proxies.count.max(estate.threads());
         proxies.estate = estate;
+        proxies.events = Some(events);
         proxies
     }
 
@@ -134,15 +194,19 @@ impl Proxies {
         let mut estate = std::mem::take(&mut self.estate);
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
-            let (address, foreign) = (service.listen, service.virtual_address);
+            let (at, foreign) = (&service.listen, service.virtual_address);
             let kept = before.remove(&service.key);
-            let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
+            let kept = kept.filter(|kept| (&kept.at, kept.foreign) == (at, foreign));
+            let mut fails = |error| failures.push((service.name.clone(), format!("{at}: {error}")));
             let sockets = match kept {
-                Some(kept) => kept,
-                None => match listen::listen(address, foreign, self.count, &mut estate) {
-                    Ok(listeners) => Sockets { address, foreign, listeners: Arc::new(listeners) },
+                Some(mut kept) => {
+                    kept.follow(service).unwrap_or_else(&mut fails);
+                    kept
+                }
+                None => match Sockets::of(service, self.count, &mut estate) {
+                    Ok(sockets) => sockets,
                     Err(error) => {
-                        failures.push((service.name.clone(), format!("{address}: {error}")));
+                        fails(error);
                         continue;
                     }
                 },
@@ -151,7 +215,13 @@ impl Proxies {
         }
         self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
-        self.served = self.registry.serve(view);
+        let before = std::mem::replace(&mut self.served, self.registry.serve(view));
+        self.departed.extend(before.iter().flat_map(connected));
+        let present: HashSet<_> =
+            self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();
+        self.departed.retain(|(_, state)| is_busy(state) && !present.contains(&state.as_ptr()));
+        failures.extend(self.store().follow(&self.served, false));
+        self.watch_certificates(&mut failures);
         let none = Arc::new(Vec::new());
         let of_tcp = self.served.iter().filter(|served| !served.service.is_udp());
         let services = of_tcp.map(|served| {
@@ -174,6 +244,35 @@ impl Proxies {
         failures
     }
 
+    /// Certificates may have been renewed in their files. Returns the names of the services whose files
+    /// are not good, and why not: those go on with what they have.
+    pub fn renew_certificates(&mut self) -> Vec<(String, String)> {
+        self.store().follow(&self.served, true)
+    }
+
+    /// The certificates in service.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<api::Certificate> {
+        self.store().list(i64::try_from(clock::wall_seconds()).unwrap_or(i64::MAX))
+    }
+
+    fn store(&self) -> MutexGuard<'_, tls::Store> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has their files looked at, if there are any.
+    fn watch_certificates(&mut self, failures: &mut Vec<(String, String)>) {
+        let Some(events) = &self.events else { return };
+        let any = self.served.iter().any(|served| served.service.proxy.tls.is_some());
+        if !any || self.watch.is_some() {
+            return;
+        }
+        match tls::Watch::start(Arc::clone(&self.certificates), events.clone()) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => failures.push(("certificates".to_owned(), error.to_string())),
+        }
+    }
+
     /// Leaves the sockets that clients connect to to the daemon that is about to take the place of the
     /// one behind this control socket; false if there is none.
     ///
@@ -181,7 +280,7 @@ impl Proxies {
     ///
     /// If they cannot be sent.
     pub fn leave_to_heir(&self, control: &Path) -> io::Result<bool> {
-        let listeners = self.sockets.values().flat_map(|of| of.listeners.iter()).map(AsFd::as_fd);
+        let listeners = self.sockets.values().flat_map(Sockets::for_heir);
         let sockets: Vec<_> = listeners.chain(self.datagrams.all()).collect();
         heir::leave(control, &sockets)
     }
@@ -195,7 +294,11 @@ impl Proxies {
         let udp = if has_heir { before.udp.clone() } else { Vec::new() };
         let log = before.log.clone();
         orders.send_replace(Arc::new(Orders { services: Vec::new(), udp, log, retired: true }));
-        self.sockets.clear();
+        for sockets in self.sockets.drain().map(|(_, sockets)| sockets) {
+            if let Some(bound) = sockets.file.filter(|_| has_heir) {
+                bound.leave();
+            }
+        }
         self.datagrams = udp::Sockets::default();
     }
 
@@ -228,6 +331,26 @@ impl Proxies {
         }
     }
 
+    /// Servers that connections have which come from the addresses of their clients.
+    #[must_use]
+    pub fn answering(&self) -> BTreeSet<Answers> {
+        let now = self.served.iter().flat_map(connected);
+        let all = now.chain(self.departed.iter().cloned());
+        all.filter_map(|(answers, state)| is_busy(&state).then_some(answers)).collect()
+    }
+
+    /// What the operator should look after.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let now = clock::now();
+        let of_service = |served: &Arc<Served>| {
+            let backends = served.backends.iter().enumerate();
+            let missed = backends.filter(|(_, backend)| backend.is_missed(now));
+            missed.map(|(place, _)| served.missed(place)).collect::<Vec<_>>()
+        };
+        self.served.iter().flat_map(of_service).collect()
+    }
+
     /// Whoever wants to ask the threads something.
     #[must_use]
     pub fn asker(&self) -> Asker {
@@ -255,6 +378,7 @@ impl Proxies {
         let bytes = sum(&|served| served.backends.iter().map(moved).sum());
         let accepted = sum(&|served| served.state.accepted.load(Relaxed));
         let redispatched = sum(&|served| served.state.redispatched.load(Relaxed));
+        let not_transparent = sum(&|served| served.state.not_transparent.load(Relaxed));
         let starved = self.common.starved.load(Relaxed);
         let mut rows = vec![
             row(
@@ -270,9 +394,21 @@ impl Proxies {
                 0,
             ),
             row(
+                "proxy-not-transparent".to_owned(),
+                "A server of a transparent service cannot see this client's address, and saw ours.",
+                not_transparent,
+                0,
+            ),
+            row(
                 "proxy-log-dropped".to_owned(),
                 "A line of the access log was not written: the disk is too slow.",
                 self.writer.as_ref().map_or(0, |writer| writer.log.dropped()),
+                0,
+            ),
+            row(
+                "proxy-certificate-broken".to_owned(),
+                "Files of certificates were not good when they were read, and what was there before stayed.",
+                self.store().broken(),
                 0,
             ),
             row(
@@ -373,6 +509,7 @@ impl Proxies {
 
 impl Drop for Proxies {
     fn drop(&mut self) {
+        self.watch = None;
         // Without a sender the threads end.
         self.orders = None;
         for thread in self.threads.drain(..) {
@@ -384,6 +521,21 @@ impl Drop for Proxies {
             writer.end();
         }
     }
+}
+
+/// The servers of a transparent service, each with what shows whether it has connections.
+fn connected(served: &Arc<Served>) -> impl Iterator<Item = (Answers, Weak<BackendState>)> {
+    let service = &served.service;
+    let backends = service.backends.iter().zip(&served.backends);
+    let backends = backends.filter(|_| service.proxy.transparent);
+    backends.filter_map(|(backend, state)| {
+        let answers = Answers { server: backend.address.inet()?, udp: service.is_udp() };
+        Some((answers, Arc::downgrade(state)))
+    })
+}
+
+fn is_busy(state: &Weak<BackendState>) -> bool {
+    state.upgrade().is_some_and(|state| state.connections() > 0)
 }
 
 /// Asks the threads of the proxy, from any other thread that may wait.

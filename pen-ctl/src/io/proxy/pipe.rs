@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// Bytes that a pipe shall hold. The kernel gives less to who has many, which is slower but works.
 const SIZE: i32 = 1024 * 1024;
@@ -69,11 +70,7 @@ impl Pipe {
 
     /// Fills the pipe, which must be empty, from a socket: otherwise nobody could tell whether it is
     /// the socket that has nothing, or the pipe that is full. 0 is the end of the stream.
-    pub(super) fn fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &TcpStream,
-    ) -> Poll<io::Result<usize>> {
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.filled, 0);
         loop {
             ready!(from.poll_read_ready(cx))?;
@@ -89,7 +86,7 @@ impl Pipe {
     }
 
     /// Empties the pipe into a socket as far as that takes it.
-    pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<usize>> {
+    pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
             match to.try_io(Interest::WRITABLE, || transfer(&self.read, to, self.filled)) {
@@ -120,6 +117,10 @@ fn transfer(
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -136,5 +137,25 @@ mod tests {
         pipe.filled = 1;
         pipes.give(pipe);
         assert_eq!(pipes.free.len(), KEPT - 1, "what holds bytes of one stream is not another's");
+    }
+
+    #[test]
+    fn bytes_pass_from_one_unix_socket_to_another() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (client, near) = UnixStream::pair().expect("two ends");
+            let (far, server) = UnixStream::pair().expect("two ends");
+            let (near, far) = (Stream::Unix(near), Stream::Unix(far));
+            let mut pipe = Pipe::new().expect("a pipe");
+            client.try_write(b"all of it").expect("room");
+            assert_eq!(poll_fn(|cx| pipe.fill(cx, &near)).await.expect("bytes"), 9);
+            assert_eq!(poll_fn(|cx| pipe.pour(cx, &far)).await.expect("room"), 9);
+            let mut bytes = [0; 16];
+            server.readable().await.expect("open");
+            assert_eq!(server.try_read(&mut bytes).expect("bytes"), 9);
+            assert_eq!(&bytes[..9], b"all of it");
+            drop(client);
+            assert_eq!(poll_fn(|cx| pipe.fill(cx, &near)).await.expect("the end"), 0);
+        });
     }
 }

@@ -6,11 +6,11 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use pen_common::net::Addr;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::conn::Conn;
 use super::linger::linger;
+use super::stream::Stream;
 use crate::config::ForwardedFor;
 use crate::engine::proxy::Service;
 use crate::engine::proxy::cause::Cause;
@@ -22,7 +22,8 @@ const PROTO: &str = "http";
 
 /// Who the client is, and what it has said already.
 pub(super) struct Preface {
-    pub(super) client: SocketAddr,
+    /// None at a Unix socket.
+    pub(super) client: Option<SocketAddr>,
     /// The address that it asked, if somebody said so.
     pub(super) asked: Option<SocketAddr>,
     /// Bytes that came already, and are the server's.
@@ -37,7 +38,7 @@ pub(super) struct Preface {
 
 impl Preface {
     /// Of a client that has said nothing yet.
-    pub(super) const fn of(client: SocketAddr) -> Self {
+    pub(super) const fn of(client: Option<SocketAddr>) -> Self {
         Self { client, asked: None, said: Vec::new(), heard: 0, left: u64::MAX, refused: None }
     }
 }
@@ -48,20 +49,18 @@ pub(super) const fn is_expected(service: &Service) -> bool {
 }
 
 /// Reads what a service expects.
-pub(super) async fn read(service: &Service, stream: &TcpStream, peer: SocketAddr) -> Preface {
+pub(super) async fn read(service: &Service, stream: &Stream, peer: Option<SocketAddr>) -> Preface {
     let mut preface = Preface::of(peer);
     preface.refused = read_into(&mut preface, service, stream).await.err();
     preface
 }
 
-async fn read_into(
-    preface: &mut Preface,
-    service: &Service,
-    stream: &TcpStream,
-) -> Result<(), Cause> {
+async fn read_into(preface: &mut Preface, service: &Service, stream: &Stream) -> Result<(), Cause> {
     let deadline = Instant::now() + service.proxy.timeouts.header;
     if let Some(trusted) = &service.trusted {
-        if trusted.denies(&Addr::from(preface.client.ip().to_canonical())) {
+        // Who may open the file of a Unix socket is trusted.
+        let peer = preface.client.map(|peer| Addr::from(peer.ip().to_canonical()));
+        if peer.is_some_and(|peer| trusted.denies(&peer)) {
             return Err(Cause::BadHeader);
         }
         let reading = timeout_at(deadline, read_header(preface, stream));
@@ -83,7 +82,7 @@ async fn read_into(
 }
 
 /// Waits for bytes, and adds them. Their number is 0 at the end.
-async fn more(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
+async fn more(stream: &Stream, bytes: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         stream.readable().await?;
         // Not held while it waits.
@@ -99,7 +98,7 @@ async fn more(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
-async fn read_header(preface: &mut Preface, stream: &TcpStream) -> Result<(), Cause> {
+async fn read_header(preface: &mut Preface, stream: &Stream) -> Result<(), Cause> {
     loop {
         match more(stream, &mut preface.said).await {
             Ok(0) => return Err(Cause::BadHeader),
@@ -111,7 +110,7 @@ async fn read_header(preface: &mut Preface, stream: &TcpStream) -> Result<(), Ca
                 preface.said.drain(..found.length);
                 preface.heard = preface.said.len() as u64;
                 if let Some((client, asked)) = found.ends {
-                    preface.client = client;
+                    preface.client = Some(client);
                     preface.asked = Some(asked);
                 }
                 return Ok(());
@@ -131,14 +130,15 @@ enum Refusal {
 async fn read_head(
     preface: &mut Preface,
     policy: ForwardedFor,
-    stream: &TcpStream,
+    stream: &Stream,
 ) -> Result<(), Refusal> {
     loop {
         let bytes = &mut preface.said;
         match head::parse(bytes) {
             Ok(None) => {}
             Ok(Some(head)) => {
-                let mut begin = head.rewrite(policy, preface.client.ip(), PROTO);
+                let client = preface.client.map(|client| client.ip());
+                let mut begin = head.rewrite(policy, client, PROTO);
                 let (behind, limit) = (&bytes[head.length..], head.body.limit());
                 let body = behind.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
                 begin.extend(&behind[..body]);
@@ -161,12 +161,12 @@ async fn read_head(
 /// What the server is told before anything else.
 pub(super) fn introduction(
     conn: &Conn,
-    stream: &TcpStream,
+    stream: &Stream,
     asked: Option<SocketAddr>,
 ) -> Option<Vec<u8>> {
     let service = &conn.served.service;
     let version = service.proxy.send_proxy?;
-    let listens = Some(service.listen).filter(|listen| !listen.ip().is_unspecified());
-    let asked = asked.or(listens).or_else(|| stream.local_addr().ok())?;
-    Some(header::encode(version, conn.client, asked, conn.id))
+    let listens = service.listen.inet().filter(|listen| !listen.ip().is_unspecified());
+    let asked = asked.or(listens).or_else(|| stream.local_addr());
+    Some(header::encode(version, conn.client.inet().zip(asked), conn.id))
 }

@@ -11,15 +11,13 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use nix::libc::MSG_MORE;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::conn::{Entry, Errand};
 use super::linger;
-use super::listen::keepalive;
 use super::pipe::Pipe;
+use super::stream::Stream;
 use super::worker::{BUFFER, Worker};
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::relay::Pace;
@@ -29,8 +27,8 @@ const ROUNDS: u8 = 8;
 
 /// A connection that has its server.
 pub(super) struct Relay {
-    client: TcpStream,
-    server: TcpStream,
+    client: Stream,
+    server: Stream,
     up: Direction,
     down: Direction,
     /// Bytes that the server still gets; `u64::MAX` if they are not counted.
@@ -67,8 +65,8 @@ enum Fault {
 
 /// A direction's ends, and what it needs.
 struct Ends<'a> {
-    source: &'a mut TcpStream,
-    sink: &'a mut TcpStream,
+    source: &'a mut Stream,
+    sink: &'a mut Stream,
     /// The other direction is done, or not waited for: closing says all there is to say.
     last: bool,
     /// Bytes that the source may still say to the sink, if they are counted.
@@ -80,8 +78,8 @@ struct Ends<'a> {
 impl Relay {
     /// `begin` is what the server gets before anything else of the client's.
     pub(super) fn new(
-        client: TcpStream,
-        server: TcpStream,
+        client: Stream,
+        server: Stream,
         entry: Entry,
         worker: Rc<Worker>,
         begin: Vec<u8>,
@@ -104,8 +102,7 @@ impl Relay {
         match self.entry.conn.errand()? {
             Errand::End(cause) => Some(cause),
             Errand::KeepAlive => {
-                // Without it the timeouts still hold.
-                let _ = SockRef::from(&self.server).set_tcp_keepalive(&keepalive());
+                self.server.keep_alive();
                 None
             }
         }
@@ -171,7 +168,7 @@ impl Relay {
     }
 
     /// The side that is cut off while it sends; the other one is told the end.
-    pub(super) fn cut_off(&self) -> Option<&TcpStream> {
+    pub(super) fn cut_off(&self) -> Option<&Stream> {
         let (ended, other) = match (self.up.has_carried_all(), self.down.has_carried_all()) {
             (true, false) => (&self.client, &self.server),
             (false, true) => (&self.server, &self.client),
@@ -183,12 +180,6 @@ impl Relay {
         }
         let _ = SockRef::from(ended).shutdown(Shutdown::Both);
         Some(other)
-    }
-
-    /// Tells the other side of a reset in the same way.
-    fn reset(other: &TcpStream) {
-        // If it is gone already, it knows.
-        let _ = other.set_zero_linger();
     }
 }
 
@@ -206,7 +197,7 @@ impl Future for Relay {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => this.ended(Cause::ClientClosed),
                 Poll::Ready(Err(Fault::Source)) => {
-                    Self::reset(&this.server);
+                    this.server.reset();
                     return Poll::Ready(Cause::ClientReset);
                 }
                 // It takes nothing more, but may have said something before: that is on its way.
@@ -224,7 +215,7 @@ impl Future for Relay {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => this.ended(Cause::ServerClosed),
                 Poll::Ready(Err(Fault::Source)) => {
-                    Self::reset(&this.client);
+                    this.client.reset();
                     return Poll::Ready(Cause::ServerReset);
                 }
                 Poll::Ready(Err(Fault::Sink)) => {
@@ -372,9 +363,7 @@ impl Direction {
         }
         let whole = read < BUFFER;
         let written = match whole && has_ended(cx, ends.source) {
-            true => {
-                write_last(ends.sink, bytes).map_or(Poll::Pending, |sent| Poll::Ready(Ok(sent)))
-            }
+            true => ends.sink.write_last(bytes).map_or(Poll::Pending, |sent| Poll::Ready(Ok(sent))),
             false => Pin::new(&mut *ends.sink).poll_write(cx, bytes),
         };
         let sent = match written {
@@ -401,7 +390,7 @@ impl Ends<'_> {
 }
 
 /// Whether the source is known to have ended, which the kernel may tell together with its last bytes.
-fn has_ended(cx: &mut Context<'_>, source: &TcpStream) -> bool {
+pub(super) fn has_ended(cx: &mut Context<'_>, source: &Stream) -> bool {
     // Nearly always there is nothing more, which this tells for less.
     if source.poll_read_ready(cx).is_pending() {
         return false;
@@ -411,23 +400,18 @@ fn has_ended(cx: &mut Context<'_>, source: &TcpStream) -> bool {
     matches!(state, Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }
 
-/// Writes what is followed by the end at once: the kernel puts the two into one segment, and the other
-/// side is woken once. If something else should follow, the kernel waits for it no longer than 200 ms
-/// (tcp(7), `TCP_CORK`).
-fn write_last(sink: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    sink.try_io(Interest::WRITABLE, || SockRef::from(sink).send_with_flags(bytes, MSG_MORE))
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::*;
 
     /// Reads `words` and says whether the end came with them.
-    async fn ends_with(stream: &mut TcpStream, words: &[u8]) -> bool {
+    async fn ends_with(stream: &mut Stream, words: &[u8]) -> bool {
         poll_fn(|cx| {
             let mut bytes = [0; 64];
             let mut space = ReadBuf::new(&mut bytes);
@@ -443,28 +427,42 @@ mod tests {
         .await
     }
 
+    /// What happens at `near` when `far` says more, and then its last.
+    async fn hears_the_end(mut near: Stream, mut far: impl Read + Write, end: impl FnOnce()) {
+        far.write_all(b"more follows").expect("room");
+        assert!(!ends_with(&mut near, b"more follows").await);
+        far.write_all(b"the last").expect("room");
+        end();
+        assert!(ends_with(&mut near, b"the last").await);
+        // The other way still takes what is written as the last, and sends it with the end.
+        near.ready(Interest::WRITABLE).await.expect("open");
+        assert_eq!(near.write_last(b"bye").expect("room"), 3);
+        drop(near);
+        let mut rest = String::new();
+        far.read_to_string(&mut rest).expect("an orderly end");
+        assert_eq!(rest, "bye");
+    }
+
     #[test]
     fn an_end_that_came_with_the_last_bytes_is_known_and_no_other() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let address = listener.local_addr().expect("bound");
-            let mut near = TcpStream::connect(address).await.expect("somebody listens");
+            let near = TcpStream::connect(address).await.expect("somebody listens");
             let (far, _) = listener.accept().await.expect("somebody connects");
             let far = far.into_std().expect("a socket");
-            SockRef::from(&far).send(b"more follows").expect("room");
-            assert!(!ends_with(&mut near, b"more follows").await);
-            SockRef::from(&far).send(b"the last").expect("room");
-            SockRef::from(&far).shutdown(Shutdown::Write).expect("it is open");
-            assert!(ends_with(&mut near, b"the last").await);
-            // The other way still takes what is written as the last, and sends it with the end.
-            near.writable().await.expect("open");
-            assert_eq!(write_last(&near, b"bye").expect("room"), 3);
-            drop(near);
             far.set_nonblocking(false).expect("a socket");
-            let mut rest = String::new();
-            io::Read::read_to_string(&mut &far, &mut rest).expect("an orderly end");
-            assert_eq!(rest, "bye");
+            let half = far.try_clone().expect("a descriptor");
+            let end = || half.shutdown(Shutdown::Write).expect("it is open");
+            hears_the_end(Stream::Tcp(near), &far, end).await;
+
+            let (near, far) = UnixStream::pair().expect("two ends");
+            let far = far.into_std().expect("a socket");
+            far.set_nonblocking(false).expect("a socket");
+            let half = far.try_clone().expect("a descriptor");
+            let end = || half.shutdown(Shutdown::Write).expect("it is open");
+            hears_the_end(Stream::Unix(near), &far, end).await;
         });
     }
 }

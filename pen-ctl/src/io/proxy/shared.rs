@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,12 +15,17 @@ use pen_common::net::Addr;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::tls::Terminator;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Load, State};
 use crate::engine::proxy::clients::Clients;
+use crate::engine::proxy::transparent;
 use crate::engine::proxy::turns::Turns;
 use crate::engine::proxy::{Service, View};
+use crate::io::clock;
 
+/// For so long it is told that a server does not answer clients' addresses.
+const UNHEARD: Duration = Duration::from_secs(60);
 /// Who was called and found nothing looks again after this time.
 const AGAIN: Duration = Duration::from_millis(10);
 
@@ -46,6 +52,7 @@ pub(super) struct ServiceState {
     sources: Mutex<HashMap<Addr, u32>>,
     waiting: Mutex<Waiting>,
     waiters: AtomicUsize,
+    terminator: Mutex<Option<Arc<Terminator>>>,
     pub(super) gate: Gate,
     /// By cause.
     ends: Vec<AtomicU64>,
@@ -53,6 +60,8 @@ pub(super) struct ServiceState {
     pub(super) accepted: AtomicU64,
     /// Tries that failed, after which another backend was asked.
     pub(super) redispatched: AtomicU64,
+    /// Connections and flows of a transparent service that come from our own address all the same.
+    pub(super) not_transparent: AtomicU64,
 }
 
 /// What outlives a view of a backend.
@@ -67,6 +76,8 @@ pub(super) struct BackendState {
     pub(super) bytes_up: AtomicU64,
     /// Bytes from it.
     pub(super) bytes_down: AtomicU64,
+    /// A moment in nanoseconds: until then it is told that answers to clients' addresses are missed.
+    unheard_until: AtomicU64,
 }
 
 // === BackendState ===
@@ -90,6 +101,16 @@ impl BackendState {
         if !time.is_zero() {
             self.ejected_until.store((now + time).0, Relaxed);
         }
+    }
+
+    /// It did not answer a client's address. True if that is news.
+    fn miss(&self, now: Moment) -> bool {
+        self.unheard_until.swap((now + UNHEARD).0, Relaxed) <= now.0
+    }
+
+    /// Whether it lately did not answer the address of a client.
+    pub(super) fn is_missed(&self, now: Moment) -> bool {
+        self.unheard_until.load(Relaxed) > now.0
     }
 
     /// Whether it is ejected, and until when.
@@ -132,6 +153,34 @@ impl Load for LoadNow<'_> {
 }
 
 impl Served {
+    /// The client's address, if connections to this server are to come from there.
+    pub(super) fn source(&self, client: IpAddr, server: IpAddr) -> Option<IpAddr> {
+        if !self.service.proxy.transparent {
+            return None;
+        }
+        let source = transparent::source(client, server);
+        if source.is_none() {
+            self.state.not_transparent.fetch_add(1, Relaxed);
+        }
+        source
+    }
+
+    /// A server did not answer the address of a client in time.
+    pub(super) fn unheard(&self, place: usize, client: IpAddr) {
+        if self.backends[place].miss(clock::now()) {
+            tracing::warn!("{} (asked from {client})", self.missed(place));
+        }
+    }
+
+    /// What the operator should look after if a server does not answer addresses of clients.
+    pub(super) fn missed(&self, place: usize) -> String {
+        let (service, server) = (&self.service.name, &self.service.backends[place].address);
+        format!(
+            "service {service}: {server} does not answer connections from the addresses of clients: \
+             see that the server's route to clients leads through this node"
+        )
+    }
+
     /// The load at this time.
     pub(super) const fn load(&self, now: Moment) -> LoadNow<'_> {
         LoadNow { served: self, now }
@@ -158,15 +207,27 @@ impl ServiceState {
             sources: Mutex::default(),
             waiting: Mutex::default(),
             waiters: AtomicUsize::new(0),
+            terminator: Mutex::default(),
             gate: Gate::default(),
             ends: Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             accepted: AtomicU64::new(0),
             redispatched: AtomicU64::new(0),
+            not_transparent: AtomicU64::new(0),
         }
     }
 
     pub(super) fn memory(&self) -> MutexGuard<'_, State> {
         lock(&self.memory)
+    }
+
+    /// How TLS ends here now. One lock for each handshake, which costs a thousand times as much.
+    pub(super) fn terminator(&self) -> Option<Arc<Terminator>> {
+        lock(&self.terminator).clone()
+    }
+
+    /// From now on it ends so.
+    pub(super) fn set_terminator(&self, terminator: Option<Arc<Terminator>>) {
+        *lock(&self.terminator) = terminator;
     }
 
     /// A connection ended.

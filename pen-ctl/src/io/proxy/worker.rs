@@ -4,16 +4,17 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -26,9 +27,13 @@ use super::pipe::Pipes;
 use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
+use super::stream::{Ear, Listener, Stream};
+use super::tls::{self, Opening, TlsRelay};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
+use crate::config::Endpoint;
 use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::fields;
 use crate::engine::proxy::wheel::Tick;
 use crate::io::clock;
 
@@ -43,7 +48,7 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(10
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     /// The services, each with the sockets of all threads.
-    pub(super) services: Vec<(Arc<Served>, Arc<Vec<StdListener>>)>,
+    pub(super) services: Vec<(Arc<Served>, Arc<Vec<Ear>>)>,
     /// Those of UDP.
     pub(super) udp: Vec<(Arc<Served>, Arc<Vec<UdpSocket>>)>,
     /// No new clients come.
@@ -88,6 +93,7 @@ pub(super) struct Common {
 pub(super) struct Worker {
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) pipes: RefCell<Pipes>,
+    pub(super) tls: tls::Shared,
     conns: Rc<Conns>,
     udp: Udp,
     pub(super) common: Arc<Common>,
@@ -110,6 +116,7 @@ pub(super) fn run(index: usize, common: Arc<Common>, ears: Ears) {
     let worker = Rc::new(Worker {
         buffer: RefCell::new(vec![0; BUFFER].into()),
         pipes: RefCell::default(),
+        tls: tls::Shared::default(),
         conns: Rc::new(Conns::new()),
         udp: Udp::default(),
         common,
@@ -203,7 +210,7 @@ impl Worker {
         log.write(Line {
             ended: clock::wall(),
             id: conn.id,
-            client: conn.client,
+            client: conn.client.clone(),
             served: Arc::clone(&conn.served),
             place: conn.place.get(),
             queue: placed.since(conn.started),
@@ -232,8 +239,10 @@ impl Worker {
                 *found.served.borrow_mut() = Arc::clone(served);
                 continue;
             }
-            let own = listeners.get(index).map(StdListener::try_clone);
-            match own.transpose().and_then(|own| own.map(TcpListener::from_std).transpose()) {
+            if served.service.starting {
+                continue;
+            }
+            match listeners.get(index).map(Ear::listen).transpose() {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));
                     let (sender, over) = oneshot::channel();
@@ -279,7 +288,7 @@ async fn tick(worker: Rc<Worker>) {
 /// Accepts for a service. Whatever goes wrong, it goes on, and never in circles.
 async fn accept(
     worker: Rc<Worker>,
-    listener: TcpListener,
+    listener: Listener,
     served: Rc<RefCell<Arc<Served>>>,
     mut over: oneshot::Receiver<()>,
 ) {
@@ -354,7 +363,7 @@ impl Drop for Inside {
 
 /// A connection that has its server, and what it holds for as long.
 struct Serving {
-    relay: Relay,
+    relay: Link,
     conn: Rc<Conn>,
     place: Option<Place>,
     source: Option<Source>,
@@ -362,13 +371,41 @@ struct Serving {
     inside: Inside,
 }
 
+/// How its bytes are carried.
+#[expect(clippy::large_enum_variant, reason = "plain ones are most, and need no box of their own")]
+enum Link {
+    Plain(Relay),
+    Tls(Box<TlsRelay>),
+}
+
+impl Future for Link {
+    type Output = Cause;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cause> {
+        match self.get_mut() {
+            Self::Plain(relay) => Pin::new(relay).poll(cx),
+            Self::Tls(relay) => Pin::new(relay).poll(cx),
+        }
+    }
+}
+
+impl Link {
+    /// The side that is cut off while it sends; the other one is told the end.
+    fn cut_off(&self) -> Option<&Stream> {
+        match self {
+            Self::Plain(relay) => relay.cut_off(),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 /// One connection, from its acceptance to its end.
 fn handle(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
-    client: TcpStream,
-    peer: SocketAddr,
+    client: Stream,
+    peer: Option<SocketAddr>,
 ) -> impl Future<Output = ()> {
     // Boxed, and made out here: what is needed until there is a server, arguments too, is not held
     // for as long as it serves.
@@ -389,19 +426,38 @@ async fn begin(
     worker: Rc<Worker>,
     served: Arc<Served>,
     id: u64,
-    client: TcpStream,
-    peer: SocketAddr,
+    mut client: Stream,
+    peer: Option<SocketAddr>,
 ) -> Option<Serving> {
     let inside = Inside { common: Arc::clone(&worker.common), served: Arc::clone(&served) };
-    let preface = match preface::is_expected(&served.service) {
+    let mut preface = match preface::is_expected(&served.service) {
         false => Preface::of(peer),
         true => Box::pin(preface::read(&served.service, &client, peer)).await,
     };
-    let entry = worker.conns.open(id, Arc::clone(&served), preface.client);
+    let source = preface.client.map_or_else(|| served.service.listen.clone(), Endpoint::Inet);
+    let entry = worker.conns.open(id, Arc::clone(&served), source);
     let conn = Rc::clone(&entry.conn);
-    let established = match preface.refused {
-        None => establish(&conn).await,
+    let with_tls = served.service.proxy.tls.is_some() || served.service.routes.is_some();
+    let opening = match preface.refused {
+        None if with_tls => {
+            let sent = std::mem::take(&mut preface.said);
+            let opening = tls::begin(&worker, &conn, &mut client, sent).await;
+            opening.map(|mut opening| {
+                preface.said = std::mem::take(&mut opening.said);
+                preface.heard = preface.said.len() as u64;
+                opening
+            })
+        }
+        None => Ok(Opening::default()),
         Some(cause) => Err(cause),
+    };
+    let (opening, established) = match opening {
+        Ok(opening) => {
+            let barred = opening.barred.as_deref().unwrap_or_default();
+            let established = establish(&conn, barred).await;
+            (Some(opening), established)
+        }
+        Err(cause) => (None, Err(cause)),
     };
     let Established { server, place, source } = match established {
         Ok(established) => established,
@@ -412,13 +468,26 @@ async fn begin(
         }
     };
     let mut begin = preface::introduction(&conn, &client, preface.asked).unwrap_or_default();
+    let Opening { session, facts, .. } = opening?;
+    if let Some(facts) = &facts {
+        fields::add(&mut begin, facts);
+    }
     if preface.heard > 0 {
         conn.up.set(preface.heard);
         entry.advance(|progress| progress.client_spoke = true);
         begin.extend(preface.said);
     }
-    let mut relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
-    relay.limit(preface.left);
+    let relay = match session {
+        None => {
+            let mut relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
+            relay.limit(preface.left);
+            Link::Plain(relay)
+        }
+        Some(session) => {
+            let relay = TlsRelay::new(client, server, session, entry, Rc::clone(&worker), begin);
+            Link::Tls(Box::new(relay))
+        }
+    };
     Some(Serving { relay, conn, place, source, worker, inside })
 }
 

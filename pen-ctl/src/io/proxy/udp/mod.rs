@@ -56,7 +56,7 @@ impl Sockets {
     ) {
         let mut before = std::mem::take(&mut self.services);
         for service in view.services.iter().filter(|service| service.is_udp()) {
-            let (address, foreign) = (service.listen, service.virtual_address);
+            let (address, foreign) = (service.listen.key(), service.virtual_address);
             let kept = before.remove(&service.key);
             let kept = kept.filter(|kept| (kept.address, kept.foreign) == (address, foreign));
             let of_service = match kept {
@@ -119,6 +119,7 @@ impl Udp {
                     station.follow(served);
                     station
                 }
+                None if served.service.starting => continue,
                 None => match Station::open(worker, served, sockets, index) {
                     Ok(station) => station,
                     Err(error) => {

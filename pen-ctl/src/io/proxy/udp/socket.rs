@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::io::proxy::assume::assume;
 use crate::io::proxy::heir::Estate;
 
 /// Bytes that may wait in the kernel; it cuts them to `net.core.rmem_max`. A datagram of full length
@@ -193,14 +194,16 @@ impl Replier {
     }
 }
 
-/// A socket of its own for a flow to this server.
+/// A socket of its own for a flow to this server, that comes from the client's address if one is
+/// given.
 ///
 /// # Errors
 ///
 /// If this machine has none, or knows no way to the server.
-pub(super) fn connect(server: SocketAddr) -> io::Result<Connected> {
+pub(super) fn connect(server: SocketAddr, source: Option<IpAddr>) -> io::Result<Connected> {
     let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    assume(&socket, source)?;
     socket.connect(&server.into())?;
     // An ICMP error makes it readable only to those that ask for errors as well.
     watch(socket.into(), Interest::READABLE | Interest::ERROR)

@@ -3,7 +3,7 @@
 
 use std::cell::{Ref, RefCell};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -156,7 +156,7 @@ impl Station {
         self.worker.write(|| Line {
             ended: clock::wall(),
             id: flow.id,
-            client: flow.origin.client,
+            client: flow.origin.client.into(),
             place: flow.place.get(),
             queue: Duration::ZERO,
             connect: Duration::ZERO,
@@ -310,8 +310,9 @@ impl Station {
         flow.looked.set(self.worker.now());
         let found = match &served.service.proxy.abuse {
             Some(abuse) if flow.denied.get() => {
-                let address = SocketAddr::new(abuse.address, abuse.port);
-                socket::connect(address).map_err(|error| self.cause(&error))
+                let address = abuse.endpoint().key();
+                socket::connect(address, served.source(flow.origin.client.ip(), address.ip()))
+                    .map_err(|error| self.cause(&error))
             }
             _ => self.find(flow, &served),
         };
@@ -344,7 +345,9 @@ impl Station {
                 Taken::None if flow.retries.get() == 0 => return Err(Cause::NoBackend),
                 Taken::None => return Err(Cause::ConnectFailed),
             };
-            match socket::connect(served.service.backends[place].address) {
+            let server = served.service.backends[place].address.key();
+            let source = served.source(flow.origin.client.ip(), server.ip());
+            match socket::connect(server, source) {
                 Ok(socket) => return Ok(socket),
                 // This machine knows no way there.
                 Err(error) if trouble(&error) == Trouble::Server => {
@@ -368,7 +371,7 @@ impl Station {
 
 fn client<'a>(flow: &Flow, tried: &'a [usize]) -> Client<'a> {
     let port = Be16::new(flow.origin.client.port());
-    Client { address: flow.client(), port, tried, draw: draw() }
+    Client { address: Some(flow.client()), port, barred: &[], tried, draw: draw() }
 }
 
 /// Receives what clients send. Whatever goes wrong, it goes on, and never in circles.
