@@ -156,6 +156,21 @@ fn a_replacement_that_could_not_start_leaves_the_running_daemon_alone() {
     stage.web_tally(20);
 }
 
+#[test]
+fn a_replacement_that_could_not_take_the_sockets_leaves_the_running_daemon_alone() {
+    let stage = Numbered::new().stage;
+    let beside = stage.pend.socket().with_extension("heir");
+    fs::create_dir(&beside).unwrap();
+    let second = pen_tests::Pend::prepare(stage.balancer()).unwrap().pins_of(&stage.pend);
+    let mut second = second.with_args(&["--replace"]);
+    second.write_config(&numbered(&stage.lab).render(Some(stage.pend.socket()))).unwrap();
+    second.launch().unwrap();
+    assert_eq!(second.wait_end().unwrap().code(), Some(1), "{}", second.log());
+    let path = beside.display().to_string();
+    assert!(second.log().contains(&path), "{}", second.log());
+    assert_eq!(stage.pend.usable_backends().unwrap(), 12);
+}
+
 /// Folders of the pins.
 fn versions(stage: &Stage) -> BTreeSet<String> {
     let entries = fs::read_dir(stage.pend.pins()).unwrap();

@@ -39,7 +39,7 @@ impl Daemon {
         say(&self.proxies, limit);
         let until = clock::now() + limit;
         let mut looks = looks();
-        while clock::now() < until && self.proxies.open() > 0 {
+        while clock::now() < until && !self.proxies.is_over() {
             tokio::select! {
                 biased;
                 () = signals.end.recv() => return,
@@ -60,7 +60,7 @@ pub(super) async fn go_on(proxies: &mut Proxies, limit: Duration, signals: &mut 
     say(proxies, limit);
     let until = clock::now() + limit;
     let mut looks = looks();
-    while clock::now() < until && proxies.open() > 0 {
+    while clock::now() < until && !proxies.is_over() {
         tokio::select! {
             () = signals.end.recv() => return,
             _ = signals.user1.recv() => proxies.reopen_log(),

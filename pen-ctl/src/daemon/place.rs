@@ -39,11 +39,17 @@ pub(super) async fn take(socket: &Path, places: &Places) -> anyhow::Result<Place
     if places.replace {
         // Who cannot start must not send away one that runs.
         Dataplane::rehearse(&places.object, &places.pins)?;
-        // Before it is asked: it looks for an heir when it leaves.
-        let waiting = Heir::new(socket).with_context(|| socket.display().to_string());
-        if let Some(pid) = ask_to_leave(socket).await? {
+        if let Some(client) = reach(socket).await? {
+            // Before it is asked: it looks for an heir when it leaves.
+            let waiting = Heir::new(socket).with_context(|| {
+                format!(
+                    "{}: the pend there goes on: this one cannot listen beside it for its sockets",
+                    socket.display()
+                )
+            })?;
+            let pid = ask_to_leave(client, socket).await?;
             patience = PATIENCE;
-            heir = Some((waiting?, pid));
+            heir = Some((waiting, pid));
         }
     }
     let in_use = |error: &DataplaneError| matches!(error, DataplaneError::InUse { .. });
@@ -63,16 +69,20 @@ pub(super) async fn take(socket: &Path, places: &Places) -> anyhow::Result<Place
     Ok(Place { lock, socket, estate })
 }
 
-/// Asks the daemon behind a socket to leave: the process that does. `None` if there is none.
-async fn ask_to_leave(socket: &Path) -> anyhow::Result<Option<u32>> {
-    let mut client = match Client::connect(socket).await {
-        Ok(client) => client,
+/// The daemon behind a socket, if there is one.
+async fn reach(socket: &Path) -> anyhow::Result<Option<Client>> {
+    match Client::connect(socket).await {
+        Ok(client) => Ok(Some(client)),
         Err(ClientError::Unreachable { .. }) => {
             tracing::info!("{}: nobody is there to be replaced", socket.display());
-            return Ok(None);
+            Ok(None)
         }
         Err(error) => bail!("{}: {error}", socket.display()),
-    };
+    }
+}
+
+/// Asks a daemon to leave: the process that does.
+async fn ask_to_leave(mut client: Client, socket: &Path) -> anyhow::Result<u32> {
     let answer = client.ask(&Request::Leave).await.with_context(|| {
         format!(
             "{}: the pend there does not leave; end it with SIGKILL, which leaves the kernel \
@@ -82,7 +92,7 @@ async fn ask_to_leave(socket: &Path) -> anyhow::Result<Option<u32>> {
     })?;
     let Left { pid, .. } = serde_json::from_slice(&answer).context("what the pend there says")?;
     tracing::info!("process {pid} leaves; the kernel goes on forwarding meanwhile");
-    Ok(Some(pid))
+    Ok(pid)
 }
 
 /// Tries until it succeeds, fails in another way than `is_transient`, or time is up.

@@ -148,6 +148,16 @@ fn no_datagram_of_a_flow_is_lost_by_a_replacement() {
 }
 
 #[test]
+fn a_successor_without_the_service_keeps_no_client_waiting_for_it() {
+    let Stage { mut pend, lab, demos: _demos } = super::stage(1, "");
+    let client = &lab.client().netns;
+    connect(client, WEB).unwrap();
+    pend.write_config(&vips().render(Some(pend.socket()))).unwrap();
+    assert_eq!(pend.replace().unwrap().code(), Some(0));
+    wait_until(LONG, "clients are refused", || connect(client, WEB).err().map(|_| ())).unwrap();
+}
+
+#[test]
 fn who_was_replaced_ends_what_goes_on_for_too_long() {
     let lab = lab(1);
     let _server = Server::named(&lab.backends[0].netns, (lab.backends[0].v4.into(), 80), "b1");

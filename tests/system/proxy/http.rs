@@ -188,6 +188,24 @@ fn a_server_gets_a_head_and_its_body_and_nothing_that_comes_after() {
 }
 
 #[test]
+fn what_comes_after_a_request_keeps_no_connection_alive() {
+    let lab = lab(1);
+    let host = &lab.backends[0];
+    let _server = Server::start(&host.netns, (host.v4.into(), 80), |mut stream| {
+        let _ = stream.read(&mut [0; 1000]);
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let keys = "forwarded_for = \"replace\"\ntimeouts = { half_closed = \"500ms\" }";
+    let pend = unchecked(&lab, keys);
+    let mut client = connect(&lab.client().netns, WEB).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(read_all(&client).unwrap().starts_with(b"HTTP/1.1 200 OK\r\n"));
+    wait_until(SHORT, "it is cut off", || client.write_all(b"x").err()).unwrap();
+    assert_eq!(pend.counter("proxy-half-closed-timeout").unwrap(), 1);
+}
+
+#[test]
 fn long_bodies_arrive_whole_with_a_length_or_in_chunks() {
     let (lab, server, _pend) = stage(r#"forwarded_for = "replace""#);
     let client = lab.client();

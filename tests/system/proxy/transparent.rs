@@ -386,3 +386,16 @@ fn a_client_whose_address_a_server_cannot_see_is_served_and_counted() {
     assert_eq!((four.as_str(), six.as_str()), (CLIENT, "10.77.0.1"));
     assert_eq!(pend.counter("proxy-not-transparent").unwrap(), 1);
 }
+
+#[test]
+fn a_client_in_the_servers_own_network_takes_no_server_from_others() {
+    let lab = routed(2);
+    let _servers = nginx(&lab);
+    let pend = start(&lab, &webs(&lab, KEYS));
+    assert_eq!(peer(&lab, WEB).as_deref(), Ok(CLIENT));
+    // Both servers answer it directly, which it knows nothing of.
+    let other = connect(&lab.clients[1].netns, WEB).unwrap();
+    assert!(read_all(&other).map_or(true, |bytes| bytes.is_empty()));
+    assert_eq!(pend.counter("proxy-redispatched").unwrap(), 2);
+    assert_eq!(peer(&lab, WEB).as_deref(), Ok(CLIENT), "{}", pend.log());
+}

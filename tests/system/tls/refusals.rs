@@ -8,8 +8,8 @@ use std::{
 
 use pen_tests::{Pend, process::SHORT, wait::Stopwatch, wait_until};
 
-use super::{Pki, SITE, finish, secure, serve};
-use crate::proxy::{LONG, Server, connect, lab, read_all};
+use super::{Pki, SITE, finish, secure, serve, site};
+use crate::proxy::{LONG, Server, connect, lab, read_all, start};
 
 fn wait_count(pend: &Pend, cause: &str, count: u64) {
     let name = format!("proxy-{cause}");
@@ -148,4 +148,19 @@ fn a_client_that_goes_away_without_notice_is_a_fault_and_a_reset_of_either_side_
         (services[0]["proxy"]["connections"] == 0).then_some(())
     };
     wait_until(SHORT, "nothing is left", idle).unwrap();
+}
+
+#[test]
+fn nothing_is_agreed_upon_with_those_that_the_access_list_denies() {
+    let (lab, pki) = (lab(1), Pki::new());
+    pki.issue("site", &["site.example"]);
+    let list = "[[acl]]\nname = \"office\"\ndeny = [\"10.77.0.2\"]\n";
+    let config = site(&lab, &pki.list(&["site"]), "acl = \"office\"").extra(list);
+    let pend = start(&lab, &config);
+    let client = lab.client();
+    let mut denied = connect(&client.netns, SITE).unwrap();
+    // Without a word of its own it is closed.
+    assert_eq!(denied.read(&mut [0; 9]).unwrap(), 0);
+    assert_eq!(client.v4.to_string(), "10.77.0.2");
+    wait_count(&pend, "denied", 1);
 }

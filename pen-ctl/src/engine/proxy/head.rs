@@ -144,13 +144,29 @@ impl Answer {
     }
 }
 
-/// Reads the head at the beginning of a stream. `None` if more bytes are needed.
-///
-/// # Errors
-///
-/// If it is not to be passed on, whatever else comes.
-pub fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Reject> {
-    let Some(length) = length(bytes)? else { return Ok(None) };
+/// Reads the head at the beginning of a stream that comes in pieces. No byte is looked at again when
+/// more have come: a client that sends single ones would make others wait.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// Where the byte after those that were looked at is.
+    at: At,
+    /// How many those are.
+    seen: usize,
+}
+
+impl Reader {
+    /// Reads on in all the bytes that have come so far. `None` if more are needed.
+    ///
+    /// # Errors
+    ///
+    /// If the head is not to be passed on, whatever else comes.
+    pub fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Head<'a>>, Reject> {
+        self.length(bytes)?.map(|length| parse(bytes, length)).transpose()
+    }
+}
+
+/// Reads a head of which it is known where it ends.
+fn parse(bytes: &[u8], length: usize) -> Result<Head<'_>, Reject> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(&bytes[..length]) {
@@ -175,7 +191,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Reject> {
         }
         _ => {}
     }
-    Ok(Some(head))
+    Ok(head)
 }
 
 fn reason(error: httparse::Error) -> Reject {
@@ -191,8 +207,9 @@ fn reason(error: httparse::Error) -> Reject {
 }
 
 /// Where in a head a byte is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 enum At {
+    #[default]
     Method,
     RestOfFirst,
     /// At the beginning of a line after the first one.
@@ -205,43 +222,45 @@ enum At {
     LastEnd,
 }
 
-/// Finds the end of a head. Goes by the order of the bytes, so that it makes no difference in what
-/// pieces they come: what is wrong first is what is said.
-fn length(bytes: &[u8]) -> Result<Option<usize>, Reject> {
-    let mut at = At::Method;
-    for (place, byte) in bytes.iter().enumerate() {
-        if place >= LONGEST {
-            return Err(Reject::TooLarge);
+impl Reader {
+    /// Finds the end of a head. Goes by the order of the bytes, so that it makes no difference in what
+    /// pieces they come: what is wrong first is what is said.
+    fn length(&mut self, bytes: &[u8]) -> Result<Option<usize>, Reject> {
+        for (place, byte) in bytes.iter().enumerate().skip(self.seen) {
+            if place >= LONGEST {
+                return Err(Reject::TooLarge);
+            }
+            self.at = match (self.at, byte) {
+                (At::Method, b' ') if place > 0 => At::RestOfFirst,
+                // It may be anything: nothing is worth waiting for.
+                (At::Method, byte) if place >= METHOD || !is_of_token(*byte) => {
+                    return Err(Reject::NoRequest);
+                }
+                (At::Method, _) => At::Method,
+                (_, 0) => return Err(Reject::BadByte),
+                (At::LastEnd, b'\n') => return Ok(Some(place + 1)),
+                (At::FirstEnd, b'\n') => {
+                    check_version(&bytes[..place - 1])?;
+                    At::Line
+                }
+                (At::LineEnd, b'\n') => At::Line,
+                (At::FirstEnd | At::LineEnd | At::LastEnd, _) | (_, b'\n') => {
+                    return Err(Reject::BareEnd);
+                }
+                (At::RestOfFirst, b'\r') => At::FirstEnd,
+                (At::RestOfFirst, _) => At::RestOfFirst,
+                (At::Line, b'\r') => At::LastEnd,
+                (At::Line, b' ' | b'\t') => return Err(Reject::Folded),
+                (At::Name, b':') => At::Value,
+                (At::Line | At::Name, byte) if !is_of_token(*byte) => return Err(Reject::BadName),
+                (At::Line | At::Name, _) => At::Name,
+                (At::Value, b'\r') => At::LineEnd,
+                (At::Value, _) => At::Value,
+            };
         }
-        at = match (at, byte) {
-            (At::Method, b' ') if place > 0 => At::RestOfFirst,
-            // It may be anything: nothing is worth waiting for.
-            (At::Method, byte) if place >= METHOD || !is_of_token(*byte) => {
-                return Err(Reject::NoRequest);
-            }
-            (At::Method, _) => At::Method,
-            (_, 0) => return Err(Reject::BadByte),
-            (At::LastEnd, b'\n') => return Ok(Some(place + 1)),
-            (At::FirstEnd, b'\n') => {
-                check_version(&bytes[..place - 1])?;
-                At::Line
-            }
-            (At::LineEnd, b'\n') => At::Line,
-            (At::FirstEnd | At::LineEnd | At::LastEnd, _) | (_, b'\n') => {
-                return Err(Reject::BareEnd);
-            }
-            (At::RestOfFirst, b'\r') => At::FirstEnd,
-            (At::RestOfFirst, _) => At::RestOfFirst,
-            (At::Line, b'\r') => At::LastEnd,
-            (At::Line, b' ' | b'\t') => return Err(Reject::Folded),
-            (At::Name, b':') => At::Value,
-            (At::Line | At::Name, byte) if !is_of_token(*byte) => return Err(Reject::BadName),
-            (At::Line | At::Name, _) => At::Name,
-            (At::Value, b'\r') => At::LineEnd,
-            (At::Value, _) => At::Value,
-        };
+        self.seen = bytes.len();
+        Ok(None)
     }
-    Ok(None)
 }
 
 /// Of the first line.
@@ -258,9 +277,12 @@ fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether a field is called so, also by those servers to which `_` and `-` are the same (CGI, WSGI).
+/// Whether a field is called so, also by those servers to which `_` and `-` are the same (CGI, WSGI),
+/// or all that is neither a letter nor a digit (CGI of lighttpd).
 fn is_called(name: &str, wanted: &str) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let plain = |byte: u8| {
+        if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+    };
     name.bytes().map(plain).eq(wanted.bytes())
 }
 

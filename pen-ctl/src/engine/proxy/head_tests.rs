@@ -8,6 +8,10 @@ use super::*;
 
 const CLIENT: &str = "192.0.2.1";
 
+fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Reject> {
+    Reader::default().read(bytes)
+}
+
 fn head(text: &str) -> Head<'_> {
     parse(text.as_bytes()).expect("valid").expect("complete")
 }
@@ -121,6 +125,16 @@ fn a_head_may_be_as_long_as_it_may_be_and_no_longer() {
 }
 
 #[test]
+fn no_byte_is_looked_at_twice() {
+    let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut reader = Reader::default();
+    assert_eq!(reader.read(&text.as_bytes()[..20]), Ok(None));
+    // Whoever looked again would find nothing that is a request.
+    let changed = ["?".repeat(20).as_str(), &text[20..text.len() - 1], "\r"].concat();
+    assert_eq!(reader.read(changed.as_bytes()), Err(Reject::BareEnd));
+}
+
+#[test]
 fn answers_say_their_status_and_that_the_connection_ends() {
     for (answer, line, cause) in [
         (Answer::Bad, "HTTP/1.1 400 Bad Request", Cause::BadRequest),
@@ -137,7 +151,7 @@ fn answers_say_their_status_and_that_the_connection_ends() {
 fn a_server_gets_one_address_of_the_client_whatever_the_client_says() {
     let text = "GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nx_forwarded_for: \
                 3.3.3.3\r\nX-Forwarded-Proto: https\r\nx-forwarded-FOR: 4.4.4.4\r\nForwarded: \
-                for=5.5.5.5\r\nX-Real_IP: 6.6.6.6\r\nConnection: keep-alive, \
+                for=5.5.5.5\r\nX-Real_IP: 6.6.6.6\r\nX.Forwarded~For: 7.7.7.7\r\nConnection: keep-alive, \
                 X-Forwarded-For\r\nKeep-Alive: timeout=5\r\nProxy-Connection: a\r\nTE: \
                 trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\nCookie:  b=1 \r\n\r\n";
     let replaced = "GET /x HTTP/1.1\r\nHost: a\r\nCookie: b=1\r\nX-Forwarded-For: \
@@ -239,8 +253,9 @@ fn any_head() -> impl Strategy<Value = Vec<u8>> {
 
 /// What comes of a head that arrives in these pieces.
 fn in_pieces(bytes: &[u8], ends: &[usize]) -> Result<Option<usize>, Reject> {
+    let mut reader = Reader::default();
     for end in ends.iter().copied().chain([bytes.len()]) {
-        if let Some(head) = parse(&bytes[..end])? {
+        if let Some(head) = reader.read(&bytes[..end])? {
             return Ok(Some(head.length));
         }
     }

@@ -36,13 +36,16 @@ pub fn answers(view: &View) -> BTreeSet<Answers> {
 #[must_use]
 pub fn source(client: IpAddr, server: IpAddr) -> Option<IpAddr> {
     let client = client.to_canonical();
+    // Nobody's: a trusted proxy may say anything.
+    let none = client.is_unspecified() || client.is_multicast();
     let on_a_link = match client {
-        IpAddr::V4(client) => client.is_link_local(),
+        IpAddr::V4(client) => client.is_link_local() || client.is_broadcast(),
         IpAddr::V6(client) => client.is_unicast_link_local(),
     };
     // What is sent to these addresses never leaves the server, or not to here.
-    let elsewhere = client.is_loopback() && !server.is_loopback();
-    (client.is_ipv4() == server.is_ipv4() && !on_a_link && !elsewhere).then_some(client)
+    let elsewhere = (client.is_loopback() || client == server) && !server.is_loopback();
+    let seen = client.is_ipv4() == server.is_ipv4() && !none && !on_a_link && !elsewhere;
+    seen.then_some(client)
 }
 
 #[cfg(test)]
@@ -63,6 +66,12 @@ mod tests {
             ("192.0.2.7", "fd00::1", None),
             ("169.254.0.7", "10.0.0.1", None),
             ("fe80::7", "fd00::1", None),
+            ("10.0.0.1", "10.0.0.1", None),
+            ("fd00::1", "fd00::1", None),
+            ("0.0.0.0", "10.0.0.1", None),
+            ("224.0.0.1", "10.0.0.1", None),
+            ("255.255.255.255", "10.0.0.1", None),
+            ("ff02::1", "fd00::1", None),
         ] {
             let [client, server] = [client, server].map(|text| text.parse().expect("literal"));
             let seen = seen.map(|text| text.parse().expect("literal"));

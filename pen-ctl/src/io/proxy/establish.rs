@@ -46,6 +46,15 @@ enum Failed {
     Local,
 }
 
+/// Whether a client gets nothing, whatever it says: then nothing need be agreed upon with it.
+pub(super) fn is_shut_out(conn: &Conn) -> bool {
+    let service = &conn.served.service;
+    let denied = |list: &Option<Arc<AccessList>>| {
+        conn.address().zip(list.as_ref()).is_some_and(|(source, list)| list.denies(&source))
+    };
+    denied(&service.vip_access) || (service.proxy.abuse.is_none() && denied(&service.access))
+}
+
 /// Finds a server for a client.
 /// `barred` are places of backends that are not for what it asked for.
 pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Established, Cause> {
@@ -109,14 +118,19 @@ async fn find(
         match connect(&backend.address, seen, proxy.timeouts.connect).await {
             Ok(server) => {
                 conn.connected.set(Some(clock::now()));
+                if seen.is_some() {
+                    served.heard(place);
+                }
                 return Ok((server, seat));
             }
             Err(Failed::Local) => return Err(Cause::Local),
             Err(failed) => {
-                if let (Failed::Silent, Some(seen)) = (failed, seen) {
-                    served.unheard(place, seen);
-                }
-                seat.backend.eject(clock::now(), proxy.eject);
+                let is_its_fault = match (failed, seen) {
+                    (Failed::Silent, Some(seen)) => served.unheard(place, seen),
+                    _ => true,
+                };
+                let eject = if is_its_fault { proxy.eject } else { Duration::ZERO };
+                seat.backend.eject(clock::now(), eject);
                 served.state.redispatched.fetch_add(1, Relaxed);
                 conn.retries.set(conn.retries.get().saturating_add(1));
                 conn.place.set(None);

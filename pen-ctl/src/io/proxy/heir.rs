@@ -50,7 +50,9 @@ impl Heir {
         let path = beside(control);
         // Who has left it there has no heir any more: two of them fight for the lock anyway.
         let _ = fs::remove_file(&path);
-        let listener = UnixListener::bind(&path)?;
+        let listener = UnixListener::bind(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, path })

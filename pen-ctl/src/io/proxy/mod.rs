@@ -186,12 +186,12 @@ impl Proxies {
     /// Serves these services and no others. Returns the names of those whose sockets are not to be
     /// had, and why not; the others are served.
     pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
+        // What is not needed now never will be: nobody may wait in sockets that nobody accepts from.
+        let mut estate = std::mem::take(&mut self.estate);
         if self.retired || view.services.is_empty() && self.threads.is_empty() {
             return Vec::new();
         }
         let mut failures = Vec::new();
-        // What is not needed now never will be.
-        let mut estate = std::mem::take(&mut self.estate);
         let mut before = std::mem::take(&mut self.sockets);
         for service in view.services.iter().filter(|service| !service.is_udp()) {
             let (at, foreign) = (&service.listen, service.virtual_address);
@@ -305,7 +305,13 @@ impl Proxies {
     /// Connections and flows that there are.
     #[must_use]
     pub fn open(&self) -> u32 {
-        self.common.gate.inside() + self.common.flows.inside()
+        self.common.open()
+    }
+
+    /// After [`Self::retire`]: whether all have ended, also those that were accepted last.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.common.is_over()
     }
 
     /// Writes where the view wants it. What is written elsewhere is written to the end.

@@ -132,9 +132,10 @@ async fn read_head(
     policy: ForwardedFor,
     stream: &Stream,
 ) -> Result<(), Refusal> {
+    let mut reader = head::Reader::default();
     loop {
         let bytes = &mut preface.said;
-        match head::parse(bytes) {
+        match reader.read(bytes) {
             Ok(None) => {}
             Ok(Some(head)) => {
                 let client = preface.client.map(|client| client.ip());

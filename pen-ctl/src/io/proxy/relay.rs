@@ -272,8 +272,11 @@ impl Direction {
                 return Poll::Pending;
             }
             rounds -= 1;
+            let is_over = ends.left.as_deref() == Some(&0);
             match self.read(cx, &mut ends) {
                 Poll::Ready(Ok(0)) => self.eof = true,
+                // What is thrown away keeps no connection alive, nor the server's place.
+                Poll::Ready(Ok(_)) if is_over => {}
                 Poll::Ready(Ok(bytes)) => (ends.moved)(bytes),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Source)),
                 Poll::Pending => return Poll::Pending,

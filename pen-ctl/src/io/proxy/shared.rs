@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +79,8 @@ pub(super) struct BackendState {
     pub(super) bytes_down: AtomicU64,
     /// A moment in nanoseconds: until then it is told that answers to clients' addresses are missed.
     unheard_until: AtomicU64,
+    /// The client whose address it did not answer last, hashed; 0 if it has answered one since.
+    unheard_by: AtomicU64,
 }
 
 // === BackendState ===
@@ -106,6 +109,23 @@ impl BackendState {
     /// It did not answer a client's address. True if that is news.
     fn miss(&self, now: Moment) -> bool {
         self.unheard_until.swap((now + UNHEARD).0, Relaxed) <= now.0
+    }
+
+    /// It did not answer this client's address. True if it did not answer another one's before
+    /// either, and nobody's in between: then it is not up to the client.
+    fn misses_others(&self, client: IpAddr) -> bool {
+        let mut hasher = DefaultHasher::new();
+        client.hash(&mut hasher);
+        let client = hasher.finish().max(1);
+        ![0, client].contains(&self.unheard_by.swap(client, Relaxed))
+    }
+
+    /// It has answered the address of a client.
+    fn heard(&self) {
+        // Nearly always it is known, and then nothing is written that other threads read.
+        if self.unheard_by.load(Relaxed) != 0 {
+            self.unheard_by.store(0, Relaxed);
+        }
     }
 
     /// Whether it lately did not answer the address of a client.
@@ -165,11 +185,18 @@ impl Served {
         source
     }
 
-    /// A server did not answer the address of a client in time.
-    pub(super) fn unheard(&self, place: usize, client: IpAddr) {
+    /// A server has answered the address of a client.
+    pub(super) fn heard(&self, place: usize) {
+        self.backends[place].heard();
+    }
+
+    /// A server did not answer the address of a client in time. True if it answers nobody's, as far
+    /// as is known: to a client in the server's own network it answers past this node.
+    pub(super) fn unheard(&self, place: usize, client: IpAddr) -> bool {
         if self.backends[place].miss(clock::now()) {
             tracing::warn!("{} (asked from {client})", self.missed(place));
         }
+        self.backends[place].misses_others(client)
     }
 
     /// What the operator should look after if a server does not answer addresses of clients.
@@ -495,6 +522,16 @@ mod tests {
         drop(held);
         assert!(state.admit(one, 2).is_some());
         assert!(lock(&state.sources).is_empty(), "nothing is kept of those that left");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_one_client_may_answer_others() {
+        let backend = BackendState::default();
+        let [one, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        assert!(!backend.misses_others(one) && !backend.misses_others(one));
+        assert!(backend.misses_others(other) && backend.misses_others(one));
+        backend.heard();
+        assert!(!backend.misses_others(other) && backend.misses_others(one));
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pen_common::abi::{self, ServiceKey};
 use pen_common::net::{Addr, Be16, protocol};
 
-use super::Proxies;
+use super::{Heir, Proxies, heir};
 use crate::config::{Affinity, Limits, Memory, Protocol, Proxy};
 use crate::engine::proxy::{Backend, Service, View};
+use crate::io::clock;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -87,4 +89,50 @@ fn a_datagram_that_comes_as_early_is_kept_as_well() {
     server.set_read_timeout(Some(LONG)).expect("a socket");
     let mut datagram = [0; 16];
     assert_eq!(server.recv(&mut datagram).expect("it comes now"), 5);
+}
+
+#[test]
+fn sockets_that_were_left_and_are_not_needed_are_closed_without_any_service_too() {
+    let name = format!("pen-proxies-{}.sock", std::process::id());
+    let control = std::env::temp_dir().join(name);
+    let waiting = Heir::new(&control).expect("a folder");
+    let left = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    assert!(heir::leave(&control, &[left.as_fd()]).expect("sent"));
+    let address = left.local_addr().expect("bound");
+    drop(left);
+    let (events, _news) = tokio::sync::mpsc::channel(1);
+    let estate = waiting.inherit(std::process::id()).expect("descriptors");
+    let mut proxies = Proxies::with(estate, events);
+    TcpStream::connect(address).expect("it waits to be accepted");
+    let nothing = View { secret: [1, 2], clients: 10, access_log: None, services: Vec::new() };
+    assert_eq!(proxies.serve(&nothing), []);
+    let error = TcpStream::connect(address).expect_err("nobody would ever accept it");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// Waits for something that comes soon.
+fn until(happened: impl Fn() -> bool) {
+    let limit = clock::now() + LONG;
+    while !happened() {
+        assert!(clock::now() < limit, "not within {LONG:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn it_is_not_over_while_somebody_may_have_accepted_a_client() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let (port, behind) = (free_port(), server.local_addr().expect("bound").port());
+    let mut proxies = Proxies::default();
+    assert!(proxies.is_over());
+    assert_eq!(proxies.serve(&view(port, behind, Protocol::Tcp, false)), []);
+    // Nobody has come yet, but the next one may be on the way through.
+    until(|| !proxies.is_over());
+    assert_eq!(proxies.open(), 0);
+    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+    let (stream, _) = server.accept().expect("it is served");
+    proxies.retire(true);
+    assert!(!proxies.is_over(), "it has a connection");
+    drop((client, stream));
+    until(|| proxies.is_over());
 }

@@ -8,8 +8,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
-use super::establish::{Established, establish};
+use super::establish::{self, Established, establish};
 use super::linger::linger;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
@@ -80,6 +80,8 @@ pub(super) struct Common {
     /// Flows of all services. Apart, since anybody can begin flows in any name, and connections are not
     /// to wait for those.
     pub(super) flows: Gate,
+    /// Tasks that accept: each may have a client that is not behind the gate yet.
+    accepting: AtomicU32,
     /// Numbers of connections.
     pub(super) last_id: AtomicU64,
     /// Times that accept failed for want of descriptors or memory.
@@ -105,6 +107,35 @@ struct Listening {
     served: Rc<RefCell<Arc<Served>>>,
     /// Dropping it ends accepting, when the client is served that was accepted last.
     _accepting: oneshot::Sender<()>,
+}
+
+/// A task that accepts, until dropped.
+struct Accepting(Arc<Common>);
+
+impl Accepting {
+    fn new(common: &Arc<Common>) -> Self {
+        common.accepting.fetch_add(1, Relaxed);
+        Self(Arc::clone(common))
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        // Whoever sees that it is gone sees also who it let in.
+        self.0.accepting.fetch_sub(1, Release);
+    }
+}
+
+impl Common {
+    /// Nobody accepts any more, and there is neither a connection nor a flow.
+    pub(super) fn is_over(&self) -> bool {
+        self.accepting.load(Acquire) == 0 && self.open() == 0
+    }
+
+    /// Connections and flows.
+    pub(super) fn open(&self) -> u32 {
+        self.gate.inside() + self.flows.inside()
+    }
 }
 
 /// Runs thread number `index` until there are no more orders.
@@ -246,7 +277,12 @@ impl Worker {
                 Ok(Some(listener)) => {
                     let served = Rc::new(RefCell::new(Arc::clone(served)));
                     let (sender, over) = oneshot::channel();
-                    spawn_local(accept(Rc::clone(self), listener, Rc::clone(&served), over));
+                    let accepting = Accepting::new(&self.common);
+                    let task = accept(Rc::clone(self), listener, Rc::clone(&served), over);
+                    spawn_local(async move {
+                        task.await;
+                        drop(accepting);
+                    });
                     listening.insert(key, Listening { served, _accepting: sender });
                 }
                 // Its sockets could not be had.
@@ -439,6 +475,7 @@ async fn begin(
     let conn = Rc::clone(&entry.conn);
     let with_tls = served.service.proxy.tls.is_some() || served.service.routes.is_some();
     let opening = match preface.refused {
+        None if with_tls && establish::is_shut_out(&conn) => Err(Cause::Denied),
         None if with_tls => {
             let sent = std::mem::take(&mut preface.said);
             let opening = tls::begin(&worker, &conn, &mut client, sent).await;

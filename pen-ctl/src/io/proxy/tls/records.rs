@@ -149,3 +149,7 @@ pub(super) fn seal(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;
