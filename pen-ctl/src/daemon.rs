@@ -37,10 +37,10 @@ use crate::io::answers::Answering;
 use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
-use crate::io::health::Way;
+use crate::io::health::{Prober, Way};
 use crate::io::netlink::Netlink;
 use crate::io::proxy::{Proxies, Traffic};
-use crate::io::{clock, health, privileges};
+use crate::io::{clock, privileges};
 use crate::show;
 
 /// Events that may wait for the loop. More than probes of all backends at once would need.
@@ -148,6 +148,7 @@ async fn serve(
         engine,
         dataplane,
         netlink,
+        prober: Prober::new(events.clone()),
         events,
         starting: true,
         failure: None,
@@ -267,6 +268,7 @@ struct Daemon {
     dataplane: Dataplane,
     netlink: Netlink,
     events: mpsc::Sender<Event>,
+    prober: Prober,
     /// An interface that cannot be attached at the start ends the daemon.
     starting: bool,
     failure: Option<String>,
@@ -355,7 +357,7 @@ impl Daemon {
                 }
                 Action::StartProbe { probe, kind, target, through, timeout } => {
                     let way = Way { target, through };
-                    health::start(self.events.clone(), probe, kind, way, timeout);
+                    self.prober.start(probe, kind, way, timeout);
                 }
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);

@@ -11,34 +11,63 @@ mod udp;
 use std::io::{ErrorKind, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
 use nix::errno::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{CheckKind, Endpoint};
 use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
 use crate::io::clock;
 
-/// Starts a probe. The result is sent as [`Event::ProbeDone`].
-pub fn start(
+/// Probes at a time; each has a descriptor or a few.
+const AT_ONCE: usize = 1024;
+/// Programs at a time.
+const PROGRAMS: usize = 32;
+
+/// Starts probes, but not too many at a time: the others wait, and their time begins when their turn
+/// has come.
+#[derive(Debug)]
+pub struct Prober {
     events: mpsc::Sender<Event>,
-    probe: ProbeId,
-    kind: CheckKind,
-    way: Way,
-    limit: Duration,
-) {
-    tokio::spawn(async move {
-        let begin = clock::now();
-        let outcome = ask(&kind, &way, limit).await;
-        let took = clock::now().since(begin);
-        // The loop is gone only when the daemon ends; then nobody waits for the result.
-        let _ = events.send(Event::ProbeDone { probe, took, outcome }).await;
-    });
+    places: Arc<Semaphore>,
+    programs: Arc<Semaphore>,
+}
+
+impl Prober {
+    /// Results are sent to `events`.
+    #[must_use]
+    pub fn new(events: mpsc::Sender<Event>) -> Self {
+        Self::with_places(events, AT_ONCE, PROGRAMS)
+    }
+
+    fn with_places(events: mpsc::Sender<Event>, places: usize, programs: usize) -> Self {
+        let [places, programs] = [places, programs].map(|count| Arc::new(Semaphore::new(count)));
+        Self { events, places, programs }
+    }
+
+    /// Starts a probe. The result is sent as [`Event::ProbeDone`].
+    pub fn start(&self, probe: ProbeId, kind: CheckKind, way: Way, limit: Duration) {
+        let places = match kind {
+            CheckKind::Exec(_) => &self.programs,
+            _ => &self.places,
+        };
+        let (places, events) = (Arc::clone(places), self.events.clone());
+        tokio::spawn(async move {
+            // Nobody closes it, so that a place is had.
+            let _place = places.acquire().await;
+            let begin = clock::now();
+            let outcome = ask(&kind, &way, limit).await;
+            let took = clock::now().since(begin);
+            // The loop is gone only when the daemon ends; then nobody waits for the result.
+            let _ = events.send(Event::ProbeDone { probe, took, outcome }).await;
+        });
+    }
 }
 
 /// Where a probe goes, and how.
@@ -244,6 +273,34 @@ mod tests {
             };
             let result = limit.wait(slow, ProbeError::Timeout).await;
             assert!(matches!(result, Err(ProbeError::Local(_))), "{result:?}");
+        });
+    }
+
+    #[test]
+    fn of_too_many_programs_some_wait_for_their_turn() {
+        run(async {
+            let (sender, mut results) = mpsc::channel(8);
+            let prober = Prober::with_places(sender, 1, 1);
+            let folder = std::env::temp_dir().join(format!("pen-turns-{}", std::process::id()));
+            // Whoever meets another one here fails.
+            let script = format!("mkdir {0} && sleep 0.1 && rmdir {0}", folder.display());
+            let words = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+            let exec = Arc::new(crate::config::Exec { words, user: "nobody".to_owned() });
+            let target: SocketAddr = "192.0.2.1:80".parse().expect("literal");
+            for serial in 0..4 {
+                let probe = ProbeId { backend: 1, generation: 1, serial };
+                let way = Way { target: target.into(), through: None };
+                let kind = CheckKind::Exec(Arc::clone(&exec));
+                prober.start(probe, kind, way, Duration::from_secs(30));
+            }
+            for _ in 0..4 {
+                let result = results.recv().await;
+                let outcome = match &result {
+                    Some(Event::ProbeDone { outcome, .. }) => outcome,
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(outcome, &Ok(()));
+            }
         });
     }
 
