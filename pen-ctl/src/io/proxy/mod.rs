@@ -2,6 +2,7 @@
 //! What is served is a [`View`] that the engine makes; threads take it over between two connections,
 //! and connections that exist go on by the one that they began with.
 
+mod ask;
 mod assume;
 mod conn;
 mod establish;
@@ -12,6 +13,7 @@ mod log;
 mod pipe;
 mod preface;
 mod relay;
+mod report;
 mod shared;
 mod stream;
 #[cfg(test)]
@@ -25,23 +27,23 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::resource::{Resource, getrlimit};
 use pen_common::abi::ServiceKey;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
+pub use self::ask::Asker;
 pub use self::heir::{Estate, Heir};
 use self::log::Writer;
+pub use self::report::Traffic;
 use self::shared::{BackendState, Registry, Served};
 use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
-use crate::api::{self, Close, Closed, Connections, Counter, ProxiedService, RecordQuery};
+use crate::api;
 use crate::config::Endpoint;
 use crate::engine::event::Event;
-use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::transparent::Answers;
 use crate::engine::proxy::{Service, View};
 use crate::io::clock;
@@ -74,21 +76,6 @@ pub struct Proxies {
     certificates: Arc<Mutex<tls::Store>>,
     watch: Option<tls::Watch>,
     events: Option<mpsc::Sender<Event>>,
-}
-
-/// What a backend has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Traffic {
-    /// Connections now.
-    pub connections: u32,
-    /// Connections so far.
-    pub total: u64,
-    /// Those that could not be made.
-    pub failures: u64,
-    /// Bytes to and from it, of connections that have ended.
-    pub bytes: u64,
-    /// It could not be connected to lately, and gets nothing new for a time.
-    pub ejected: bool,
 }
 
 /// How many there may be at a time, of all services.
@@ -363,107 +350,6 @@ impl Proxies {
         Asker { questions: self.questions.clone() }
     }
 
-    /// How connections ended, by cause, and what accept failed for: rows for `penctl counters`.
-    /// None without a service.
-    #[must_use]
-    pub fn counters(&self) -> Vec<Counter> {
-        let row = |name: String, reason: &str, count: u64, bytes: u64| Counter {
-            name,
-            reason: reason.to_owned(),
-            packets: count,
-            bytes,
-        };
-        if self.served.is_empty() {
-            return Vec::new();
-        }
-        let sum =
-            |value: &dyn Fn(&Served) -> u64| self.served.iter().map(|served| value(served)).sum();
-        let moved = |backend: &Arc<BackendState>| {
-            backend.bytes_up.load(Relaxed) + backend.bytes_down.load(Relaxed)
-        };
-        let bytes = sum(&|served| served.backends.iter().map(moved).sum());
-        let accepted = sum(&|served| served.state.accepted.load(Relaxed));
-        let redispatched = sum(&|served| served.state.redispatched.load(Relaxed));
-        let not_transparent = sum(&|served| served.state.not_transparent.load(Relaxed));
-        let starved = self.common.starved.load(Relaxed);
-        let mut rows = vec![
-            row(
-                "proxy-accepted".to_owned(),
-                "Connections that the proxy accepted, and flows of UDP.",
-                accepted,
-                bytes,
-            ),
-            row(
-                "proxy-redispatched".to_owned(),
-                "A backend could not be connected to, and another one was asked.",
-                redispatched,
-                0,
-            ),
-            row(
-                "proxy-not-transparent".to_owned(),
-                "A server of a transparent service cannot see this client's address, and saw ours.",
-                not_transparent,
-                0,
-            ),
-            row(
-                "proxy-log-dropped".to_owned(),
-                "A line of the access log was not written: the disk is too slow.",
-                self.writer.as_ref().map_or(0, |writer| writer.log.dropped()),
-                0,
-            ),
-            row(
-                "proxy-certificate-broken".to_owned(),
-                "Files of certificates were not good when they were read, and what was there before stayed.",
-                self.store().broken(),
-                0,
-            ),
-            row(
-                "proxy-datagram-lost".to_owned(),
-                "A datagram was not passed on: no room in a buffer of the kernel, or too long.",
-                self.common.lost.load(Relaxed),
-                0,
-            ),
-            row(
-                "proxy-starved".to_owned(),
-                "This machine had no descriptor or memory for a connection, which waited.",
-                starved,
-                0,
-            ),
-        ];
-        rows.extend(Cause::ALL.iter().map(|cause| {
-            let ended = sum(&|served| served.state.ended(*cause));
-            row(format!("proxy-{}", cause.name()), cause.describe(), ended, 0)
-        }));
-        rows
-    }
-
-    /// What a service has of connections.
-    #[must_use]
-    pub fn service(&self, service: &str) -> Option<ProxiedService> {
-        let served = self.served.iter().find(|served| served.service.name == service)?;
-        Some(ProxiedService {
-            connections: served.state.gate.inside(),
-            waiting: served.state.waiters(),
-            accepted: served.state.accepted.load(Relaxed),
-        })
-    }
-
-    /// What a backend has of connections and has moved.
-    #[must_use]
-    pub fn traffic(&self, service: &str, backend: &str) -> Option<Traffic> {
-        let served = self.served.iter().find(|served| served.service.name == service)?;
-        let backends = &served.service.backends;
-        let place = backends.iter().position(|found| found.name == backend)?;
-        let state = &served.backends[place];
-        Some(Traffic {
-            connections: state.connections(),
-            total: state.total.load(Relaxed),
-            failures: state.failures.load(Relaxed),
-            bytes: state.bytes_up.load(Relaxed) + state.bytes_down.load(Relaxed),
-            ejected: state.ejected(clock::now()).is_some(),
-        })
-    }
-
     fn start(&mut self, orders: Arc<Orders>, failures: &mut Vec<(String, String)>) {
         let (sender, receiver) = watch::channel(orders);
         for index in 0..self.count {
@@ -542,46 +428,4 @@ fn connected(served: &Arc<Served>) -> impl Iterator<Item = (Answers, Weak<Backen
 
 fn is_busy(state: &Weak<BackendState>) -> bool {
     state.upgrade().is_some_and(|state| state.connections() > 0)
-}
-
-/// Asks the threads of the proxy, from any other thread that may wait.
-#[derive(Clone, Debug)]
-pub struct Asker {
-    questions: Vec<mpsc::Sender<Question>>,
-}
-
-impl Asker {
-    /// The connections that fit.
-    #[must_use]
-    pub fn connections(&self, wanted: &RecordQuery) -> Connections {
-        let mut all = Connections::default();
-        for (connections, more) in self.ask(|answer| Question::List(wanted.clone(), answer)) {
-            all.connections.extend(connections);
-            all.more += more;
-        }
-        all.connections.sort_by_key(|connection| std::cmp::Reverse(connection.id));
-        all.more += all.connections.len().saturating_sub(wanted.limit) as u64;
-        all.connections.truncate(wanted.limit);
-        all
-    }
-
-    /// Closes the connections that fit.
-    #[must_use]
-    pub fn close(&self, wish: &Close) -> Closed {
-        let counts = self.ask(|answer| Question::Close(wish.clone(), answer));
-        Closed { closed: counts.into_iter().sum(), dry_run: wish.dry_run }
-    }
-
-    /// Threads that have ended have nothing to say.
-    fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
-        let asked: Vec<_> = self
-            .questions
-            .iter()
-            .filter_map(|ask| {
-                let (answer, answered) = oneshot::channel();
-                ask.blocking_send(question(answer)).ok().map(|()| answered)
-            })
-            .collect();
-        asked.into_iter().filter_map(|answered| answered.blocking_recv().ok()).collect()
-    }
 }
