@@ -1,6 +1,7 @@
 //! How backends are checked: what is asked of them, which answer is the right one, and how often.
 
 mod kinds;
+mod tls;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use regex::bytes::Regex;
 
 pub use kinds::{Dns, Exchange, Exec};
+pub use tls::{ProbeTls, Verify};
 
 use crate::config::{CheckError, UnixPath};
 
@@ -46,6 +48,7 @@ impl Check {
             _ if self.port.is_some() => Err(CheckError::PortOfSocket { socket }),
             CheckKind::None
             | CheckKind::Tcp
+            | CheckKind::Tls(_)
             | CheckKind::Http(_)
             | CheckKind::Smtp { .. }
             | CheckKind::Exec(_) => Ok(()),
@@ -60,6 +63,8 @@ pub enum CheckKind {
     None,
     /// A TCP connection is accepted.
     Tcp,
+    /// TLS is agreed upon, with a certificate that is right.
+    Tls(Arc<ProbeTls>),
     /// A request of HTTP/1.1 is answered as expected.
     Http(Arc<Http>),
     /// A datagram is answered as expected.
@@ -83,7 +88,12 @@ impl CheckKind {
     pub const fn needs_port(&self) -> bool {
         match self {
             Self::None | Self::Icmp | Self::Exec(_) => false,
-            Self::Tcp | Self::Http(_) | Self::Udp(_) | Self::Dns(_) | Self::Smtp { .. } => true,
+            Self::Tcp
+            | Self::Tls(_)
+            | Self::Http(_)
+            | Self::Udp(_)
+            | Self::Dns(_)
+            | Self::Smtp { .. } => true,
         }
     }
 }
@@ -93,6 +103,7 @@ impl fmt::Display for CheckKind {
         match self {
             Self::None => f.write_str("none"),
             Self::Tcp => f.write_str("tcp"),
+            Self::Tls(tls) => tls.fmt(f),
             Self::Http(http) => http.fmt(f),
             Self::Udp(exchange) => exchange.fmt(f),
             Self::Dns(dns) => dns.fmt(f),
@@ -120,6 +131,8 @@ pub struct Http {
     pub expect: Codes,
     /// What the body has to hold.
     pub body: Option<Pattern>,
+    /// It is spoken in TLS.
+    pub tls: Option<ProbeTls>,
 }
 
 impl fmt::Display for Http {
@@ -133,7 +146,10 @@ impl fmt::Display for Http {
             write!(f, " with {name}")?;
         }
         write!(f, " expecting {}", self.expect)?;
-        self.body.as_ref().map_or(Ok(()), |body| write!(f, " and a body with {body}"))
+        if let Some(body) = &self.body {
+            write!(f, " and a body with {body}")?;
+        }
+        self.tls.as_ref().map_or(Ok(()), |tls| write!(f, " over {tls}"))
     }
 }
 

@@ -22,13 +22,10 @@ const fn row(
     NotBuilt { table, key, value, instead }
 }
 
-const USE_TCP: &str = "use `type = \"tcp\"`";
-
 #[rustfmt::skip]
 const NOT_BUILT: &[NotBuilt] = &[
     row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
-    row("check",   "type",            "https",       USE_TCP),
-    row("check",   "type",            "tls",         USE_TCP),
+    row("check",   "type",            "https",       "use `type = \"http\", tls = true`"),
 ];
 
 /// If this key is not built: what to do instead.

@@ -3,6 +3,7 @@
 
 mod http;
 mod kinds;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use toml::de::DeValue;
 
 use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Place, Read, Report, Spec, Table};
+use crate::config::system::System;
 use crate::config::words::Word;
 use crate::config::{Check, CheckKind, Mode, Pattern, Protocol};
 
@@ -24,10 +26,12 @@ const PORT: [&str; 1] = ["port"];
 const ASKING: [&str; 2] = ["port", "tunnel"];
 /// What several types call so, each in its own way.
 const EXPECT: [&str; 1] = ["expect"];
-const KEYS: [&str; 28] = raw::joined(&[
+const KEYS: [&str; 33] = raw::joined(&[
     &COMMON,
     &ASKING,
     &EXPECT,
+    &tls::KEYS,
+    &tls::SWITCH,
     &http::KEYS,
     &kinds::UDP,
     &kinds::DNS,
@@ -59,6 +63,7 @@ pub(super) struct RawCheck {
 enum Kind {
     None,
     Tcp,
+    Tls,
     Http,
     Udp,
     Dns,
@@ -70,6 +75,7 @@ enum Kind {
 impl Word for Kind {
     const ALL: &'static [(&'static str, Self)] = &[
         ("tcp", Self::Tcp),
+        ("tls", Self::Tls),
         ("http", Self::Http),
         ("udp", Self::Udp),
         ("dns", Self::Dns),
@@ -86,7 +92,8 @@ impl Kind {
         match self {
             Self::None | Self::Icmp => &[],
             Self::Tcp => &[&ASKING],
-            Self::Http => &[&ASKING, &EXPECT, &http::KEYS],
+            Self::Tls => &[&ASKING, &tls::KEYS],
+            Self::Http => &[&ASKING, &EXPECT, &http::KEYS, &tls::SWITCH, &tls::KEYS],
             Self::Udp => &[&ASKING, &EXPECT, &kinds::UDP],
             Self::Dns => &[&ASKING, &kinds::DNS],
             Self::Smtp => &[&ASKING, &kinds::SMTP],
@@ -104,11 +111,17 @@ impl Kind {
         self.groups().iter().any(|group| group.contains(&key))
     }
 
-    fn read(self, table: &Table<'_>, report: &mut Report<'_>) -> Read<CheckKind> {
+    fn read(
+        self,
+        table: &Table<'_>,
+        system: &dyn System,
+        report: &mut Report<'_>,
+    ) -> Read<CheckKind> {
         Ok(match self {
             Self::None => CheckKind::None,
             Self::Tcp => CheckKind::Tcp,
-            Self::Http => CheckKind::Http(Arc::new(http::read(table, report)?)),
+            Self::Tls => CheckKind::Tls(Arc::new(tls::read(table, system, report)?)),
+            Self::Http => CheckKind::Http(Arc::new(http::read(table, system, report)?)),
             Self::Udp => CheckKind::Udp(Arc::new(kinds::udp(table, report)?)),
             Self::Dns => CheckKind::Dns(Arc::new(kinds::dns(table, report)?)),
             Self::Smtp => CheckKind::Smtp { hello: kinds::smtp(table, report)? },
@@ -119,7 +132,11 @@ impl Kind {
 }
 
 /// Reads the type of a check and what belongs to it, and reports what belongs to others.
-fn kind(table: &Table<'_>, report: &mut Report<'_>) -> Read<Option<CheckKind>> {
+fn kind(
+    table: &Table<'_>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<Option<CheckKind>> {
     let written = table.word::<Kind>("type", report)?;
     // Whoever says nothing gets a connection, if anything.
     let kind = written.unwrap_or(Kind::Tcp);
@@ -135,7 +152,7 @@ fn kind(table: &Table<'_>, report: &mut Report<'_>) -> Read<Option<CheckKind>> {
     }
     match (wrong, written) {
         (Some(reported), _) => Err(reported),
-        (None, Some(kind)) => kind.read(table, report).map(Some),
+        (None, Some(kind)) => kind.read(table, system, report).map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -170,9 +187,13 @@ fn answer(
 
 impl RawCheck {
     /// Reads the key `check` of a service or pool.
-    pub(super) fn read(owner: &Table<'_>, report: &mut Report<'_>) -> Read<Option<Self>> {
+    pub(super) fn read(
+        owner: &Table<'_>,
+        system: &dyn System,
+        report: &mut Report<'_>,
+    ) -> Read<Option<Self>> {
         let Some(table) = owner.table("check", &CHECK, report)? else { return Ok(None) };
-        let kind = kind(&table, report);
+        let kind = kind(&table, system, report);
         let port = table.integer("port", 1..=u32::from(u16::MAX), report);
         let tunnel = table.boolean("tunnel", report);
         let times = times(&table, report);

@@ -56,7 +56,7 @@ pub(super) fn services(
         acls,
         system,
         masquerade_ports,
-        pools: Pools::read(roots, report),
+        pools: Pools::read(roots, system, report),
         binder: Binder::new(vips, system),
         names: Names::new("service"),
         listens: Listens::default(),
@@ -132,7 +132,7 @@ impl Reader<'_> {
         let proxy = proxy::read(table, mode, protocol, self.acls, self.system, report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
-        let own_check = RawCheck::read(table, report);
+        let own_check = RawCheck::read(table, self.system, report);
         let stubborn = table.boolean("stubborn", report);
         let pool = self.pool(table, report);
         let emergency = backend::emergency(table, report);
@@ -314,10 +314,10 @@ struct Pools {
 }
 
 impl Pools {
-    fn read(roots: &Roots<'_>, report: &mut Report<'_>) -> Self {
+    fn read(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Self {
         let mut all = Self { names: Names::new("pool"), pools: HashMap::new() };
         for table in roots.all(&POOL, report) {
-            let pool = table.and_then(|table| pool(&table, report));
+            let pool = table.and_then(|table| pool(&table, system, report));
             let name = table.and_then(|table| required_name(&table, report));
             if let Ok(At { value: name, .. }) = all.names.claim(name, report) {
                 all.pools.insert(name, pool);
@@ -342,9 +342,9 @@ fn required_name(table: &Table<'_>, report: &mut Report<'_>) -> Read<At<String>>
     raw::name(table.required_text("name", "\"web\"", report)?, report)
 }
 
-fn pool(table: &Table<'_>, report: &mut Report<'_>) -> Read<Pool> {
+fn pool(table: &Table<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Pool> {
     let backends = backend::list(table, report);
-    let check = RawCheck::read(table, report);
+    let check = RawCheck::read(table, system, report);
     match backends? {
         Some(backends) => Ok(Pool { backends, check: check? }),
         None => Err(table.lacks("backends", "[\"10.0.0.11:80\"]", report)),

@@ -233,6 +233,8 @@ pub enum ProbeError {
         /// What would have been right.
         expected: String,
     },
+    /// TLS was not agreed upon, or its certificate is not right; in words.
+    Tls(String),
     /// No answer in time to what came through the tunnel.
     NoTunnelAnswer,
     /// The backend said no.
@@ -265,7 +267,7 @@ impl std::fmt::Display for ProbeError {
                  let it hold the virtual address",
             ),
             Self::Refused => f.write_str("connection refused"),
-            Self::System(error) => f.write_str(error),
+            Self::System(error) | Self::Tls(error) => f.write_str(error),
             Self::Local(error) => write!(f, "not probed: {error}"),
         }
     }

@@ -6,6 +6,7 @@ mod exec;
 mod http;
 mod icmp;
 mod smtp;
+mod tls;
 mod tunnel;
 mod udp;
 

@@ -2,9 +2,10 @@
 
 use toml::de::DeValue;
 
-use super::answer;
+use super::{answer, tls};
 use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Read, Report, Table};
+use crate::config::system::System;
 use crate::config::{Codes, Http};
 
 /// Keys of a check that only this type has, besides `expect`.
@@ -13,13 +14,14 @@ pub(super) const KEYS: [&str; 6] = ["method", "path", "host", "headers", "body",
 /// Right if nothing else is said: an answer, and no error.
 const USUAL: &str = "200-399";
 
-pub(super) fn read(table: &Table<'_>, report: &mut Report<'_>) -> Read<Http> {
+pub(super) fn read(table: &Table<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Http> {
     let method = valid(table, "method", is_token, report);
     let path = valid(table, "path", is_path, report);
     let host = valid(table, "host", is_value, report);
     let headers = headers(table, report);
     let expect = expect(table, report);
     let body = answer(table, "body", "body_regex", report);
+    let tls = tls::optional(table, system, report);
     Ok(Http {
         method: method?.unwrap_or_else(|| "GET".to_owned()),
         path: path?.unwrap_or_else(|| "/".to_owned()),
@@ -27,6 +29,7 @@ pub(super) fn read(table: &Table<'_>, report: &mut Report<'_>) -> Read<Http> {
         headers: headers?,
         expect: expect?,
         body: body?,
+        tls: tls?,
     })
 }
 

@@ -16,7 +16,7 @@ check = { path = "/health", body = "ok" }"#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "none", port = 81 }"#), &[
-        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "http" or "udp" or "dns" or "smtp" or "exec"`"#,
+        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "tls" or "http" or "udp" or "dns" or "smtp" or "exec"`"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", path = "health", method = "GET /", host = " www", expect = 20 }"#), &[
@@ -89,8 +89,29 @@ check = { down_interval = "500ms" }"#), &[
         "5:27: `down_interval` is 500ms, and so below the interval 1s; raise it, or use `fast_interval`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
-check = { type = "https" }"#), &[
-        r#"5:18: `type = "https"` is not built into this version of pen; use `type = "tcp"`"#,
+check = { type = "http", ca = "/etc/pen/ca.pem" }"#), &[
+        "5:31: `ca` has no effect without `tls = true`; remove it, or add that",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tls", verify = "dates", ca = "/etc/pen/ca.pem" }"#), &[
+        r#"5:48: `ca` has no effect without `verify = "full"`; remove it, or add that"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tls", verify = "none", expires_in = "14days" }"#), &[
+        r#"5:55: `expires_in` has no effect without `verify = "dates"` or "full"; remove it, or add that"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tls", server_name = "*.example", verify = "all" }"#), &[
+        r#"5:39: `*.example` is no name of DNS; write one like "www.example""#,
+        "5:61: unknown verify `all`; use one of: none, dates, full",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tls", ca = "/etc/pen/site.pem" }"#), &[
+        "5:30: /etc/pen/site.pem: no certificate in it; it has to begin with `-----BEGIN CERTIFICATE-----`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tls", verify = "full" }"#), &[
+        "5:34: /etc/ssl/certs/ca-certificates.crt: no certificate in it; it has to begin with `-----BEGIN CERTIFICATE-----`",
     ]),
 ];
 
@@ -143,6 +164,14 @@ fn a_check_says_what_it_asks_and_expects() {
             "type = \"http\", expect = 200, body = \"all \\\"ok\\\"\"",
             "http GET / expecting 200 and a body with \"all \\\"ok\\\"\"",
         ),
+        ("type = \"tls\"", "tls"),
+        ("type = \"tls\", verify = \"none\"", "tls with any certificate"),
+        (
+            "type = \"tls\", server_name = \"a.b\", ca = \"/etc/pen/ca.pem\", expires_in = \"14days\"",
+            "tls of a.b signed by /etc/pen/ca.pem valid for 14days",
+        ),
+        ("type = \"http\", tls = true", "http GET / expecting 200-399 over tls"),
+        ("type = \"http\", tls = false", "http GET / expecting 200-399"),
         ("type = \"udp\"", "udp with 0 bytes expecting any answer"),
         (
             "type = \"udp\", send_hex = \"00 ff:0a\", expect_hex = \"c0\"",

@@ -187,8 +187,8 @@ forwarded_for = "add""#), &[
         r#"13:17: unknown forwarded_for `add`; use one of: replace, append"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
-check = { type = "tls" }"#), &[
-        r#"5:18: `type = "tls"` is not built into this version of pen; use `type = "tcp"`"#,
+check = { type = "https" }"#), &[
+        r#"5:18: `type = "https"` is not built into this version of pen; use `type = "http", tls = true`"#,
     ]),
     // words
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
@@ -210,7 +210,7 @@ xdp = "fast""#, &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "ping" }"#), &[
-        "5:18: unknown type `ping`; use one of: tcp, http, udp, dns, smtp, icmp, exec, none",
+        "5:18: unknown type `ping`; use one of: tcp, tls, http, udp, dns, smtp, icmp, exec, none",
     ]),
     // names
     Case(r#"[node]

@@ -35,6 +35,7 @@ mod tests {
             headers: Vec::new(),
             expect: Codes::parse(expect).expect("valid"),
             body: body.map(|text| Pattern::Text(text.to_owned())),
+            tls: None,
         }
     }
 

@@ -4,6 +4,7 @@ pub mod dns;
 pub mod exec;
 pub mod http;
 pub mod smtp;
+pub mod tls;
 pub mod udp;
 
 use super::event::ProbeError;

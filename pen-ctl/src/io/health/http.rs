@@ -7,10 +7,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::http::uri::Authority;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
+use super::tls::{self, Contexts};
 use super::{Limit, Stream, Way, converse, failure};
 use crate::config::{Endpoint, Http};
 use crate::engine::event::{Outcome, ProbeError};
@@ -23,23 +25,41 @@ const BODY: usize = 64 * 1024;
 /// Tells a server's log who asks.
 const AGENT: &str = concat!("pen/", env!("CARGO_PKG_VERSION"));
 
-pub(super) async fn ask(http: &Http, way: &Way, limit: &Limit) -> Outcome {
+pub(super) async fn ask(http: &Http, way: &Way, limit: &Limit, known: &Contexts) -> Outcome {
     let stream = converse(way, limit).await?;
     let host = match &http.host {
         Some(host) => host.clone(),
-        None => host_of(&way.target),
+        None => host_of(&way.target, http.tls.is_some()),
     };
-    limit.wait(exchange(http, &host, stream), ProbeError::Silent).await
+    let talking = async {
+        let stream: Box<dyn Stream> = match &http.tls {
+            Some(tls) => {
+                let name = http.host.as_deref().and_then(name_of);
+                let name = name.unwrap_or_else(|| tls::host_of(&way.target));
+                Box::new(known.agree(tls, &[b"http/1.1"], &name, stream).await?)
+            }
+            None => stream,
+        };
+        exchange(http, &host, stream).await
+    };
+    limit.wait(talking, ProbeError::Silent).await
 }
 
 /// The address, as a URI writes it.
-fn host_of(target: &Endpoint) -> String {
+fn host_of(target: &Endpoint, tls: bool) -> String {
+    let usual = if tls { 443 } else { 80 };
     match target {
-        Endpoint::Inet(SocketAddr::V4(at)) if at.port() == 80 => at.ip().to_string(),
-        Endpoint::Inet(SocketAddr::V6(at)) if at.port() == 80 => format!("[{}]", at.ip()),
+        Endpoint::Inet(SocketAddr::V4(at)) if at.port() == usual => at.ip().to_string(),
+        Endpoint::Inet(SocketAddr::V6(at)) if at.port() == usual => format!("[{}]", at.ip()),
         Endpoint::Inet(at) => at.to_string(),
         Endpoint::Unix(_) => "localhost".to_owned(),
     }
+}
+
+/// The name alone, without port and brackets.
+fn name_of(host: &str) -> Option<String> {
+    let authority: Authority = host.parse().ok()?;
+    Some(authority.host().trim_matches(['[', ']']).to_owned())
 }
 
 async fn exchange(http: &Http, host: &str, stream: Box<dyn Stream>) -> Outcome {
@@ -128,8 +148,10 @@ mod tests {
                 }
                 String::from_utf8(head).expect("text")
             });
-            let outcome =
-                ask(&http, &Way { target: target.into(), through: None }, &Limit::of(limit)).await;
+            let outcome = {
+                let way = Way { target: target.into(), through: None };
+                ask(&http, &way, &Limit::of(limit), &Contexts::default()).await
+            };
             let head = server.await.expect("it ended").replace(&target.to_string(), "TARGET");
             (head, outcome)
         })
@@ -143,6 +165,7 @@ mod tests {
             headers: Vec::new(),
             expect: Codes::parse("200-399").expect("valid"),
             body: None,
+            tls: None,
         }
     }
 
@@ -192,7 +215,7 @@ mod tests {
 
     #[test]
     fn silence_after_the_request_is_told_apart_from_silence_before_it() {
-        let limit = Duration::from_millis(300);
+        let limit = Duration::from_secs(1);
         let (_, outcome) = talk(get(), b"", limit);
         assert_eq!(outcome, Err(ProbeError::Silent(limit)));
     }
@@ -214,7 +237,8 @@ mod tests {
                     let _ = stream.write_all(long).await;
                 });
                 let way = Way { target: target.into(), through: None };
-                let outcome = ask(&with(text), &way, &Limit::of(PATIENCE)).await;
+                let outcome =
+                    ask(&with(text), &way, &Limit::of(PATIENCE), &Contexts::default()).await;
                 assert_eq!(outcome.is_ok(), found, "{outcome:?}");
             }
         });

@@ -5,6 +5,7 @@ mod exec;
 mod http;
 mod icmp;
 mod smtp;
+mod tls;
 mod tunnel;
 mod udp;
 
@@ -21,6 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use self::tls::Contexts;
 use crate::config::{CheckKind, Endpoint};
 use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
 use crate::io::clock;
@@ -37,6 +39,7 @@ pub struct Prober {
     events: mpsc::Sender<Event>,
     places: Arc<Semaphore>,
     programs: Arc<Semaphore>,
+    contexts: Arc<Contexts>,
 }
 
 impl Prober {
@@ -48,7 +51,7 @@ impl Prober {
 
     fn with_places(events: mpsc::Sender<Event>, places: usize, programs: usize) -> Self {
         let [places, programs] = [places, programs].map(|count| Arc::new(Semaphore::new(count)));
-        Self { events, places, programs }
+        Self { events, places, programs, contexts: Arc::default() }
     }
 
     /// Starts a probe. The result is sent as [`Event::ProbeDone`].
@@ -58,11 +61,12 @@ impl Prober {
             _ => &self.places,
         };
         let (places, events) = (Arc::clone(places), self.events.clone());
+        let contexts = Arc::clone(&self.contexts);
         tokio::spawn(async move {
             // Nobody closes it, so that a place is had.
             let _place = places.acquire().await;
             let begin = clock::now();
-            let outcome = ask(&kind, &way, limit).await;
+            let outcome = ask(&kind, &way, limit, &contexts).await;
             let took = clock::now().since(begin);
             // The loop is gone only when the daemon ends; then nobody waits for the result.
             let _ = events.send(Event::ProbeDone { probe, took, outcome }).await;
@@ -94,7 +98,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn ask(kind: &CheckKind, way: &Way, limit: Duration) -> Outcome {
+async fn ask(kind: &CheckKind, way: &Way, limit: Duration, contexts: &Contexts) -> Outcome {
     let clock = Limit::of(limit);
     match kind {
         CheckKind::None => Ok(()),
@@ -102,7 +106,8 @@ async fn ask(kind: &CheckKind, way: &Way, limit: Duration) -> Outcome {
             Some(tunnel) => tunnel::connect(way.address()?, tunnel, limit).await,
             None => connect(&way.target, &clock).await.map(drop),
         },
-        CheckKind::Http(http) => http::ask(http, way, &clock).await,
+        CheckKind::Tls(tls) => tls::ask(tls, way, &clock, contexts).await,
+        CheckKind::Http(http) => http::ask(http, way, &clock, contexts).await,
         CheckKind::Udp(exchange) => udp::ask(exchange, way, &clock).await,
         CheckKind::Dns(dns) => dns::ask(dns, way, &clock).await,
         CheckKind::Smtp { hello } => smtp::ask(hello, way, &clock).await,
@@ -233,13 +238,15 @@ mod tests {
     use tokio::time::timeout;
 
     async fn connect(target: SocketAddr, limit: Duration) -> Outcome {
-        ask(&CheckKind::Tcp, &Way { target: target.into(), through: None }, limit).await
+        let way = Way { target: target.into(), through: None };
+        ask(&CheckKind::Tcp, &way, limit, &Contexts::default()).await
     }
 
     async fn connect_unix(path: &Path, limit: Duration) -> Outcome {
         let path = crate::config::UnixPath::new(path.to_str().expect("text"));
         let target = Endpoint::Unix(path);
-        ask(&CheckKind::Tcp, &Way { target, through: None }, limit).await
+        let way = Way { target, through: None };
+        ask(&CheckKind::Tcp, &way, limit, &Contexts::default()).await
     }
 
     fn run(test: impl Future<Output = ()>) {
@@ -336,7 +343,7 @@ mod tests {
             let listener = socket.listen(1).expect("listen");
             let target = listener.local_addr().expect("bound");
             let mut held = Vec::new();
-            let limit = Duration::from_millis(200);
+            let limit = Duration::from_secs(1);
             while let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(target)).await {
                 held.push(stream);
                 assert!(held.len() < 100, "the queue never fills");
