@@ -21,6 +21,7 @@ mod position;
 mod probe;
 mod proxy;
 mod raw;
+mod responder;
 mod service;
 mod sync;
 mod system;
@@ -78,6 +79,8 @@ pub struct Config {
     pub control: Control,
     /// Where the proxies write what became of connections.
     pub access_log: Option<AccessLog>,
+    /// What clients get that come without TLS.
+    pub responder: Option<Responder>,
     /// Access lists; names are unique.
     pub acls: Vec<Acl>,
     /// Groups of virtual addresses that several nodes share; names are unique, and at least one
@@ -171,6 +174,17 @@ pub struct AccessLog {
     pub file: PathBuf,
     /// Lines of JSON; otherwise text.
     pub json: bool,
+}
+
+/// What clients get that come without TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Responder {
+    /// Where it listens; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Where there is TLS.
+    pub https_port: u16,
+    /// Folder below which challenges of authorities are.
+    pub webroot: Option<PathBuf>,
 }
 
 /// A virtual address.

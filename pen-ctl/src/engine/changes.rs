@@ -121,7 +121,7 @@ fn beside(values: &[String], others: &[String]) -> Option<String> {
 // === Items ===
 
 fn items(config: &Config) -> Vec<Item> {
-    let mut items = vec![node(&config.node, config.access_log.as_ref())];
+    let mut items = vec![node(config)];
     items.extend(config.interfaces.iter().map(interface));
     items.extend(config.acls.iter().map(acl));
     items.extend(config.carp.iter().map(groups::group));
@@ -146,7 +146,14 @@ fn maybe(value: Option<impl Display>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
 
-fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
+fn node(Config { node, access_log: log, responder, .. }: &Config) -> Item {
+    let mut listens = field("responder", "none");
+    let (mut port, mut webroot) = ("none".to_owned(), "none".to_owned());
+    if let Some(responder) = responder {
+        listens.values = responder.listen.iter().map(ToString::to_string).collect();
+        port = responder.https_port.to_string();
+        webroot = maybe(responder.webroot.as_ref().map(|path| path.display()));
+    }
     Item {
         id: Id::Node,
         subject: "node".to_owned(),
@@ -158,7 +165,10 @@ fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
             field("drain_at_exit", maybe(node.drain_at_exit.map(humantime::format_duration))),
-            field("access_log", maybe(log.map(|log| log.file.display().to_string()))),
+            field("access_log", maybe(log.as_ref().map(|log| log.file.display().to_string()))),
+            listens,
+            field("responder https_port", port),
+            field("responder webroot", webroot),
         ],
     }
 }

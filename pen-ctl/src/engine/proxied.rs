@@ -106,6 +106,7 @@ impl Engine {
             secret: self.secret,
             clients: self.config.node.sizes.clients as usize,
             access_log: self.config.access_log.clone(),
+            responder: self.config.responder.clone(),
             services: services.collect(),
         }
     }

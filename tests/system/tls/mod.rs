@@ -6,6 +6,7 @@ mod crowd;
 mod files;
 mod passthrough;
 mod refusals;
+mod responder;
 mod resume;
 mod serve;
 

@@ -128,7 +128,7 @@ impl fmt::Display for ErrorKind {
                 write!(f, "the socket `{path}` is not an absolute path; begin it with `/`")
             }
             Self::LogNotAbsolute { path } => {
-                write!(f, "`{path}` does not begin with `/`; write the whole path of the file")
+                write!(f, "`{path}` does not begin with `/`; write the whole path")
             }
             Self::SocketTooLong { length, max } => write!(
                 f,

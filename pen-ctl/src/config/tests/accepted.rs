@@ -6,8 +6,8 @@ use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
     Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control,
-    ForwardedFor, Interface, Limits, Listen, Memory, Mode, Node, Ports, Protocol, Service, Sizes,
-    Source, Vip, XdpMode, parse,
+    ForwardedFor, Interface, Limits, Listen, Memory, Mode, Node, Ports, Protocol, Responder,
+    Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -38,6 +38,7 @@ fn nothing_is_a_valid_configuration() {
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
         access_log: None,
+        responder: None,
         acls: vec![],
         carp: vec![],
         sync: None,
@@ -61,6 +62,11 @@ fn everything_can_be_written_out() {
         drain_at_exit = "90s"
         [control]
         socket = "/run/p.sock"
+        [responder]
+        listen = ["0.0.0.0:80", "[::]:80"]
+        https_port = 8443
+        webroot = "/var/lib/pen/acme"
+
         [access_log]
         file = "/var/log/pen/access.log"
         format = "json"
@@ -110,6 +116,11 @@ fn everything_can_be_written_out() {
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
         access_log: Some(AccessLog { file: "/var/log/pen/access.log".into(), json: true }),
+        responder: Some(Responder {
+            listen: vec!["0.0.0.0:80".parse().unwrap(), "[::]:80".parse().unwrap()],
+            https_port: 8443,
+            webroot: Some("/var/lib/pen/acme".into()),
+        }),
         acls: vec![Acl {
             name: "office".to_owned(),
             networks: vec![

@@ -190,6 +190,7 @@ proptest! {
         let interface = "eth0".to_owned();
         let expected = Config {
             access_log: None,
+            responder: None,
             node: Node {
                 name: "edge1".to_owned(),
                 secret: None,

@@ -15,6 +15,7 @@ pub mod head;
 pub mod header;
 pub mod hello;
 pub mod names;
+pub mod redirect;
 pub mod relay;
 pub mod routes;
 pub mod transparent;
@@ -40,6 +41,8 @@ pub struct View {
     pub clients: usize,
     /// Where it is written what became of connections.
     pub access_log: Option<config::AccessLog>,
+    /// What clients get that come without TLS.
+    pub responder: Option<config::Responder>,
     /// The services.
     pub services: Vec<Arc<Service>>,
 }

@@ -59,6 +59,7 @@ pub(super) fn config(backends: u8) -> Config {
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
         access_log: None,
+        responder: None,
         acls: Vec::new(),
         carp: Vec::new(),
         sync: None,

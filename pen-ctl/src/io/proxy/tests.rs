@@ -49,7 +49,7 @@ fn view(port: u16, backend: u16, of: Protocol, starting: bool) -> View {
         }],
     };
     let services = vec![Arc::new(service)];
-    View { secret: [1, 2], clients: 10, access_log: None, services }
+    View { secret: [1, 2], clients: 10, access_log: None, responder: None, services }
 }
 
 /// A port that nobody has at the moment.
@@ -104,7 +104,13 @@ fn sockets_that_were_left_and_are_not_needed_are_closed_without_any_service_too(
     let estate = waiting.inherit(std::process::id()).expect("descriptors");
     let mut proxies = Proxies::with(estate, events);
     TcpStream::connect(address).expect("it waits to be accepted");
-    let nothing = View { secret: [1, 2], clients: 10, access_log: None, services: Vec::new() };
+    let nothing = View {
+        secret: [1, 2],
+        clients: 10,
+        access_log: None,
+        responder: None,
+        services: Vec::new(),
+    };
     assert_eq!(proxies.serve(&nothing), []);
     let error = TcpStream::connect(address).expect_err("nobody would ever accept it");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::{fmt, fs};
 
 use pen_common::abi::ServiceKey;
-use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use super::super::shared::Served;
 use crate::api;
-use crate::config::tls::material::{self, Facts, Material};
+use crate::config::tls::material::{self, Facts, Material, crypto};
 use crate::config::{CertificateFiles, Cipher, ClientAuth, Tls, TlsVersion, UnknownName};
 use crate::engine::event::{Event, News};
 use crate::engine::proxy::expiry::{Stage, days_left};
@@ -321,7 +320,7 @@ impl Store {
         if let Some(known) = self.tickets.get(&policy) {
             return Ok(Arc::clone(known));
         }
-        let ticketer = Ticketer::new().map_err(|error| error.to_string())?;
+        let ticketer = crypto::Ticketer::new().map_err(|error| error.to_string())?;
         self.tickets.insert(policy, Arc::clone(&ticketer));
         Ok(ticketer)
     }
