@@ -44,7 +44,9 @@ pub use carp::{
     DEFAULT_GROUP, Demotion, Hooks, KEY_BYTES, MAX_DEMOTION, Secret, StateSync, TieBreak,
     TransportWord, UCARP_PASSWORD,
 };
-pub use check::{Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern, ProbeTls, Verify};
+pub use check::{
+    Agent, Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern, ProbeTls, Verify,
+};
 pub use cidr::Cidr;
 pub use endpoint::{Endpoint, UnixPath};
 pub use error::{CheckError, ConfigError, ErrorKind};

@@ -245,8 +245,9 @@ fn service(service: &Service) -> Item {
 }
 
 fn words(check: &Check) -> String {
+    let agent = check.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
     if check.kind == CheckKind::None {
-        return check.kind.to_string();
+        return format!("{}{agent}", check.kind);
     }
     let how = &check.kind;
     let port = check.port.map_or_else(String::new, |port| format!(" port {port}"));
@@ -261,7 +262,7 @@ fn words(check: &Check) -> String {
     };
     let (fast, down) = (other("fast", check.fast_interval), other("down", check.down_interval));
     format!(
-        "{how}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}"
+        "{how}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}{agent}"
     )
 }
 

@@ -53,12 +53,14 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
             ))
         }
         (Ok(_), State::Checking) if checked => down("the first check has not ended".to_owned()),
+        (Ok(_), _) if backend.agent.down().is_some() => (abi::Backend::DOWN, backend.agent.down()),
         (Ok(_), _) if backend.leaving => {
             (abi::Backend::DRAINED, Some("leaves: the configuration no longer has it".to_owned()))
         }
-        (Ok(_), _) if backend.admin == Admin::Drain => {
+        (Ok(_), _) if backend.wish() == Admin::Drain => {
             let state = if backend.drained { abi::Backend::DRAINED } else { abi::Backend::DRAIN };
-            (state, Some("drained by the operator".to_owned()))
+            let by = if backend.admin == Admin::Drain { "the operator" } else { "its agent" };
+            (state, Some(format!("drained by {by}")))
         }
         (Ok(_), _) if backend.weight() == 0 => (abi::Backend::UP, Some("weight 0".to_owned())),
         (Ok(_), _) => (abi::Backend::UP, None),
@@ -87,8 +89,8 @@ pub(super) fn members(
     let mut emergency = None;
     for (index, backend) in service.backends.iter().enumerate() {
         let (admin, weight) = match changed {
-            Some((at, admin, weight)) if at == index => (admin, weight),
-            _ => (backend.admin, backend.weight()),
+            Some((at, admin, weight)) if at == index => (backend.agent.wish(admin), weight),
+            _ => (backend.wish(), backend.weight()),
         };
         if admin != Admin::Ready || weight == 0 || backend.leaving {
             continue;
@@ -101,6 +103,7 @@ pub(super) fn members(
         };
         // Whatever the operator wishes, a backend without a way or a good check takes nothing.
         let is_able = way(service, backend, network).is_ok()
+            && backend.agent.down().is_none()
             && (service.config.check.kind == CheckKind::None
                 || backend.health.state() == State::Up);
         if service.is_emergency(backend) {

@@ -3,7 +3,7 @@
 //! nothing.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use pen_common::net::MacAddr;
 
 use super::carp;
 use super::census::Census;
+use super::probe::agent::Said;
 use super::proxy::View;
 use super::proxy::transparent::Answers;
 use super::tables::Write;
@@ -60,6 +61,13 @@ pub enum Event {
         took: Duration,
         /// Its result.
         outcome: Outcome,
+    },
+    /// An agent was asked.
+    AgentAnswered {
+        /// By which question.
+        probe: ProbeId,
+        /// What it said.
+        answer: Result<Said, ProbeError>,
     },
     /// An attempt to attach XDP ended.
     AttachDone {
@@ -203,6 +211,19 @@ pub struct ProbeId {
     pub serial: u64,
 }
 
+/// A question to an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which one.
+    pub probe: ProbeId,
+    /// Where the agent is.
+    pub target: SocketAddr,
+    /// What is said to it first.
+    pub send: Arc<str>,
+    /// When to give up.
+    pub timeout: Duration,
+}
+
 /// The tunnel to a backend, for a probe that goes the way of its traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunnel {
@@ -331,6 +352,8 @@ pub enum Action {
         /// When to give up.
         timeout: Duration,
     },
+    /// Ask the agent on a backend for its words; answered by `AgentAnswered`.
+    AskAgent(Question),
     /// Attach XDP to an interface, or replace the program that is pinned for it; answered by
     /// `AttachDone`.
     AttachXdp {

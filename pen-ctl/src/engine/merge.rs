@@ -10,6 +10,7 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, protocol};
 
 use super::access::Lists;
+use super::agent::Agent;
 use super::desired::admin_of_word;
 use super::health::{Health, State};
 use super::network::Hop;
@@ -243,6 +244,7 @@ impl Engine {
             admin: adopted.map_or(Admin::Ready, |adopted| admin_of_word(adopted.admin)),
             weight: adopted.and_then(|adopted| adopted.weight.checked_sub(1)),
             health: Health::new(state, first_probe),
+            agent: Agent::new(first_probe),
             usable: was_up,
             usable_since: now,
         }
@@ -261,6 +263,9 @@ impl Backend {
         // What the operator set at run time holds until the file says otherwise.
         if self.config.weight != backend.weight {
             self.weight = None;
+        }
+        if old.check.agent != new.check.agent {
+            self.agent.restart(first_probe);
         }
         // Probes through a tunnel are those of the mode.
         if old.check == new.check && (old.mode == new.mode || !new.check.tunnel) {

@@ -7,6 +7,7 @@
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
+mod agent;
 mod answers;
 pub mod carp;
 pub mod census;
@@ -185,6 +186,7 @@ struct Backend {
     /// Weight that the operator set at run time.
     weight: Option<u32>,
     health: Health,
+    agent: agent::Agent,
     usable: bool,
     usable_since: Moment,
 }
@@ -195,12 +197,6 @@ impl Service {
         let id = |backend: &config::Backend| (backend.address, backend.port);
         let emergency = self.config.emergency.as_ref().map(id);
         !backend.leaving && emergency == Some(id(&backend.config))
-    }
-}
-
-impl Backend {
-    fn weight(&self) -> u32 {
-        self.weight.unwrap_or(self.config.weight)
     }
 }
 
@@ -315,6 +311,7 @@ impl Engine {
             Event::ProbeDone { probe, took, outcome } => {
                 self.probe_done(now, probe, took, outcome);
             }
+            Event::AgentAnswered { probe, answer } => self.agent_answered(now, probe, answer),
             Event::AttachDone { interface, result } => self.attach_done(now, &interface, result),
             Event::CensusTaken(census) => self.census_taken(now, &census),
             Event::CensusFailed { error } => {
@@ -382,7 +379,7 @@ impl Engine {
             .chain(attaches)
             .chain([self.next_settling(), self.next_release()])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
-            .chain([self.answers.next_deadline()])
+            .chain([self.answers.next_deadline(), self.next_agent()])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -439,6 +436,7 @@ impl Engine {
                 });
             }
         }
+        self.ask_agents(now);
         self.listen_again(now);
         self.check_answers(now);
         self.run_settling(now);

@@ -121,10 +121,10 @@ impl Engine {
             address: backend.config.endpoint(),
             weight,
             state: standing(service, backend, &self.network).state,
-            wanted: backend.admin == Admin::Ready && weight > 0 && !backend.leaving,
+            wanted: backend.wish() == Admin::Ready && weight > 0 && !backend.leaving,
             maintenance: backend.admin == Admin::Maint,
             emergency: service.is_emergency(backend),
-            limits: backend.config.limits,
+            limits: backend.agent.limits(backend.config.limits),
         }
     }
 

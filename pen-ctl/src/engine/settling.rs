@@ -128,7 +128,7 @@ impl Engine {
 }
 
 fn is_draining(backend: &Backend) -> bool {
-    backend.admin == Admin::Drain && !backend.drained
+    backend.wish() == Admin::Drain && !backend.drained
 }
 
 fn is_named(table: &Table, backend: &Backend) -> bool {

@@ -164,6 +164,7 @@ fn everything_can_be_written_out() {
                 timeout: Duration::from_millis(1500),
                 rise: 1,
                 fall: 9,
+                agent: None,
             },
         }],
     };
@@ -183,6 +184,7 @@ fn a_service_has_defaults() {
         timeout: Duration::from_millis(500),
         rise: 2,
         fall: 3,
+        agent: None,
     };
     assert_eq!(
         (web.protocol, web.mode, web.affinity, web.check),

@@ -144,6 +144,7 @@ impl Draft {
                 timeout: Duration::from_millis(self.timeout_ms),
                 rise: self.rise,
                 fall: 3,
+                agent: None,
             },
         }
     }

@@ -3,6 +3,7 @@
 //! the kernel makes. The tests in the modules below read as stories.
 
 mod access;
+mod agent;
 mod emergency;
 mod groups;
 mod listing;
@@ -32,6 +33,7 @@ use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::probe::agent::Said;
 use super::proxy;
 use super::sync::view::View;
 use super::tables::{NoRecords, Records, Tables, Write};
@@ -95,6 +97,7 @@ pub(super) fn config(backends: u8) -> Config {
                 timeout: Duration::from_millis(500),
                 rise: 2,
                 fall: 3,
+                agent: None,
             },
         }],
     }
@@ -120,6 +123,8 @@ pub(super) struct Sim {
     pub(super) dead: BTreeSet<IpAddr>,
     /// Hosts that refuse connections.
     pub(super) refusing: BTreeSet<IpAddr>,
+    /// What the agents on hosts say; elsewhere there is none.
+    pub(super) agents: BTreeMap<IpAddr, &'static str>,
     /// What all backends are behind.
     pub(super) router: Option<IpAddr>,
     /// This node's own address.
@@ -211,6 +216,7 @@ impl Sim {
             maps,
             dead: BTreeSet::new(),
             refusing: BTreeSet::new(),
+            agents: BTreeMap::new(),
             router: None,
             own: Some(OWN),
             starved: false,
@@ -282,6 +288,11 @@ impl Sim {
                     };
                     let took = Duration::ZERO;
                     self.engine.handle(self.now, Event::ProbeDone { probe, took, outcome });
+                }
+                Action::AskAgent(event::Question { probe, target, .. }) => {
+                    let words = self.agents.get(&target.ip()).ok_or(ProbeError::Refused);
+                    let answer = words.and_then(|words| Said::parse(words.as_bytes()));
+                    self.engine.handle(self.now, Event::AgentAnswered { probe, answer });
                 }
                 Action::AttachXdp { interface, .. } => {
                     self.attached.push(interface.clone());
