@@ -5,9 +5,11 @@
 mod access;
 mod emergency;
 mod groups;
+mod judgement;
 mod listing;
 mod modes;
 mod operator;
+mod passive;
 mod ports;
 mod proxied;
 mod random;
@@ -83,6 +85,7 @@ pub(super) fn config(backends: u8) -> Config {
                 .collect(),
             emergency: None,
             stubborn: false,
+            judgement: config::Judgement::usual(),
             proxy: None,
             check: Check {
                 kind: CheckKind::Tcp,
