@@ -6,7 +6,7 @@ use pen_common::net::{Addr, Be16};
 
 use super::desired::{awaits_checks, way};
 use super::health::State;
-use super::network::Network;
+use super::network::{Network, NoHop};
 use super::scheduler::Member;
 use super::{Backend, Engine, Service};
 use crate::api::Admin;
@@ -22,6 +22,8 @@ pub(super) struct Pool {
     reachable: Vec<Member>,
     /// The one for emergencies, if it can.
     emergency: Option<Member>,
+    /// So many of which something is soon to be known.
+    unknown: usize,
     /// Those that can are too few.
     panics: bool,
 }
@@ -53,7 +55,8 @@ impl Pool {
                 id: u16::try_from(backend.id).expect("backend ids end below 2^14"),
             };
             // Whatever the operator wishes, a backend without a way or a good check takes nothing.
-            let is_near = way(service, backend, network).is_ok();
+            let way = way(service, backend, network);
+            let is_near = way.is_ok();
             let is_well = !checked || backend.health.state() == State::Up;
             let is_able = is_near && is_well && backend.ejection.why().is_none();
             if service.is_emergency(backend) {
@@ -63,7 +66,8 @@ impl Pool {
             wished.push(member);
             able.extend(Some(member).filter(|_| is_able));
             // One that joins is not used before anything is known of it, nor counted.
-            let is_unknown = checked && backend.health.state() == State::Checking;
+            let is_unknown = checked && backend.health.state() == State::Checking
+                || matches!(way, Err(NoHop::Unknown | NoHop::Unresolved { .. }));
             reachable.extend(Some(member).filter(|_| is_near && !is_unknown));
             unknown += usize::from(is_unknown);
         }
@@ -72,7 +76,7 @@ impl Pool {
         let panics = known > 0
             && able.len() * 100 < known * threshold
             && !(service.fresh && awaits_checks(service));
-        Self { wished, able, reachable, emergency, panics }
+        Self { wished, able, reachable, emergency, unknown, panics }
     }
 
     /// Those that take new clients.
@@ -153,14 +157,17 @@ impl Engine {
             if service.fresh && awaits_checks(service) {
                 continue;
             }
-            let able = Pool::of(service, &self.network, None).able.len();
+            let pool = Pool::of(service, &self.network, None);
+            let able = pool.able.len();
             let Judgement { quorum, quorum_hysteresis, .. } = service.config.judgement;
             let least = quorum.unwrap_or(1) as usize;
             let needed = match service.quorum {
                 Some(false) => least + quorum_hysteresis as usize,
                 Some(true) | None => least,
             };
-            let has = able >= needed;
+            // It is not lost for servers that have just joined.
+            let unknown = if service.quorum == Some(false) { 0 } else { pool.unknown };
+            let has = able + unknown >= needed;
             if service.quorum != Some(has) {
                 let is_news = !has || service.quorum.is_some();
                 // Without one, all that is to be told of it is that none is usable.

@@ -46,6 +46,8 @@ impl Ramp {
         let each = time / STEPS;
         let passed = now.since(self.since).as_nanos() / each.as_nanos().max(1);
         let step = u32::try_from(passed).unwrap_or(STEPS).saturating_add(1).min(STEPS);
+        // Slow starts may have been given up since.
+        let step = if time.is_zero() { STEPS } else { step };
         let moved = step != self.step;
         self.step = step;
         if step == STEPS {
@@ -98,6 +100,14 @@ mod tests {
         assert_eq!((ramp.weight(3), ramp.next(TIME)), (30, Moment::NEVER));
         ramp.begin(start, TIME);
         assert!(!ramp.is_on(), "it has not failed since");
+    }
+
+    #[test]
+    fn one_that_is_no_longer_wanted_ends_at_once() {
+        let mut ramp = Ramp::default();
+        ramp.fail();
+        ramp.begin(Moment(7), TIME);
+        assert!(ramp.follow(Moment(7), Duration::ZERO) && !ramp.is_on());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod access;
 mod emergency;
 mod groups;
+mod judged;
 mod judgement;
 mod listing;
 mod modes;
@@ -136,6 +137,8 @@ pub(super) struct Sim {
     /// Interfaces that were not to be detached when last asked.
     pub(super) kept: BTreeSet<u32>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
+    /// How all probes ended, in their order.
+    pub(super) results: Vec<(IpAddr, bool)>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) records: Memory,
     /// What the proxies serve.
@@ -221,6 +224,7 @@ impl Sim {
             doubted: Vec::new(),
             kept: BTreeSet::new(),
             probes: BTreeMap::new(),
+            results: Vec::new(),
             solicited: BTreeSet::new(),
             records: Memory::default(),
             proxies: Arc::default(),
@@ -282,6 +286,7 @@ impl Sim {
                     } else {
                         Ok(())
                     };
+                    self.results.push((address, outcome.is_ok()));
                     let took = Duration::ZERO;
                     self.engine.handle(self.now, Event::ProbeDone { probe, took, outcome });
                 }
