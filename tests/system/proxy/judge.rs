@@ -1,5 +1,6 @@
 //! What clients find out about servers, and what a service does while it has too few.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -51,14 +52,20 @@ fn who_refuses_a_client_of_the_proxy_is_left_alone_by_the_kernel_as_well() {
 fn who_resets_several_connections_before_it_has_sent_anything_is_left_alone() {
     let lab = lab(2);
     let [one, other] = [0, 1].map(|at| (&lab.backends[at].netns, (lab.backends[at].v4.into(), 80)));
-    let _resets = Server::start(one.0, one.1, |stream| {
+    let _resets = Server::start(one.0, one.1, |mut stream| {
+        // The connection stands by then: a reset during the handshake is a refusal.
+        let _ = stream.read_exact(&mut [0]);
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     });
     let _server = Server::named(other.0, other.1, "b2");
     let keys = "scheduler = \"roundrobin\"\neject = \"1h\"\neject_resets = 3";
     let pend = unchecked(&lab, keys);
     let client = &lab.client().netns;
-    let visit = || connect(client, WEB).and_then(|stream| name_at(&stream));
+    let visit = || {
+        let mut stream = connect(client, WEB)?;
+        stream.write_all(b"x")?;
+        name_at(&stream)
+    };
     wait_until(LONG, "b1 is left alone", || {
         let _ = visit();
         why(&pend, "web", "b1").starts_with("ejected for 1h").then_some(())
