@@ -195,6 +195,9 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     let sync = sync::sync(roots, &addresses, system, report);
     let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
     let services = service::services(roots, &addresses, &acl_names, ports, system, report);
+    if let Ok(services) = &services {
+        carp::check_services(&groups, services, report);
+    }
     Ok(Config {
         node: node?,
         interfaces: interfaces?,

@@ -238,6 +238,7 @@ fn service(service: &Service) -> Item {
             field("settle", humantime::format_duration(memory.settle)),
             field("stubborn", service.stubborn),
             field("check", words(check)),
+            field("judgement", judgement_words(&service.judgement)),
             field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
             field("tls", maybe(service.proxy.as_deref().and_then(tls_words))),
         ],
@@ -266,13 +267,30 @@ fn words(check: &Check) -> String {
     )
 }
 
+/// How backends are judged together, as the configuration calls it.
+fn judgement_words(judgement: &config::Judgement) -> String {
+    let config::Judgement { panic, panic_threshold, max_ejected, quorum, .. } = judgement;
+    let config::Judgement { quorum_hysteresis, slow_start, track, .. } = judgement;
+    let panic = match panic_threshold {
+        0 => "-".to_owned(),
+        threshold => format!("{panic} below {threshold} %"),
+    };
+    let quorum = maybe(quorum.map(|quorum| format!("{quorum} +{quorum_hysteresis}")));
+    let slow_start = humantime::format_duration(*slow_start);
+    format!(
+        "panic {panic}, max_ejected {max_ejected}, quorum {quorum}, slow_start {slow_start}, track {}",
+        maybe(track.as_ref())
+    )
+}
+
 fn tls_words(proxy: &config::Proxy) -> Option<String> {
     proxy.tls.as_deref().map(tls::words)
 }
 
 /// What only a proxy has, as the configuration calls it.
 fn proxy_words(proxy: &config::Proxy) -> String {
-    let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
+    let config::Proxy { scheduler, timeouts, eject, eject_max, eject_resets, .. } = proxy;
+    let max_connections = proxy.max_connections;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
     let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, socket, .. } = proxy;
     let routes = tls::routes_words(&proxy.routes);
@@ -289,12 +307,13 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     ];
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
-        "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
+        "scheduler {scheduler}, timeouts ({}), eject {} to {}, eject_resets {eject_resets}, max_connections {}, max_per_source {}, \
          queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
          fast_close {fast_close}, transparent {transparent}, routes {routes}{}",
         times.join(", "),
         humantime::format_duration(*eject),
-        maybe(*max_connections),
+        humantime::format_duration(*eject_max),
+        maybe(max_connections),
         maybe(*max_per_source),
         maybe(acl.as_ref()),
         maybe(abuse.as_ref().map(config::Backend::endpoint)),

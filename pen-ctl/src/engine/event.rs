@@ -69,6 +69,15 @@ pub enum Event {
         /// What it said.
         answer: Result<Said, ProbeError>,
     },
+    /// A client of a proxy could not be served by a backend.
+    BackendFailed {
+        /// Id of the backend.
+        backend: u32,
+        /// Generation of that id.
+        generation: u32,
+        /// How.
+        failure: Failure,
+    },
     /// An attempt to attach XDP ended.
     AttachDone {
         /// Name of the interface.
@@ -291,6 +300,27 @@ impl std::fmt::Display for ProbeError {
             Self::System(error) | Self::Tls(error) => f.write_str(error),
             Self::Local(error) => write!(f, "not probed: {error}"),
         }
+    }
+}
+
+/// How a backend failed a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It refused the connection, or said that it cannot be reached.
+    Refused,
+    /// It did not answer in time.
+    Silent,
+    /// It reset several connections in a row before it had sent anything.
+    Reset,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "a connection was refused",
+            Self::Silent => "a connection was not answered in time",
+            Self::Reset => "several connections in a row were reset before it had sent anything",
+        })
     }
 }
 

@@ -121,6 +121,7 @@ impl Engine {
 
     /// Backends were taken off the lists.
     fn forget_backends(&mut self, now: Moment) {
+        self.elect_leaders();
         self.free_ids();
         self.watch_backends(now);
         self.dirty = true;

@@ -6,8 +6,8 @@ use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
     Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control,
-    ForwardedFor, Interface, Limits, Listen, Memory, Mode, Node, Ports, Protocol, Responder,
-    Service, Sizes, Source, Vip, XdpMode, parse,
+    ForwardedFor, Interface, Judgement, Limits, Listen, Memory, Mode, Node, Ports, Protocol,
+    Responder, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -153,6 +153,7 @@ fn everything_can_be_written_out() {
             backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
             emergency: Some(backend("sorry", "10.0.0.99", 1)),
             stubborn: true,
+            judgement: Judgement::usual(),
             proxy: None,
             check: Check {
                 kind: CheckKind::Tcp,

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::{FakeSystem, parse_all};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Limits, Listen, Memory, Mode,
-    Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Judgement, Limits, Listen,
+    Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Pieces of configurations, so that random texts come close to valid ones.
@@ -133,6 +133,7 @@ impl Draft {
             backends: self.weights.iter().enumerate().map(backend).collect(),
             emergency: None,
             stubborn: false,
+            judgement: Judgement::usual(),
             proxy: None,
             check: Check {
                 kind,

@@ -64,6 +64,10 @@ pub struct Service {
     pub memory: config::Memory,
     /// A client whose backend cannot take it is turned away.
     pub stubborn: bool,
+    /// So many percent of its backends may be ejected at a time.
+    pub max_ejected: u32,
+    /// Too few of its backends are usable: those that are ejected are used all the same.
+    pub uses_all: bool,
     /// The rest of its configuration.
     pub proxy: config::Proxy,
     /// Access list of the virtual address: clients that it denies are turned away.
@@ -91,6 +95,8 @@ pub struct Backend {
     pub generation: u32,
     /// Tells memories of it from those before its last death.
     pub incarnation: u32,
+    /// Clients could not reach it lately: it gets no new ones.
+    pub ejected: bool,
     /// Name.
     pub name: String,
     /// Where connections go.
@@ -149,6 +155,7 @@ pub(crate) mod tests {
             id: u32::from(number),
             generation: 1,
             incarnation: 1,
+            ejected: false,
             name: format!("b{number}"),
             address: SocketAddr::from(([10, 0, 0, number], 80)).into(),
             weight: 1,

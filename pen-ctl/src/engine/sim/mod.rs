@@ -6,9 +6,12 @@ mod access;
 mod agent;
 mod emergency;
 mod groups;
+mod judged;
+mod judgement;
 mod listing;
 mod modes;
 mod operator;
+mod passive;
 mod ports;
 mod proxied;
 mod random;
@@ -86,6 +89,7 @@ pub(super) fn config(backends: u8) -> Config {
                 .collect(),
             emergency: None,
             stubborn: false,
+            judgement: config::Judgement::usual(),
             proxy: None,
             check: Check {
                 kind: CheckKind::Tcp,
@@ -139,6 +143,8 @@ pub(super) struct Sim {
     /// Interfaces that were not to be detached when last asked.
     pub(super) kept: BTreeSet<u32>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
+    /// How all probes ended, in their order.
+    pub(super) results: Vec<(IpAddr, bool)>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) records: Memory,
     /// What the proxies serve.
@@ -225,6 +231,7 @@ impl Sim {
             doubted: Vec::new(),
             kept: BTreeSet::new(),
             probes: BTreeMap::new(),
+            results: Vec::new(),
             solicited: BTreeSet::new(),
             records: Memory::default(),
             proxies: Arc::default(),
@@ -286,6 +293,7 @@ impl Sim {
                     } else {
                         Ok(())
                     };
+                    self.results.push((address, outcome.is_ok()));
                     let took = Duration::ZERO;
                     self.engine.handle(self.now, Event::ProbeDone { probe, took, outcome });
                 }

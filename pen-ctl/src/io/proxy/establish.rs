@@ -20,6 +20,7 @@ use super::shared::{Place, Served, Source};
 use super::stream::Stream;
 use super::unix;
 use crate::config::{Endpoint, UnixPath};
+use crate::engine::event::Failure;
 use crate::engine::proxy::AccessList;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Choice, Client, choose};
@@ -125,12 +126,9 @@ async fn find(
             }
             Err(Failed::Local) => return Err(Cause::Local),
             Err(failed) => {
-                let is_its_fault = match (failed, seen) {
-                    (Failed::Silent, Some(seen)) => served.unheard(place, seen),
-                    _ => true,
-                };
-                let eject = if is_its_fault { proxy.eject } else { Duration::ZERO };
-                seat.backend.eject(clock::now(), eject);
+                let silent = matches!(failed, Failed::Silent);
+                let failure = if silent { Failure::Silent } else { Failure::Refused };
+                served.failed(place, failure, seen);
                 served.state.redispatched.fetch_add(1, Relaxed);
                 conn.retries.set(conn.retries.get().saturating_add(1));
                 conn.place.set(None);

@@ -4,6 +4,7 @@
 
 mod ask;
 mod assume;
+mod blame;
 mod conn;
 mod establish;
 mod heir;
@@ -207,7 +208,8 @@ impl Proxies {
         }
         self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
-        let before = std::mem::replace(&mut self.served, self.registry.serve(view));
+        let before =
+            std::mem::replace(&mut self.served, self.registry.serve(view, self.events.as_ref()));
         self.departed.extend(before.iter().flat_map(connected));
         let present: HashSet<_> =
             self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();

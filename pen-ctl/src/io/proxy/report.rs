@@ -125,7 +125,7 @@ impl Proxies {
             total: state.total.load(Relaxed),
             failures: state.failures.load(Relaxed),
             bytes: state.bytes_up.load(Relaxed) + state.bytes_down.load(Relaxed),
-            ejected: state.ejected(clock::now()).is_some(),
+            ejected: backends[place].ejected || state.ejected(clock::now()).is_some(),
         })
     }
 }
