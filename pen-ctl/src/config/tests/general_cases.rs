@@ -129,7 +129,7 @@ listen = ["site.example:80", "192.0.2.1:0"]"#, &[
         "2:30: `192.0.2.1:0` is no address of a node with a port; write one like \"192.0.2.2:7077\" or \"[2001:db8::2]:7077\"",
     ]),
     Case("[responder]\nlisten = []", &[
-        "1:2: [responder] lacks `listen`; add `listen = [\"0.0.0.0:80\", \"[::]:80\"]`",
+        "1:1: [responder] lacks `listen`; add `listen = [\"0.0.0.0:80\", \"[::]:80\"]`",
     ]),
     // what only proxies have
     Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", max_connections = 500 }]
