@@ -360,7 +360,7 @@ impl World {
         let now = self.sim.now;
         self.forget();
         self.services.iter_mut().for_each(|service| service.count(now));
-        for (from, success) in self.sim.results[self.heard..].to_vec() {
+        for (from, success) in self.sim.results[self.heard..].iter().copied() {
             for service in &mut self.services {
                 let asked = service.backends.get_mut(&last(from));
                 if let Some(asked) = asked.filter(|found| found.admin != Admin::Maint) {
