@@ -24,12 +24,14 @@ pub(super) struct Asked {
     group: usize,
     /// It is the one of its group that is asked.
     leads: bool,
+    /// There are others in its group, which hear of each result.
+    shared: bool,
 }
 
 impl Asked {
     /// Before it is known who else is asked the same.
     pub(super) fn alone(backend: &config::Backend) -> Self {
-        Self { target: backend.endpoint(), through: None, group: 0, leads: false }
+        Self { target: backend.endpoint(), through: None, group: 0, leads: false, shared: false }
     }
 }
 
@@ -44,7 +46,7 @@ impl Engine {
                 backends.map(|backend| self.whom_to_ask(service, &backend.config)).collect()
             })
             .collect();
-        let mut groups = 0;
+        let mut sizes: Vec<usize> = Vec::new();
         let mut known: BTreeMap<SocketAddr, Vec<(config::Check, Option<Tunnel>, usize)>> =
             BTreeMap::new();
         for (service, asked) in self.services.iter_mut().zip(asked) {
@@ -52,14 +54,18 @@ impl Engine {
                 let at = known.entry(target.key()).or_default();
                 let check = &service.config.check;
                 let same = at.iter().find(|found| found.0 == *check && found.1 == through);
-                let group = same.map_or(groups, |found| found.2);
-                if group == groups {
+                let group = same.map_or(sizes.len(), |found| found.2);
+                if group == sizes.len() {
                     at.push((check.clone(), through, group));
-                    groups += 1;
+                    sizes.push(0);
                 }
+                sizes[group] += 1;
                 let leads = backend.asked.leads;
-                backend.asked = Asked { target, through, group, leads };
+                backend.asked = Asked { target, through, group, leads, shared: false };
             }
+        }
+        for backend in self.services.iter_mut().flat_map(|service| &mut service.backends) {
+            backend.asked.shared = sizes[backend.asked.group] > 1;
         }
         self.elect_leaders();
     }
@@ -103,12 +109,11 @@ impl Engine {
         for (_, at, index) in best.values().copied() {
             self.services[at].backends[index].asked.leads = true;
         }
-        let leaders: BTreeMap<_, _> = best
-            .into_iter()
-            .map(|(group, (_, at, index))| {
-                (group, self.services[at].backends[index].health.clone())
-            })
-            .collect();
+        let leader = |(group, (_, at, index)): (usize, (u8, usize, usize))| {
+            let leader = &self.services[at].backends[index];
+            leader.asked.shared.then(|| (group, leader.health.clone()))
+        };
+        let leaders: BTreeMap<_, _> = best.into_iter().filter_map(leader).collect();
         for backend in self.services.iter_mut().flat_map(|service| &mut service.backends) {
             if let Some(leader) = leaders.get(&backend.asked.group)
                 && !backend.asked.leads
@@ -170,24 +175,27 @@ impl Engine {
         let backend = &mut self.services[at].backends[index];
         let was_local = matches!(backend.health.last_error(), Some(ProbeError::Local(_)));
         let state = backend.health.record(now, probe.serial, took, outcome, &rules);
-        let (asked, health) = (backend.asked.clone(), backend.health.clone());
-        let subject = self.subject(at, index);
-        if let Some(error @ ProbeError::Local(_)) = health.last_error()
-            && !was_local
-        {
+        let Asked { group, leads, shared, .. } = backend.asked;
+        let local = match backend.health.last_error() {
+            Some(error @ ProbeError::Local(_)) if !was_local => Some(error.to_string()),
+            _ => None,
+        };
+        if let Some(error) = local {
+            let subject = self.subject(at, index);
             let text = format!("{subject}: {error}; its state stays as it is");
             self.warn(now, "not-probed", &subject, text);
         }
         if state.is_some() {
             self.note_health(now, at, index);
         }
-        if !asked.leads {
+        if !leads || !shared {
             return;
         }
+        let health = self.services[at].backends[index].health.clone();
         let mut changed = Vec::new();
         for (at, service) in self.services.iter_mut().enumerate() {
             for (index, backend) in service.backends.iter_mut().enumerate() {
-                let follows = backend.asked.group == asked.group
+                let follows = backend.asked.group == group
                     && !backend.asked.leads
                     && backend.admin != Admin::Maint;
                 if follows && backend.health.follow(&health) {
