@@ -11,7 +11,7 @@ use std::time::Duration;
 use humantime::format_duration;
 use regex::bytes::Regex;
 
-pub use kinds::{Dns, Exchange, Exec};
+pub use kinds::{Dns, Exchange, Exec, Grpc};
 pub use tls::{ProbeTls, Verify};
 
 use crate::config::{CheckError, UnixPath};
@@ -76,6 +76,7 @@ impl Check {
             | CheckKind::Tcp
             | CheckKind::Tls(_)
             | CheckKind::Http(_)
+            | CheckKind::Grpc(_)
             | CheckKind::Smtp { .. }
             | CheckKind::Exec(_) => Ok(()),
         }
@@ -93,6 +94,8 @@ pub enum CheckKind {
     Tls(Arc<ProbeTls>),
     /// A request of HTTP/1.1 is answered as expected.
     Http(Arc<Http>),
+    /// A server of gRPC says that it serves.
+    Grpc(Arc<Grpc>),
     /// A datagram is answered as expected.
     Udp(Arc<Exchange>),
     /// A question of DNS is answered as expected.
@@ -117,6 +120,7 @@ impl CheckKind {
             Self::Tcp
             | Self::Tls(_)
             | Self::Http(_)
+            | Self::Grpc(_)
             | Self::Udp(_)
             | Self::Dns(_)
             | Self::Smtp { .. } => true,
@@ -131,6 +135,7 @@ impl fmt::Display for CheckKind {
             Self::Tcp => f.write_str("tcp"),
             Self::Tls(tls) => tls.fmt(f),
             Self::Http(http) => http.fmt(f),
+            Self::Grpc(grpc) => grpc.fmt(f),
             Self::Udp(exchange) => exchange.fmt(f),
             Self::Dns(dns) => dns.fmt(f),
             Self::Smtp { hello } => write!(f, "smtp as {hello}"),
@@ -159,11 +164,23 @@ pub struct Http {
     pub body: Option<Pattern>,
     /// It is spoken in TLS.
     pub tls: Option<ProbeTls>,
+    /// Which one.
+    pub version: HttpVersion,
+}
+
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// 1.1.
+    One,
+    /// 2, without being asked whether.
+    Two,
 }
 
 impl fmt::Display for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http {} {}", self.method, self.path)?;
+        let version = if self.version == HttpVersion::Two { "http/2" } else { "http" };
+        write!(f, "{version} {} {}", self.method, self.path)?;
         if let Some(host) = &self.host {
             write!(f, " of {host}")?;
         }

@@ -27,13 +27,15 @@ const PORT: [&str; 1] = ["port"];
 const ASKING: [&str; 2] = ["port", "tunnel"];
 /// What several types call so, each in its own way.
 const EXPECT: [&str; 1] = ["expect"];
-const KEYS: [&str; 34] = raw::joined(&[
+const KEYS: [&str; 36] = raw::joined(&[
     &COMMON,
     &ASKING,
     &EXPECT,
     &tls::KEYS,
     &tls::SWITCH,
+    &http::HOST,
     &http::KEYS,
+    &http::GRPC,
     &kinds::UDP,
     &kinds::DNS,
     &kinds::SMTP,
@@ -67,6 +69,7 @@ enum Kind {
     Tcp,
     Tls,
     Http,
+    Grpc,
     Udp,
     Dns,
     Smtp,
@@ -79,6 +82,7 @@ impl Word for Kind {
         ("tcp", Self::Tcp),
         ("tls", Self::Tls),
         ("http", Self::Http),
+        ("grpc", Self::Grpc),
         ("udp", Self::Udp),
         ("dns", Self::Dns),
         ("smtp", Self::Smtp),
@@ -95,7 +99,8 @@ impl Kind {
             Self::None | Self::Icmp => &[],
             Self::Tcp => &[&ASKING],
             Self::Tls => &[&ASKING, &tls::KEYS],
-            Self::Http => &[&ASKING, &EXPECT, &http::KEYS, &tls::SWITCH, &tls::KEYS],
+            Self::Http => &[&ASKING, &EXPECT, &http::HOST, &http::KEYS, &tls::SWITCH, &tls::KEYS],
+            Self::Grpc => &[&ASKING, &http::HOST, &http::GRPC, &tls::SWITCH, &tls::KEYS],
             Self::Udp => &[&ASKING, &EXPECT, &kinds::UDP],
             Self::Dns => &[&ASKING, &kinds::DNS],
             Self::Smtp => &[&ASKING, &kinds::SMTP],
@@ -124,6 +129,7 @@ impl Kind {
             Self::Tcp => CheckKind::Tcp,
             Self::Tls => CheckKind::Tls(Arc::new(tls::read(table, system, report)?)),
             Self::Http => CheckKind::Http(Arc::new(http::read(table, system, report)?)),
+            Self::Grpc => CheckKind::Grpc(Arc::new(http::grpc(table, system, report)?)),
             Self::Udp => CheckKind::Udp(Arc::new(kinds::udp(table, report)?)),
             Self::Dns => CheckKind::Dns(Arc::new(kinds::dns(table, report)?)),
             Self::Smtp => CheckKind::Smtp { hello: kinds::smtp(table, report)? },

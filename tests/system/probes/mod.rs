@@ -5,6 +5,7 @@ mod agent;
 mod dns;
 mod exec;
 mod http;
+mod http2;
 mod icmp;
 mod smtp;
 mod tls;

@@ -16,7 +16,7 @@ check = { path = "/health", body = "ok" }"#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "none", port = 81 }"#), &[
-        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "tls" or "http" or "udp" or "dns" or "smtp" or "exec"`"#,
+        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "tls" or "http" or "grpc" or "udp" or "dns" or "smtp" or "exec"`"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", path = "health", method = "GET /", host = " www", expect = 20 }"#), &[
@@ -212,6 +212,12 @@ fn a_check_says_what_it_asks_and_expects() {
             "tls of a.b signed by /etc/pen/ca.pem valid for 14days",
         ),
         ("type = \"http\", tls = true", "http GET / expecting 200-399 over tls"),
+        ("type = \"http\", version = \"2\"", "http/2 GET / expecting 200-399"),
+        ("type = \"grpc\"", "grpc"),
+        (
+            "type = \"grpc\", service = \"a.B\", host = \"a.b\", tls = true",
+            "grpc for a.B of a.b over tls",
+        ),
         ("type = \"http\", tls = false", "http GET / expecting 200-399"),
         ("type = \"udp\"", "udp with 0 bytes expecting any answer"),
         (
