@@ -4,6 +4,7 @@ mod kinds;
 mod tls;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,15 @@ use regex::bytes::Regex;
 pub use kinds::{Dns, Exchange, Exec, Grpc};
 pub use tls::{ProbeTls, Verify};
 
-use crate::config::{CheckError, UnixPath};
+use crate::config::{CheckError, Endpoint, UnixPath};
 
 /// How backends are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// The probe.
     pub kind: CheckKind,
+    /// The address that is asked; `None` is each backend's own.
+    pub address: Option<IpAddr>,
     /// The port that is asked; `None` is each backend's own.
     pub port: Option<u16>,
     /// It goes through the tunnel to the virtual address; only in modes with a tunnel.
@@ -37,8 +40,21 @@ pub struct Check {
     pub rise: u32,
     /// Failures in a row that take it down.
     pub fall: u32,
+    /// What a backend is taken for before its first probe has ended.
+    pub init: Init,
     /// Says how much a backend can take, beside the probe.
     pub agent: Option<Agent>,
+}
+
+/// What a backend is taken for before anything is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// It takes nothing, and its first probe decides.
+    First,
+    /// It is up, until `fall` probes have failed.
+    Up,
+    /// It is down, until `rise` probes have succeeded.
+    Down,
 }
 
 /// A program on each backend that says how much it can take, in the words of HAProxy's agents.
@@ -64,6 +80,19 @@ impl fmt::Display for Agent {
 }
 
 impl Check {
+    /// Who is asked about this backend.
+    #[must_use]
+    pub fn target(&self, backend: Endpoint) -> Endpoint {
+        match backend {
+            Endpoint::Inet(at) => {
+                let (address, port) =
+                    (self.address.unwrap_or(at.ip()), self.port.unwrap_or(at.port()));
+                SocketAddr::new(address, port).into()
+            }
+            Endpoint::Unix(_) => backend,
+        }
+    }
+
     /// Whether a backend can be asked so that is a Unix socket.
     pub(super) fn fits_socket(&self, socket: UnixPath) -> Result<(), CheckError> {
         match &self.kind {
@@ -71,6 +100,7 @@ impl Check {
                 Err(CheckError::NeedsAddress { socket })
             }
             _ if self.port.is_some() => Err(CheckError::PortOfSocket { socket }),
+            _ if self.address.is_some() => Err(CheckError::AddressOfSocket { socket }),
             _ if self.agent.is_some() => Err(CheckError::AgentOfSocket { socket }),
             CheckKind::None
             | CheckKind::Tcp

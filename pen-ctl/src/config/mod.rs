@@ -44,7 +44,7 @@ pub use carp::{
     TransportWord, UCARP_PASSWORD,
 };
 pub use check::{
-    Agent, Check, CheckKind, Codes, Dns, Exchange, Exec, Grpc, Http, HttpVersion, Pattern,
+    Agent, Check, CheckKind, Codes, Dns, Exchange, Exec, Grpc, Http, HttpVersion, Init, Pattern,
     ProbeTls, Verify,
 };
 pub use cidr::Cidr;

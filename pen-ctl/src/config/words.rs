@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use crate::config::{
     Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Cipher, ClientAuth, ForwardedFor,
-    HttpVersion, Mode, Protocol, ProxyVersion, Rcode, Record, Scheduler, TieBreak, TlsVersion,
-    TransportWord, UnknownName, Verify, XdpMode,
+    HttpVersion, Init, Mode, Protocol, ProxyVersion, Rcode, Record, Scheduler, TieBreak,
+    TlsVersion, TransportWord, UnknownName, Verify, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -114,6 +114,7 @@ words! {
         Refused = "REFUSED",
     }
     HttpVersion { One = "1.1", Two = "2" }
+    Init { First = "first", Up = "up", Down = "down" }
     Verify { None = "none", Dates = "dates", Full = "full" }
     ForwardedFor { Replace = "replace", Append = "append" }
     ProxyVersion { V1 = "v1", V2 = "v2" }

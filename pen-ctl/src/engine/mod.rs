@@ -43,7 +43,7 @@ mod why;
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
 
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Config, Endpoint, Sizes, XdpMode};
+use crate::config::{self, CheckKind, Config, Sizes, XdpMode};
 use access::Lists;
 use answers::Answering;
 use event::{Action, Attachment, Event, ProbeError, ProbeId};
@@ -424,10 +424,7 @@ impl Engine {
                 self.actions.push_back(Action::StartProbe {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
                     kind: check.kind.clone(),
-                    target: match (check.port, backend.config.endpoint()) {
-                        (Some(port), Endpoint::Inet(at)) => SocketAddr::new(at.ip(), port).into(),
-                        (_, target) => target,
-                    },
+                    target: check.target(backend.config.endpoint()),
                     through: check.tunnel.then_some(event::Tunnel {
                         gue: service.config.mode == config::Mode::Gue,
                         vip: service.config.listen.address,

@@ -89,6 +89,21 @@ check = { down_interval = "500ms" }"#), &[
         "5:27: `down_interval` is 500ms, and so below the interval 1s; raise it, or use `fast_interval`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tcp", address = "10.0.0.11:80", init = "ready" }"#), &[
+        r#"5:35: `10.0.0.11:80` is no IP address; write one like "10.0.0.11", and the port as `port`"#,
+        "5:58: unknown init `ready`; use one of: first, up, down",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+mode = "ipip"
+check = { type = "tcp", address = "10.0.0.12", tunnel = true }"#), &[
+        "6:35: through the tunnel the virtual address is asked, and no other; remove `address` or `tunnel`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["unix:/run/a.sock"]
+mode = "proxy"
+check = { type = "tcp", address = "10.0.0.12" }"#), &[
+        "6:9: the check has an address, but the backend unix:/run/a.sock is a Unix socket, where it connects as clients do; leave `address` out",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { agent = { interval = "1s" } }"#), &[
         "5:19: `agent` lacks `port`; add `port = 9999`",
     ]),

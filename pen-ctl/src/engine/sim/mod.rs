@@ -6,6 +6,7 @@ mod access;
 mod agent;
 mod emergency;
 mod groups;
+mod init;
 mod listing;
 mod modes;
 mod operator;
@@ -96,7 +97,9 @@ pub(super) fn config(backends: u8) -> Config {
                 timeout: Duration::from_millis(500),
                 rise: 2,
                 fall: 3,
+                init: config::Init::First,
                 agent: None,
+                address: None,
             },
         }],
     }
