@@ -4,6 +4,7 @@ mod kinds;
 mod tls;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +12,18 @@ use std::time::Duration;
 use humantime::format_duration;
 use regex::bytes::Regex;
 
-pub use kinds::{Dns, Exchange, Exec};
+pub use kinds::{Dns, Exchange, Exec, Grpc};
 pub use tls::{ProbeTls, Verify};
 
-use crate::config::{CheckError, UnixPath};
+use crate::config::{CheckError, Endpoint, UnixPath};
 
 /// How backends are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// The probe.
     pub kind: CheckKind,
+    /// The address that is asked; `None` is each backend's own.
+    pub address: Option<IpAddr>,
     /// The port that is asked; `None` is each backend's own.
     pub port: Option<u16>,
     /// It goes through the tunnel to the virtual address; only in modes with a tunnel.
@@ -37,8 +40,21 @@ pub struct Check {
     pub rise: u32,
     /// Failures in a row that take it down.
     pub fall: u32,
+    /// What a backend is taken for before its first probe has ended.
+    pub init: Init,
     /// Says how much a backend can take, beside the probe.
     pub agent: Option<Agent>,
+}
+
+/// What a backend is taken for before anything is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// It takes nothing, and its first probe decides.
+    First,
+    /// It is up, until `fall` probes have failed.
+    Up,
+    /// It is down, until `rise` probes have succeeded.
+    Down,
 }
 
 /// A program on each backend that says how much it can take, in the words of HAProxy's agents.
@@ -64,6 +80,21 @@ impl fmt::Display for Agent {
 }
 
 impl Check {
+    /// Who is asked about this backend.
+    #[must_use]
+    pub fn target(&self, backend: Endpoint) -> Endpoint {
+        match backend {
+            Endpoint::Inet(at) => {
+                let (address, port) = (
+                    self.address.unwrap_or_else(|| at.ip()),
+                    self.port.unwrap_or_else(|| at.port()),
+                );
+                SocketAddr::new(address, port).into()
+            }
+            Endpoint::Unix(_) => backend,
+        }
+    }
+
     /// Whether a backend can be asked so that is a Unix socket.
     pub(super) fn fits_socket(&self, socket: UnixPath) -> Result<(), CheckError> {
         match &self.kind {
@@ -71,11 +102,13 @@ impl Check {
                 Err(CheckError::NeedsAddress { socket })
             }
             _ if self.port.is_some() => Err(CheckError::PortOfSocket { socket }),
+            _ if self.address.is_some() => Err(CheckError::AddressOfSocket { socket }),
             _ if self.agent.is_some() => Err(CheckError::AgentOfSocket { socket }),
             CheckKind::None
             | CheckKind::Tcp
             | CheckKind::Tls(_)
             | CheckKind::Http(_)
+            | CheckKind::Grpc(_)
             | CheckKind::Smtp { .. }
             | CheckKind::Exec(_) => Ok(()),
         }
@@ -93,6 +126,8 @@ pub enum CheckKind {
     Tls(Arc<ProbeTls>),
     /// A request of HTTP/1.1 is answered as expected.
     Http(Arc<Http>),
+    /// A server of gRPC says that it serves.
+    Grpc(Arc<Grpc>),
     /// A datagram is answered as expected.
     Udp(Arc<Exchange>),
     /// A question of DNS is answered as expected.
@@ -117,6 +152,7 @@ impl CheckKind {
             Self::Tcp
             | Self::Tls(_)
             | Self::Http(_)
+            | Self::Grpc(_)
             | Self::Udp(_)
             | Self::Dns(_)
             | Self::Smtp { .. } => true,
@@ -131,6 +167,7 @@ impl fmt::Display for CheckKind {
             Self::Tcp => f.write_str("tcp"),
             Self::Tls(tls) => tls.fmt(f),
             Self::Http(http) => http.fmt(f),
+            Self::Grpc(grpc) => grpc.fmt(f),
             Self::Udp(exchange) => exchange.fmt(f),
             Self::Dns(dns) => dns.fmt(f),
             Self::Smtp { hello } => write!(f, "smtp as {hello}"),
@@ -159,11 +196,23 @@ pub struct Http {
     pub body: Option<Pattern>,
     /// It is spoken in TLS.
     pub tls: Option<ProbeTls>,
+    /// Which one.
+    pub version: HttpVersion,
+}
+
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// 1.1.
+    One,
+    /// 2, without being asked whether.
+    Two,
 }
 
 impl fmt::Display for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http {} {}", self.method, self.path)?;
+        let version = if self.version == HttpVersion::Two { "http/2" } else { "http" };
+        write!(f, "{version} {} {}", self.method, self.path)?;
         if let Some(host) = &self.host {
             write!(f, " of {host}")?;
         }

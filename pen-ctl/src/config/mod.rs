@@ -46,7 +46,8 @@ pub use carp::{
     TransportWord, UCARP_PASSWORD,
 };
 pub use check::{
-    Agent, Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern, ProbeTls, Verify,
+    Agent, Check, CheckKind, Codes, Dns, Exchange, Exec, Grpc, Http, HttpVersion, Init, Pattern,
+    ProbeTls, Verify,
 };
 pub use cidr::Cidr;
 pub use endpoint::{Endpoint, UnixPath};

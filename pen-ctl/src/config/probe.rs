@@ -6,6 +6,7 @@ mod http;
 mod kinds;
 mod tls;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,24 +17,36 @@ use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::words::Word;
-use crate::config::{Agent, Check, CheckKind, Mode, Pattern, Protocol};
+use crate::config::{Agent, Check, CheckKind, Init, Mode, Pattern, Protocol};
 
 const CHECK: Spec = Spec { name: "check", title: "`check`", keys: &KEYS };
 /// Keys that every type has.
-const COMMON: [&str; 8] =
-    ["type", "agent", "interval", "fast_interval", "down_interval", "timeout", "rise", "fall"];
+const COMMON: [&str; 9] = [
+    "type",
+    "agent",
+    "init",
+    "interval",
+    "fast_interval",
+    "down_interval",
+    "timeout",
+    "rise",
+    "fall",
+];
 /// Those of a type that asks at a port, in the direction of the traffic.
-const PORT: [&str; 1] = ["port"];
-const ASKING: [&str; 2] = ["port", "tunnel"];
+const PORT: [&str; 2] = ["address", "port"];
+const ASKING: [&str; 3] = ["address", "port", "tunnel"];
+const ADDRESS: [&str; 1] = ["address"];
 /// What several types call so, each in its own way.
 const EXPECT: [&str; 1] = ["expect"];
-const KEYS: [&str; 34] = raw::joined(&[
+const KEYS: [&str; 38] = raw::joined(&[
     &COMMON,
     &ASKING,
     &EXPECT,
     &tls::KEYS,
     &tls::SWITCH,
+    &http::HOST,
     &http::KEYS,
+    &http::GRPC,
     &kinds::UDP,
     &kinds::DNS,
     &kinds::SMTP,
@@ -53,11 +66,13 @@ pub(super) struct RawCheck {
     place: Place,
     /// `None` if nothing was said.
     kind: Option<CheckKind>,
+    address: Option<At<IpAddr>>,
     port: Option<u16>,
     tunnel: Option<bool>,
     times: Times,
     rise: u32,
     fall: u32,
+    init: Init,
     agent: Option<Agent>,
 }
 
@@ -67,6 +82,7 @@ enum Kind {
     Tcp,
     Tls,
     Http,
+    Grpc,
     Udp,
     Dns,
     Smtp,
@@ -79,6 +95,7 @@ impl Word for Kind {
         ("tcp", Self::Tcp),
         ("tls", Self::Tls),
         ("http", Self::Http),
+        ("grpc", Self::Grpc),
         ("udp", Self::Udp),
         ("dns", Self::Dns),
         ("smtp", Self::Smtp),
@@ -92,10 +109,12 @@ impl Kind {
     /// Keys besides [`COMMON`].
     const fn groups(self) -> &'static [&'static [&'static str]] {
         match self {
-            Self::None | Self::Icmp => &[],
+            Self::None => &[],
+            Self::Icmp => &[&ADDRESS],
             Self::Tcp => &[&ASKING],
             Self::Tls => &[&ASKING, &tls::KEYS],
-            Self::Http => &[&ASKING, &EXPECT, &http::KEYS, &tls::SWITCH, &tls::KEYS],
+            Self::Http => &[&ASKING, &EXPECT, &http::HOST, &http::KEYS, &tls::SWITCH, &tls::KEYS],
+            Self::Grpc => &[&ASKING, &http::HOST, &http::GRPC, &tls::SWITCH, &tls::KEYS],
             Self::Udp => &[&ASKING, &EXPECT, &kinds::UDP],
             Self::Dns => &[&ASKING, &kinds::DNS],
             Self::Smtp => &[&ASKING, &kinds::SMTP],
@@ -124,6 +143,7 @@ impl Kind {
             Self::Tcp => CheckKind::Tcp,
             Self::Tls => CheckKind::Tls(Arc::new(tls::read(table, system, report)?)),
             Self::Http => CheckKind::Http(Arc::new(http::read(table, system, report)?)),
+            Self::Grpc => CheckKind::Grpc(Arc::new(http::grpc(table, system, report)?)),
             Self::Udp => CheckKind::Udp(Arc::new(kinds::udp(table, report)?)),
             Self::Dns => CheckKind::Dns(Arc::new(kinds::dns(table, report)?)),
             Self::Smtp => CheckKind::Smtp { hello: kinds::smtp(table, report)? },
@@ -196,6 +216,8 @@ impl RawCheck {
     ) -> Read<Option<Self>> {
         let Some(table) = owner.table("check", &CHECK, report)? else { return Ok(None) };
         let kind = kind(&table, system, report);
+        let address = address(&table, report);
+        let init = table.word("init", report);
         let port = table.integer("port", 1..=u32::from(u16::MAX), report);
         let tunnel = table.boolean("tunnel", report);
         let times = times(&table, report);
@@ -205,11 +227,13 @@ impl RawCheck {
         Ok(Some(Self {
             place: table.place,
             kind: kind?,
+            address: address?,
             port: port?.and_then(|port| u16::try_from(port).ok()),
             tunnel: tunnel?,
             times: times?,
             rise: rise?.unwrap_or(DEFAULT_RISE),
             fall: fall?.unwrap_or(DEFAULT_FALL),
+            init: init?.unwrap_or(Init::First),
             agent: agent?,
         }))
     }
@@ -219,11 +243,13 @@ impl RawCheck {
         Self {
             place: Place::START,
             kind: None,
+            address: None,
             port: None,
             tunnel: None,
             times: Times::USUAL,
             rise: DEFAULT_RISE,
             fall: DEFAULT_FALL,
+            init: Init::First,
             agent: None,
         }
     }
@@ -257,13 +283,18 @@ impl RawCheck {
         if self.tunnel == Some(true) && !tunnels {
             return Err(report.add(self.place, CheckError::WithoutTunnel { mode }.into()));
         }
+        if let Some(At { place, .. }) = self.address.filter(|_| self.tunnel == Some(true)) {
+            return Err(report.add(place, CheckError::AddressInTunnel.into()));
+        }
         // The way of the traffic is what is to be tried, unless the operator knows better.
-        let tunnel =
-            self.tunnel.unwrap_or(tunnels && (kind.needs_port() || kind == CheckKind::None));
+        let tunnel = self.tunnel.unwrap_or(
+            tunnels && self.address.is_none() && (kind.needs_port() || kind == CheckKind::None),
+        );
         let Self { port, rise, fall, .. } = *self;
         let Times { interval, fast: fast_interval, down: down_interval, timeout } = self.times;
         Ok(Check {
             kind,
+            address: self.address.map(|at| at.value),
             port,
             tunnel,
             interval,
@@ -272,8 +303,17 @@ impl RawCheck {
             timeout,
             rise,
             fall,
+            init: self.init,
             agent: self.agent.clone(),
         })
+    }
+}
+
+fn address(table: &Table<'_>, report: &mut Report<'_>) -> Read<Option<At<IpAddr>>> {
+    let Some(At { place, value }) = table.text("address", report)? else { return Ok(None) };
+    match value.parse() {
+        Ok(value) => Ok(Some(At { place, value })),
+        Err(_) => Err(report.add(place, CheckError::NoAddress { text: value.to_owned() }.into())),
     }
 }
 

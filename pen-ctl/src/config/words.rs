@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use crate::config::{
     Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Cipher, ClientAuth, ForwardedFor,
-    Mode, PanicPolicy, Protocol, ProxyVersion, Rcode, Record, Scheduler, TieBreak, TlsVersion,
-    TransportWord, UnknownName, Verify, XdpMode,
+    HttpVersion, Init, Mode, PanicPolicy, Protocol, ProxyVersion, Rcode, Record, Scheduler,
+    TieBreak, TlsVersion, TransportWord, UnknownName, Verify, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -113,6 +113,8 @@ words! {
         NotImp = "NOTIMP",
         Refused = "REFUSED",
     }
+    HttpVersion { One = "1.1", Two = "2" }
+    Init { First = "first", Up = "up", Down = "down" }
     Verify { None = "none", Dates = "dates", Full = "full" }
     ForwardedFor { Replace = "replace", Append = "append" }
     ProxyVersion { V1 = "v1", V2 = "v2" }

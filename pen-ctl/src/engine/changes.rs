@@ -13,7 +13,7 @@ use pen_common::abi::ServiceKey;
 
 use super::merge::service_key;
 use crate::api::{ChangeKind, ConfigChange};
-use crate::config::{self, Access, Acl, Check, CheckKind, Config, Endpoint, Service};
+use crate::config::{self, Access, Acl, Check, CheckKind, Config, Endpoint, Init, Service};
 
 /// Values of a list that are shown: a message must fit a terminal.
 const SHOWN: usize = 8;
@@ -251,6 +251,11 @@ fn words(check: &Check) -> String {
         return format!("{}{agent}", check.kind);
     }
     let how = &check.kind;
+    let at = check.address.map_or_else(String::new, |address| format!(" at {address}"));
+    let init = match check.init {
+        Init::First => String::new(),
+        init => format!(", init {init}"),
+    };
     let port = check.port.map_or_else(String::new, |port| format!(" port {port}"));
     let through = if check.tunnel { " through the tunnel" } else { "" };
     let (interval, timeout) = (check.interval, check.timeout);
@@ -263,7 +268,7 @@ fn words(check: &Check) -> String {
     };
     let (fast, down) = (other("fast", check.fast_interval), other("down", check.down_interval));
     format!(
-        "{how}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}{agent}"
+        "{how}{at}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}{init}{agent}"
     )
 }
 

@@ -20,7 +20,7 @@ use super::slots::Table;
 use super::slow::Ramp;
 use super::{Backend, BackendKey, Engine, SPREAD, START_WINDOW, Service};
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Protocol, UnixPath};
+use crate::config::{self, CheckKind, Init, Protocol, UnixPath};
 
 impl Engine {
     /// Numbers given by the controller before this one stay, so that no packet in between meets a
@@ -110,7 +110,10 @@ impl Engine {
                         }
                         Backend { config: backend.clone(), leaving: false, ..kept }
                     }
-                    None => self.new_backend(backend, &identity, now, first_probe),
+                    None => {
+                        let init = service.config.check.init;
+                        self.new_backend(backend, &identity, init, now, first_probe)
+                    }
                 });
                 first_probe = first_probe + SPREAD.min(service.config.check.interval);
             }
@@ -195,7 +198,7 @@ impl Engine {
                 limits: config::Limits::default(),
             };
             let identity = backend_key(key, &config);
-            backends.push(self.new_backend(&config, &identity, now, now));
+            backends.push(self.new_backend(&config, &identity, Init::First, now, now));
         }
         let fresh = table.slots().is_empty();
         Service {
@@ -222,6 +225,7 @@ impl Engine {
         &mut self,
         config: &config::Backend,
         identity: &BackendKey,
+        init: Init,
         now: Moment,
         first_probe: Moment,
     ) -> Backend {
@@ -236,7 +240,12 @@ impl Engine {
             }
         };
         let was_up = adopted.is_some_and(|adopted| adopted.state != abi::Backend::DOWN);
-        let state = if was_up { State::Up } else { State::Checking };
+        let state = match init {
+            _ if was_up => State::Up,
+            Init::First => State::Checking,
+            Init::Up => State::Up,
+            Init::Down => State::Down,
+        };
         Backend {
             config: config.clone(),
             id,

@@ -80,10 +80,7 @@ impl Engine {
             Some((tracked, tracked.counterpart(backend)?))
         });
         let (service, backend) = tracked.unwrap_or((&service.config, backend));
-        let target = match (service.check.port, backend.endpoint()) {
-            (Some(port), Endpoint::Inet(at)) => SocketAddr::new(at.ip(), port).into(),
-            (_, target) => target,
-        };
+        let target = service.check.target(backend.endpoint());
         let gue = service.mode == Mode::Gue;
         let vip = service.listen.address;
         (target, service.check.tunnel.then_some(Tunnel { gue, vip }))

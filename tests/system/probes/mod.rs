@@ -1,10 +1,12 @@
 //! Checks of every type against real servers: what is right passes, and each way of going wrong is
 //! told in its own words.
 
+mod address;
 mod agent;
 mod dns;
 mod exec;
 mod http;
+mod http2;
 mod icmp;
 mod smtp;
 mod tls;

@@ -2,8 +2,32 @@
 
 use std::fmt;
 
-use super::Pattern;
+use super::{Pattern, ProbeTls};
 use crate::config::{Protocol, Rcode, Record};
+
+/// A service of gRPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grpc {
+    /// Its name; empty is the whole server.
+    pub service: String,
+    /// Who is asked for; `None` is the address that is asked.
+    pub host: Option<String>,
+    /// It is spoken in TLS.
+    pub tls: Option<ProbeTls>,
+}
+
+impl fmt::Display for Grpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("grpc")?;
+        if !self.service.is_empty() {
+            write!(f, " for {}", self.service)?;
+        }
+        if let Some(host) = &self.host {
+            write!(f, " of {host}")?;
+        }
+        self.tls.as_ref().map_or(Ok(()), |tls| write!(f, " over {tls}"))
+    }
+}
 
 /// A datagram, and the answer that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]

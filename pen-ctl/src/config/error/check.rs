@@ -17,6 +17,9 @@ pub enum CheckError {
     WithoutTunnel { mode: Mode },
     PortOfSocket { socket: UnixPath },
     AgentOfSocket { socket: UnixPath },
+    AddressOfSocket { socket: UnixPath },
+    AddressInTunnel,
+    NoAddress { text: String },
     NeedsAddress { socket: UnixPath },
     KeyOfOther { key: String, kind: &'static str, of: Vec<&'static str> },
     NotInRequest { key: &'static str, text: String },
@@ -75,6 +78,20 @@ impl fmt::Display for CheckError {
                 f,
                 "the check has an agent, but the backend {socket} is a Unix socket, and no agent has \
                  a port there; leave `agent` out"
+            ),
+            Self::AddressOfSocket { socket } => write!(
+                f,
+                "the check has an address, but the backend {socket} is a Unix socket, where it \
+                 connects as clients do; leave `address` out"
+            ),
+            Self::AddressInTunnel => write!(
+                f,
+                "through the tunnel the virtual address is asked, and no other; remove `address` or \
+                 `tunnel`"
+            ),
+            Self::NoAddress { text } => write!(
+                f,
+                "`{text}` is no IP address; write one like \"10.0.0.11\", and the port as `port`"
             ),
             Self::NeedsAddress { socket } => write!(
                 f,

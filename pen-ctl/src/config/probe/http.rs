@@ -6,10 +6,14 @@ use super::{answer, tls};
 use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Read, Report, Table};
 use crate::config::system::System;
-use crate::config::{Codes, Http};
+use crate::config::{Codes, Grpc, Http, HttpVersion};
 
 /// Keys of a check that only this type has, besides `expect`.
-pub(super) const KEYS: [&str; 6] = ["method", "path", "host", "headers", "body", "body_regex"];
+pub(super) const KEYS: [&str; 6] = ["method", "path", "headers", "body", "body_regex", "version"];
+/// What gRPC has as well.
+pub(super) const HOST: [&str; 1] = ["host"];
+/// What only gRPC has.
+pub(super) const GRPC: [&str; 1] = ["service"];
 
 /// Right if nothing else is said: an answer, and no error.
 const USUAL: &str = "200-399";
@@ -22,6 +26,7 @@ pub(super) fn read(table: &Table<'_>, system: &dyn System, report: &mut Report<'
     let expect = expect(table, report);
     let body = answer(table, "body", "body_regex", report);
     let tls = tls::optional(table, system, report);
+    let version = table.word("version", report);
     Ok(Http {
         method: method?.unwrap_or_else(|| "GET".to_owned()),
         path: path?.unwrap_or_else(|| "/".to_owned()),
@@ -30,7 +35,15 @@ pub(super) fn read(table: &Table<'_>, system: &dyn System, report: &mut Report<'
         expect: expect?,
         body: body?,
         tls: tls?,
+        version: version?.unwrap_or(HttpVersion::One),
     })
+}
+
+pub(super) fn grpc(table: &Table<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Grpc> {
+    let service = valid(table, "service", is_value, report);
+    let host = valid(table, "host", is_value, report);
+    let tls = tls::optional(table, system, report);
+    Ok(Grpc { service: service?.unwrap_or_default(), host: host?, tls: tls? })
 }
 
 /// A text that may stand in the head of a request.

@@ -165,7 +165,9 @@ fn everything_can_be_written_out() {
                 timeout: Duration::from_millis(1500),
                 rise: 1,
                 fall: 9,
+                init: crate::config::Init::First,
                 agent: None,
+                address: None,
             },
         }],
     };
@@ -185,7 +187,9 @@ fn a_service_has_defaults() {
         timeout: Duration::from_millis(500),
         rise: 2,
         fall: 3,
+        init: crate::config::Init::First,
         agent: None,
+        address: None,
     };
     assert_eq!(
         (web.protocol, web.mode, web.affinity, web.check),

@@ -16,7 +16,7 @@ check = { path = "/health", body = "ok" }"#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "none", port = 81 }"#), &[
-        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "tls" or "http" or "udp" or "dns" or "smtp" or "exec"`"#,
+        r#"5:26: `port` says nothing to a check of type "none"; remove it, or use `type = "tcp" or "tls" or "http" or "grpc" or "udp" or "dns" or "smtp" or "exec"`"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", path = "health", method = "GET /", host = " www", expect = 20 }"#), &[
@@ -87,6 +87,21 @@ check = { fast_interval = "2s" }"#), &[
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { down_interval = "500ms" }"#), &[
         "5:27: `down_interval` is 500ms, and so below the interval 1s; raise it, or use `fast_interval`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tcp", address = "10.0.0.11:80", init = "ready" }"#), &[
+        r#"5:35: `10.0.0.11:80` is no IP address; write one like "10.0.0.11", and the port as `port`"#,
+        "5:58: unknown init `ready`; use one of: first, up, down",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+mode = "ipip"
+check = { type = "tcp", address = "10.0.0.12", tunnel = true }"#), &[
+        "6:35: through the tunnel the virtual address is asked, and no other; remove `address` or `tunnel`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["unix:/run/a.sock"]
+mode = "proxy"
+check = { type = "tcp", address = "10.0.0.12" }"#), &[
+        "6:9: the check has an address, but the backend unix:/run/a.sock is a Unix socket, where it connects as clients do; leave `address` out",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { agent = { interval = "1s" } }"#), &[
@@ -212,6 +227,12 @@ fn a_check_says_what_it_asks_and_expects() {
             "tls of a.b signed by /etc/pen/ca.pem valid for 14days",
         ),
         ("type = \"http\", tls = true", "http GET / expecting 200-399 over tls"),
+        ("type = \"http\", version = \"2\"", "http/2 GET / expecting 200-399"),
+        ("type = \"grpc\"", "grpc"),
+        (
+            "type = \"grpc\", service = \"a.B\", host = \"a.b\", tls = true",
+            "grpc for a.B of a.b over tls",
+        ),
         ("type = \"http\", tls = false", "http GET / expecting 200-399"),
         ("type = \"udp\"", "udp with 0 bytes expecting any answer"),
         (

@@ -228,7 +228,7 @@ xdp = "fast""#, &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "ping" }"#), &[
-        "5:18: unknown type `ping`; use one of: tcp, tls, http, udp, dns, smtp, icmp, exec, none",
+        "5:18: unknown type `ping`; use one of: tcp, tls, http, grpc, udp, dns, smtp, icmp, exec, none",
     ]),
     // names
     Case(r#"[node]

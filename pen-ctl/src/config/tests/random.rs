@@ -145,7 +145,9 @@ impl Draft {
                 timeout: Duration::from_millis(self.timeout_ms),
                 rise: self.rise,
                 fall: 3,
+                init: crate::config::Init::First,
                 agent: None,
+                address: None,
             },
         }
     }

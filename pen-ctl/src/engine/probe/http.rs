@@ -25,7 +25,7 @@ pub fn judge(http: &Http, status: u16, body: &[u8]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Codes, Pattern};
+    use crate::config::{Codes, HttpVersion, Pattern};
 
     fn asking(expect: &str, body: Option<&str>) -> Http {
         Http {
@@ -36,6 +36,7 @@ mod tests {
             expect: Codes::parse(expect).expect("valid"),
             body: body.map(|text| Pattern::Text(text.to_owned())),
             tls: None,
+            version: HttpVersion::One,
         }
     }
 

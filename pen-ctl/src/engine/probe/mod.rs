@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod dns;
 pub mod exec;
+pub mod grpc;
 pub mod http;
 pub mod smtp;
 pub mod tls;

@@ -6,6 +6,7 @@ mod access;
 mod agent;
 mod emergency;
 mod groups;
+mod init;
 mod judged;
 mod judgement;
 mod listing;
@@ -101,7 +102,9 @@ pub(super) fn config(backends: u8) -> Config {
                 timeout: Duration::from_millis(500),
                 rise: 2,
                 fall: 3,
+                init: config::Init::First,
                 agent: None,
+                address: None,
             },
         }],
     }

@@ -1,9 +1,9 @@
-//! Asks a backend by HTTP/1.1: one request over a connection of its own.
+//! Asks a backend by HTTP: one request over a connection of its own.
 
 use std::error::Error;
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
@@ -13,36 +13,46 @@ use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
 use super::tls::{self, Contexts};
-use super::{Limit, Stream, Way, converse, failure};
-use crate::config::{Endpoint, Http};
+use super::{Limit, Stream, Way, converse, failure, http2};
+use crate::config::{Endpoint, Http, HttpVersion, ProbeTls};
 use crate::engine::event::{Outcome, ProbeError};
 use crate::engine::probe;
 
 /// Longest head of an answer.
 const HEAD: usize = 64 * 1024;
 /// So much of a body is searched.
-const BODY: usize = 64 * 1024;
+pub(super) const BODY: usize = 64 * 1024;
 /// Tells a server's log who asks.
-const AGENT: &str = concat!("pen/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("pen/", env!("CARGO_PKG_VERSION"));
 
 pub(super) async fn ask(http: &Http, way: &Way, limit: &Limit, known: &Contexts) -> Outcome {
     let stream = converse(way, limit).await?;
-    let host = match &http.host {
-        Some(host) => host.clone(),
-        None => host_of(&way.target, http.tls.is_some()),
+    let protocols: &[&[u8]] = match http.version {
+        HttpVersion::One => &[b"http/1.1"],
+        HttpVersion::Two => &[b"h2"],
     };
     let talking = async {
-        let stream: Box<dyn Stream> = match &http.tls {
-            Some(tls) => {
-                let name = http.host.as_deref().and_then(name_of);
-                let name = name.unwrap_or_else(|| tls::host_of(&way.target));
-                Box::new(known.agree(tls, &[b"http/1.1"], &name, stream).await?)
-            }
-            None => stream,
-        };
+        let opened = open(http.host.as_deref(), http.tls.as_ref(), protocols, way, known, stream);
+        let (host, stream) = opened.await?;
         exchange(http, &host, stream).await
     };
     limit.wait(talking, ProbeError::Silent).await
+}
+
+/// Agrees upon TLS if it is wanted. Returns who is asked for, as HTTP calls it.
+pub(super) async fn open(
+    host: Option<&str>,
+    tls: Option<&ProbeTls>,
+    protocols: &'static [&'static [u8]],
+    way: &Way,
+    known: &Contexts,
+    stream: Box<dyn Stream>,
+) -> Result<(String, Box<dyn Stream>), ProbeError> {
+    let asked = host.map_or_else(|| host_of(&way.target, tls.is_some()), str::to_owned);
+    let Some(tls) = tls else { return Ok((asked, stream)) };
+    let name = host.and_then(name_of).unwrap_or_else(|| tls::host_of(&way.target));
+    let stream = known.agree(tls, protocols, &name, stream).await?;
+    Ok((asked, Box::new(stream)))
 }
 
 /// The address, as a URI writes it.
@@ -63,33 +73,50 @@ fn name_of(host: &str) -> Option<String> {
 }
 
 async fn exchange(http: &Http, host: &str, stream: Box<dyn Stream>) -> Outcome {
-    let mut request = Request::builder()
-        .method(http.method.as_str())
-        .uri(&http.path)
-        .header(HOST, host)
-        .header(CONNECTION, "close");
+    let mut request = Request::builder().method(http.method.as_str());
+    request = match (http.version, &http.tls) {
+        (HttpVersion::One, _) => {
+            request.uri(&http.path).header(HOST, host).header(CONNECTION, "close")
+        }
+        (HttpVersion::Two, None) => request.uri(format!("http://{host}{}", http.path)),
+        (HttpVersion::Two, Some(_)) => request.uri(format!("https://{host}{}", http.path)),
+    };
     if !http.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
         request = request.header(USER_AGENT, AGENT);
     }
     for (name, value) in &http.headers {
         request = request.header(name, value);
     }
-    let request = request.body(Empty::<Bytes>::new());
+    let request = request.body(Full::<Bytes>::default());
     let request = request.map_err(|error| ProbeError::Local(error.to_string()))?;
-    let connecting = http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = connecting.await.map_err(|error| broken(&error))?;
-    // It ends with the set.
+    // The connection ends with it.
     let mut tasks = JoinSet::new();
-    tasks.spawn(connection);
-    let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    let (response, broken): (_, fn(&hyper::Error) -> ProbeError) = match http.version {
+        HttpVersion::One => (send(request, stream, &mut tasks).await?, broken),
+        HttpVersion::Two => (http2::send(request, stream, &mut tasks).await?, http2::broken),
+    };
     let status = response.status().as_u16();
     let wants_body = http.body.is_some() && http.expect.contains(status);
-    let body = if wants_body { beginning(response).await? } else { Vec::new() };
+    let body = if wants_body { beginning(response, broken).await? } else { Vec::new() };
     probe::http::judge(http, status, &body)
 }
 
+async fn send(
+    request: Request<Full<Bytes>>,
+    stream: Box<dyn Stream>,
+    tasks: &mut http2::Tasks,
+) -> Result<Response<Incoming>, ProbeError> {
+    let connecting = http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = connecting.await.map_err(|error| broken(&error))?;
+    tasks.spawn(connection);
+    sender.send_request(request).await.map_err(|error| broken(&error))
+}
+
 /// As much of the body as is searched.
-async fn beginning(response: Response<Incoming>) -> Result<Vec<u8>, ProbeError> {
+async fn beginning(
+    response: Response<Incoming>,
+    broken: fn(&hyper::Error) -> ProbeError,
+) -> Result<Vec<u8>, ProbeError> {
     let mut incoming = response.into_body();
     let mut body = Vec::new();
     while body.len() < BODY {
@@ -166,6 +193,7 @@ mod tests {
             expect: Codes::parse("200-399").expect("valid"),
             body: None,
             tls: None,
+            version: HttpVersion::One,
         }
     }
 

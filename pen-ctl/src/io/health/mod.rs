@@ -4,6 +4,7 @@ mod agent;
 mod dns;
 mod exec;
 mod http;
+mod http2;
 mod icmp;
 mod smtp;
 mod tls;
@@ -122,6 +123,7 @@ async fn ask(kind: &CheckKind, way: &Way, limit: Duration, contexts: &Contexts) 
         },
         CheckKind::Tls(tls) => tls::ask(tls, way, &clock, contexts).await,
         CheckKind::Http(http) => http::ask(http, way, &clock, contexts).await,
+        CheckKind::Grpc(grpc) => http2::ask(grpc, way, &clock, contexts).await,
         CheckKind::Udp(exchange) => udp::ask(exchange, way, &clock).await,
         CheckKind::Dns(dns) => dns::ask(dns, way, &clock).await,
         CheckKind::Smtp { hello } => smtp::ask(hello, way, &clock).await,

@@ -79,7 +79,14 @@ impl Contexts {
             .map_err(|error| ProbeError::Local(format!("{name:?}: {error}")))?;
         let connecting = TlsConnector::from(config).connect(name, stream);
         let stream = connecting.await.map_err(|error| broken(&error, tls))?;
-        let chain = stream.get_ref().1.peer_certificates();
+        let agreed = stream.get_ref().1;
+        if protocols.contains(&&b"h2"[..]) && agreed.alpn_protocol() != Some(b"h2") {
+            return Err(ProbeError::Answered {
+                found: "TLS without HTTP/2".to_owned(),
+                expected: "HTTP/2".to_owned(),
+            });
+        }
+        let chain = agreed.peer_certificates();
         if let Some(leaf) = chain.and_then(<[_]>::first)
             && tls.verify != Verify::None
         {
