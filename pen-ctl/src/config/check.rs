@@ -85,11 +85,8 @@ impl Check {
     pub fn target(&self, backend: Endpoint) -> Endpoint {
         match backend {
             Endpoint::Inet(at) => {
-                let (address, port) = (
-                    self.address.unwrap_or_else(|| at.ip()),
-                    self.port.unwrap_or_else(|| at.port()),
-                );
-                SocketAddr::new(address, port).into()
+                let address = self.address.unwrap_or_else(|| at.ip());
+                SocketAddr::new(address, self.port.unwrap_or_else(|| at.port())).into()
             }
             Endpoint::Unix(_) => backend,
         }
