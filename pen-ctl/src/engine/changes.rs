@@ -229,6 +229,7 @@ fn service(service: &Service) -> Item {
             field("check", words(check)),
             field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
             field("tls", maybe(service.proxy.as_deref().and_then(tls_words))),
+            field("backend_tls", maybe(service.proxy.as_deref().and_then(backend_tls_words))),
         ],
     }
 }
@@ -249,6 +250,10 @@ fn words(check: &Check) -> String {
 
 fn tls_words(proxy: &config::Proxy) -> Option<String> {
     proxy.tls.as_deref().map(tls::words)
+}
+
+fn backend_tls_words(proxy: &config::Proxy) -> Option<String> {
+    proxy.backend_tls.as_deref().map(tls::backend_words)
 }
 
 /// What only a proxy has, as the configuration calls it.

@@ -2,11 +2,14 @@
 //! what is sent when. Certificates are made by openssl, for each test its own.
 
 mod clients;
+mod ends;
 mod files;
 mod passthrough;
 mod refusals;
 mod resume;
 mod serve;
+mod servers;
+mod servers_faults;
 
 use std::{
     io::{self, Read, Write},
