@@ -6,6 +6,7 @@ mod certificates;
 mod changes;
 mod connections;
 mod decap;
+mod probes;
 pub mod records;
 mod simulation;
 mod sync;
@@ -19,6 +20,7 @@ pub use self::certificates::Certificate;
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
+pub use self::probes::{OneBackend, Probe, Probes};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
 pub use self::sync::{Sync, SyncPeer};
@@ -33,6 +35,8 @@ pub enum Request {
     Services,
     /// `GET /v1/backends`: a list of [`Backend`].
     Backends,
+    /// `GET /v1/probes?service=NAME&backend=NAME`: [`Probes`].
+    Probes(OneBackend),
     /// `GET /v1/vips`: a list of [`Vip`].
     Vips,
     /// `GET /v1/counters`: a list of [`Counter`].
@@ -423,6 +427,8 @@ pub enum Reply {
     Services(Vec<Service>),
     /// To [`Request::Backends`].
     Backends(Vec<Backend>),
+    /// To [`Request::Probes`].
+    Probes(Probes),
     /// To [`Request::Vips`].
     Vips(Vec<Vip>),
     /// To [`Request::Counters`].

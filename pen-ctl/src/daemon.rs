@@ -37,9 +37,10 @@ use crate::io::answers::Answering;
 use crate::io::carp::{Command, Question};
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
+use crate::io::health::{Prober, Way};
 use crate::io::netlink::Netlink;
 use crate::io::proxy::{Proxies, Traffic};
-use crate::io::{clock, health, privileges};
+use crate::io::{clock, privileges};
 use crate::show;
 
 /// Events that may wait for the loop. More than probes of all backends at once would need.
@@ -147,6 +148,7 @@ async fn serve(
         engine,
         dataplane,
         netlink,
+        prober: Prober::new(events.clone()),
         events,
         starting: true,
         failure: None,
@@ -266,6 +268,7 @@ struct Daemon {
     dataplane: Dataplane,
     netlink: Netlink,
     events: mpsc::Sender<Event>,
+    prober: Prober,
     /// An interface that cannot be attached at the start ends the daemon.
     starting: bool,
     failure: Option<String>,
@@ -352,8 +355,9 @@ impl Daemon {
                         let _ = netlink.leave_solicited(ifindex, address).await;
                     });
                 }
-                Action::StartProbe { probe, target, through, timeout } => {
-                    health::start(self.events.clone(), probe, target, through, timeout);
+                Action::StartProbe { probe, kind, target, through, timeout } => {
+                    let way = Way { target, through };
+                    self.prober.start(probe, kind, way, timeout);
                 }
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
@@ -517,6 +521,7 @@ impl Daemon {
                 backends.iter_mut().for_each(|backend| self.add_traffic(backend));
                 Reply::Backends(backends)
             }
+            Request::Probes(wanted) => Reply::Probes(self.engine.probes(now, wanted)?),
             Request::Vips => Reply::Vips(self.engine.vips(now)),
             Request::Counters => {
                 let mut counters = engine::counters(&self.counts()?);

@@ -21,7 +21,7 @@
 //!
 //! Without the feature `io` only [`config`], [`api`] and [`engine`] are built: the compiler then
 //! proves that they touch nothing of the system but files.
-// Lifted in `io/carp/sys.rs` only, for system calls that no crate offers safely.
+// Lifted in `io/sys.rs` only, for system calls that no crate offers safely.
 #![deny(unsafe_code)]
 
 pub mod api;

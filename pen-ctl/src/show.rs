@@ -5,6 +5,7 @@ mod carp;
 mod certificates;
 mod changes;
 mod decap;
+mod probes;
 mod sync;
 mod table;
 
@@ -16,6 +17,7 @@ pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
 pub use self::certificates::certificates;
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
+pub use self::probes::probes;
 pub use self::sync::sync;
 pub use self::table::Style;
 use self::table::{Cell, Paint, Table, cell, painted, plain, short};

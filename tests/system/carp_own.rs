@@ -310,13 +310,14 @@ fn a_slow_hook_delays_nothing() {
     let up = program(&files, "up", &format!("echo up $* >>{}\nexec sleep 30", log.display()));
     let down = program(&files, "down", &format!("echo down $* >>{}", log.display()));
     let more = format!("up = \"{up}\"\ndown = \"{down}\"\nxparam = \"x\"\nneutral = true");
+    // A fifth of a second between the second and the third node, so that no busy machine swaps them.
     let nodes =
-        Nodes::with(3, QUICK, |index| if index == 1 { more.clone() } else { String::new() });
+        Nodes::with(3, "500ms", |index| if index == 1 { more.clone() } else { String::new() });
     let seen = nodes.while_probing(|| {
         nodes.detach(0);
         nodes.wait_for(1, "master");
     });
-    assert!(seen.lost <= TAKE_OVER, "{seen:?}");
+    assert!(seen.lost <= 3000, "{seen:?}: three intervals, not the half minute of the hook");
     assert_eq!((nodes.transitions(1), nodes.transitions(2)), (1, 0), "nobody else took over");
     let told = wait_until(SOON, "the hook runs", || {
         let text = fs::read_to_string(&log).ok()?;

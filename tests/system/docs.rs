@@ -44,6 +44,11 @@ fn every_test_that_the_table_of_the_proxys_behaviours_names_exists() {
 }
 
 #[test]
+fn every_test_that_the_table_of_the_behaviours_of_checks_names_exists() {
+    all_exist("behaviours-health.md", 30);
+}
+
+#[test]
 fn every_test_that_the_table_of_the_behaviours_of_tls_names_exists() {
     all_exist("behaviours-tls.md", 20);
 }

@@ -41,6 +41,7 @@ mod operator;
 mod output;
 mod ports;
 mod probe;
+mod probes;
 mod proxy;
 mod reach;
 mod readme;

@@ -16,8 +16,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use pen_ctl::api::records::DEFAULT_LIMIT;
 use pen_ctl::api::{
-    Admin, Cidr, Clients, Close, Connections, Event, Explain, Flows, RecordQuery, Reload, Request,
-    SetAdmin, SetWeight, Simulate, Simulation,
+    Admin, Cidr, Clients, Close, Connections, Event, Explain, Flows, OneBackend, RecordQuery,
+    Reload, Request, SetAdmin, SetWeight, Simulate, Simulation,
 };
 use pen_ctl::config::{self, Protocol};
 use pen_ctl::daemon::DEFAULT_PINS;
@@ -36,6 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
     version,
     after_help = "Examples:
   penctl backends                                  who is usable, and why not
+  penctl backends web/b1                           how its last checks ended
   penctl drain web/b1                              take b1 out of the table
   penctl explain 198.51.100.7:5000 192.0.2.10:80   where would this packet go, and why
   penctl explain --simulate 100000 --service web   who would get how many of many
@@ -61,8 +62,12 @@ enum Verb {
     Status,
     /// Services: where they listen, how many backends are usable, traffic
     Services,
-    /// Backends: state, share, traffic, and why one is not usable
-    Backends,
+    /// Backends: state, share, traffic, and why one is not usable; of one: its last checks
+    Backends {
+        /// Show how the last checks of this one ended
+        #[arg(value_name = "SERVICE/BACKEND", value_parser = target)]
+        one: Option<Target>,
+    },
     /// Virtual addresses
     Vips,
     /// Counters of the data plane: the end of every frame
@@ -352,7 +357,10 @@ async fn run(args: &Args) -> Result<(), ClientError> {
     let request = match &args.verb {
         Verb::Status => Request::Status,
         Verb::Services => Request::Services,
-        Verb::Backends => Request::Backends,
+        Verb::Backends { one: None } => Request::Backends,
+        Verb::Backends { one: Some(Target { service, backend }) } => {
+            Request::Probes(OneBackend { service: service.clone(), backend: backend.clone() })
+        }
         Verb::Vips => Request::Vips,
         Verb::Counters => Request::Counters,
         Verb::Flows(records) => Request::Flows(records.query()),
@@ -485,7 +493,8 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
     Ok(match verb {
         Verb::Status => show::status(&parse(answer)?, style),
         Verb::Services => show::services(&parse::<Vec<_>>(answer)?, style),
-        Verb::Backends => show::backends(&parse::<Vec<_>>(answer)?, style),
+        Verb::Backends { one: None } => show::backends(&parse::<Vec<_>>(answer)?, style),
+        Verb::Backends { one: Some(_) } => show::probes(&parse(answer)?, style),
         Verb::Vips => show::vips(&parse::<Vec<_>>(answer)?, style),
         Verb::Counters => show::counters(&parse::<Vec<_>>(answer)?, style),
         Verb::Flows(_) => show::flows(&parse(answer)?, style),

@@ -2,13 +2,14 @@
 //! text says what is wrong and how to cure it, because it is read by someone at a terminal who has
 //! no source code at hand.
 
+mod check;
 mod text;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
+pub use self::check::CheckError;
 use crate::config::position::Position;
 use crate::config::{Cidr, Listen, Mode, Ports, TlsError, UnixPath};
 
@@ -142,8 +143,5 @@ pub enum ErrorKind {
     // Checks.
     InvalidDuration { key: &'static str, found: String },
     DurationWithoutUnit { key: &'static str, found: String },
-    TimeoutAboveInterval { timeout: Duration, interval: Duration },
-    CheckWithoutPort,
-    CheckWithoutTunnel { mode: Mode },
-    CheckPortOfSocket { socket: UnixPath },
+    Check(CheckError),
 }

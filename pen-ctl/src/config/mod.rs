@@ -6,6 +6,7 @@ mod access_log;
 mod acl;
 mod backend;
 mod carp;
+mod check;
 mod cidr;
 mod endpoint;
 mod error;
@@ -42,9 +43,10 @@ pub use carp::{
     DEFAULT_GROUP, Demotion, Hooks, KEY_BYTES, MAX_DEMOTION, Secret, StateSync, TieBreak,
     TransportWord, UCARP_PASSWORD,
 };
+pub use check::{Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern, ProbeTls, Verify};
 pub use cidr::Cidr;
 pub use endpoint::{Endpoint, UnixPath};
-pub use error::{ConfigError, ErrorKind};
+pub use error::{CheckError, ConfigError, ErrorKind};
 pub use host::{LONGEST_NAME, is_valid as is_host_name};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
@@ -377,6 +379,32 @@ impl Service {
     }
 }
 
+/// A type of records of DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are called as everybody calls them")]
+pub enum Record {
+    A,
+    Aaaa,
+    Cname,
+    Mx,
+    Ns,
+    Ptr,
+    Soa,
+    Txt,
+}
+
+/// The code of an answer of DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are called as `dig` calls them")]
+pub enum Rcode {
+    NoError,
+    FormErr,
+    ServFail,
+    NxDomain,
+    NotImp,
+    Refused,
+}
+
 /// A transport protocol.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
@@ -504,33 +532,4 @@ pub struct Limits {
     pub max_known: Option<u32>,
     /// Of the scheduler `prio`: the lowest number is preferred.
     pub prio: u32,
-}
-
-/// How backends are probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// The probe.
-    pub kind: CheckKind,
-    /// It goes through the tunnel to the virtual address; only in modes with a tunnel.
-    pub tunnel: bool,
-    /// From the start of one probe to the start of the next.
-    pub interval: Duration,
-    /// A probe that takes longer has failed. Not above the interval.
-    pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
-    pub rise: u32,
-    /// Failures in a row that take it down.
-    pub fall: u32,
-}
-
-/// A probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// None: a backend is up as long as its Ethernet address is known.
-    None,
-    /// A TCP connection is accepted.
-    Tcp {
-        /// The port; `None` is each backend's own.
-        port: Option<u16>,
-    },
 }

@@ -22,18 +22,10 @@ const fn row(
     NotBuilt { table, key, value, instead }
 }
 
-const USE_TCP: &str = "use `type = \"tcp\"`";
-const NO_PATH: &str = "remove it; `type = \"tcp\"` only needs a port";
-
 #[rustfmt::skip]
 const NOT_BUILT: &[NotBuilt] = &[
     row("",        "web",             "",            "remove it; `penctl` shows state and counters"),
-    row("check",   "type",            "http",        USE_TCP),
-    row("check",   "type",            "https",       USE_TCP),
-    row("check",   "type",            "tls",         USE_TCP),
-    row("check",   "type",            "udp",         USE_TCP),
-    row("check",   "type",            "exec",        USE_TCP),
-    row("check",   "path",            "",            NO_PATH),
+    row("check",   "type",            "https",       "use `type = \"http\", tls = true`"),
 ];
 
 /// If this key is not built: what to do instead.

@@ -168,6 +168,17 @@ impl<'d> Table<'d> {
         Self { place, spec, entries, unknown }
     }
 
+    /// The keys that are there, in the order of the file.
+    pub(super) fn keys(&self) -> impl Iterator<Item = At<&'d str>> {
+        let mut all: Vec<_> = self.entries.keys().collect();
+        all.sort_by_key(|key| key.span().start);
+        let source = self.place.source;
+        all.into_iter().map(move |key| At {
+            place: Place::new(source, key.span().start),
+            value: &**key.get_ref(),
+        })
+    }
+
     /// The value of a key, of whatever type.
     pub(super) fn get(&self, key: &str) -> Option<At<&'d DeValue<'d>>> {
         self.entries.get(key).map(|value| self.at(value))
@@ -356,7 +367,7 @@ pub(super) fn texts<'d>(
     Ok(Some(At { place, value }))
 }
 
-fn wrong_type(
+pub(super) fn wrong_type(
     place: Place,
     expected: &str,
     found: &DeValue<'_>,
@@ -372,6 +383,19 @@ fn wrong_type(
         DeValue::Table(_) => "a table",
     };
     report.add(place, ErrorKind::WrongType { expected: expected.to_owned(), found })
+}
+
+/// What a table holds whose keys are the operator's own, in the order of the file.
+pub(super) fn entries<'d>(
+    place: Place,
+    table: &'d DeTable<'d>,
+) -> impl Iterator<Item = (&'d str, At<&'d DeValue<'d>>)> {
+    let mut all: Vec<_> = table.iter().collect();
+    all.sort_by_key(|(key, _)| key.span().start);
+    all.into_iter().map(move |(key, value)| {
+        let place = Place::new(place.source, value.span().start);
+        (&**key.get_ref(), At { place, value: value.get_ref() })
+    })
 }
 
 // === Names ===

@@ -17,7 +17,7 @@ use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::tls::{self, routes};
 use crate::config::{
-    Affinity, CheckKind, Listen, Mode, Ports, Protocol, Proxy, Service, UnixPath, node, unix, vip,
+    Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, UnixPath, node, unix, vip,
 };
 
 const OWN: [&str; 11] = [
@@ -56,7 +56,7 @@ pub(super) fn services(
         acls,
         system,
         masquerade_ports,
-        pools: Pools::read(roots, report),
+        pools: Pools::read(roots, system, report),
         binder: Binder::new(vips, system),
         names: Names::new("service"),
         listens: Listens::default(),
@@ -132,7 +132,7 @@ impl Reader<'_> {
         let proxy = proxy::read(table, mode, protocol, self.acls, self.system, report);
         let affinity = table.word("affinity", report).map(|word| word.unwrap_or(Affinity::Client));
         let memory = memory::read(table, protocol, report);
-        let own_check = RawCheck::read(table, report);
+        let own_check = RawCheck::read(table, self.system, report);
         let stubborn = table.boolean("stubborn", report);
         let pool = self.pool(table, report);
         let emergency = backend::emergency(table, report);
@@ -153,16 +153,14 @@ impl Reader<'_> {
         let owner = Owner { listen, socket, protocol, mode };
         let backends = self.binder.bind(&backends, emergency.as_ref(), abuse, &owner, report);
         // The service's own check replaces the pool's as a whole.
-        let check = own_check?.or(check).unwrap_or(RawCheck::absent());
+        let check = own_check?.or(check).unwrap_or_else(RawCheck::absent);
         let place = check.place();
         let check = check.of_service(protocol, single_port, mode, report);
         let Bound { backends, emergency, abuse } = backends?;
         let (check, file) = (check?, file?);
         let mut probed = backends.iter().chain(&emergency);
-        if let CheckKind::Tcp { port: Some(_) } = check.kind
-            && let Some(socket) = probed.find_map(|backend| backend.socket.clone())
-        {
-            return Err(report.add(place, ErrorKind::CheckPortOfSocket { socket }));
+        if let Some(socket) = probed.find_map(|backend| backend.socket.clone()) {
+            check.fits_socket(socket).map_err(|error| report.add(place, error.into()))?;
         }
         let servers = [&backends[..], emergency.as_slice(), abuse.as_slice()].concat();
         let proxy = match proxy? {
@@ -317,10 +315,10 @@ struct Pools {
 }
 
 impl Pools {
-    fn read(roots: &Roots<'_>, report: &mut Report<'_>) -> Self {
+    fn read(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Self {
         let mut all = Self { names: Names::new("pool"), pools: HashMap::new() };
         for table in roots.all(&POOL, report) {
-            let pool = table.and_then(|table| pool(&table, report));
+            let pool = table.and_then(|table| pool(&table, system, report));
             let name = table.and_then(|table| required_name(&table, report));
             if let Ok(At { value: name, .. }) = all.names.claim(name, report) {
                 all.pools.insert(name, pool);
@@ -345,9 +343,9 @@ fn required_name(table: &Table<'_>, report: &mut Report<'_>) -> Read<At<String>>
     raw::name(table.required_text("name", "\"web\"", report)?, report)
 }
 
-fn pool(table: &Table<'_>, report: &mut Report<'_>) -> Read<Pool> {
+fn pool(table: &Table<'_>, system: &dyn System, report: &mut Report<'_>) -> Read<Pool> {
     let backends = backend::list(table, report);
-    let check = RawCheck::read(table, report);
+    let check = RawCheck::read(table, system, report);
     match backends? {
         Some(backends) => Ok(Pool { backends, check: check? }),
         None => Err(table.lacks("backends", "[\"10.0.0.11:80\"]", report)),

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use crate::config::{
     Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Cipher, ClientAuth, ForwardedFor,
-    Mode, Protocol, ProxyVersion, Scheduler, TieBreak, TlsVersion, TransportWord, UnknownName,
-    XdpMode,
+    Mode, Protocol, ProxyVersion, Rcode, Record, Scheduler, TieBreak, TlsVersion, TransportWord,
+    UnknownName, Verify, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -95,6 +95,25 @@ words! {
         Prio = "prio",
         Hash = "hash",
     }
+    Record {
+        A = "A",
+        Aaaa = "AAAA",
+        Cname = "CNAME",
+        Mx = "MX",
+        Ns = "NS",
+        Ptr = "PTR",
+        Soa = "SOA",
+        Txt = "TXT",
+    }
+    Rcode {
+        NoError = "NOERROR",
+        FormErr = "FORMERR",
+        ServFail = "SERVFAIL",
+        NxDomain = "NXDOMAIN",
+        NotImp = "NOTIMP",
+        Refused = "REFUSED",
+    }
+    Verify { None = "none", Dates = "dates", Full = "full" }
     ForwardedFor { Replace = "replace", Append = "append" }
     ProxyVersion { V1 = "v1", V2 = "v2" }
     UnknownName { Default = "default", Refuse = "refuse" }

@@ -7,6 +7,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use pen_common::abi::ServiceKey;
 
@@ -235,17 +236,24 @@ fn service(service: &Service) -> Item {
 }
 
 fn words(check: &Check) -> String {
-    let how = match check.kind {
-        CheckKind::None => return "none".to_owned(),
-        CheckKind::Tcp { port: None } => "tcp".to_owned(),
-        CheckKind::Tcp { port: Some(port) } => format!("tcp port {port}"),
-    };
+    if check.kind == CheckKind::None {
+        return check.kind.to_string();
+    }
+    let how = &check.kind;
+    let port = check.port.map_or_else(String::new, |port| format!(" port {port}"));
     let through = if check.tunnel { " through the tunnel" } else { "" };
     let (interval, timeout) = (check.interval, check.timeout);
     let times = [interval, timeout].map(humantime::format_duration);
     let [interval, timeout] = times;
     let (rise, fall) = (check.rise, check.fall);
-    format!("{how}{through}, interval {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+    let other = |word: &str, time: Duration| match time == check.interval {
+        true => String::new(),
+        false => format!(", {word} interval {}", humantime::format_duration(time)),
+    };
+    let (fast, down) = (other("fast", check.fast_interval), other("down", check.down_interval));
+    format!(
+        "{how}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}"
+    )
 }
 
 fn tls_words(proxy: &config::Proxy) -> Option<String> {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use humantime::format_duration;
 use pen_common::net::MacAddr;
 
 use super::carp;
@@ -14,7 +15,7 @@ use super::census::Census;
 use super::proxy::View;
 use super::proxy::transparent::Answers;
 use super::tables::Write;
-use crate::config::{Endpoint, Hooks, Sizes, XdpMode};
+use crate::config::{CheckKind, Endpoint, Hooks, Sizes, XdpMode};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub enum Event {
     ProbeDone {
         /// Which one.
         probe: ProbeId,
+        /// How long it took.
+        took: Duration,
         /// Its result.
         outcome: Outcome,
     },
@@ -215,8 +218,23 @@ pub type Outcome = Result<(), ProbeError>;
 /// Why a probe failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeError {
-    /// No answer in time.
-    Timeout,
+    /// No answer in this time.
+    Timeout(Duration),
+    /// It accepted the connection, but no answer came in this time.
+    Silent(Duration),
+    /// The program that asks did not end in this time.
+    Killed(Duration),
+    /// It closed the connection before it had answered.
+    Closed,
+    /// It answered something else.
+    Answered {
+        /// What it answered.
+        found: String,
+        /// What would have been right.
+        expected: String,
+    },
+    /// TLS was not agreed upon, or its certificate is not right; in words.
+    Tls(String),
     /// No answer in time to what came through the tunnel.
     NoTunnelAnswer,
     /// The backend said no.
@@ -231,13 +249,25 @@ pub enum ProbeError {
 impl std::fmt::Display for ProbeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Timeout => f.write_str("no answer in time"),
+            Self::Timeout(limit) => write!(f, "no answer within {}", format_duration(*limit)),
+            Self::Silent(limit) => write!(
+                f,
+                "accepted the connection, but did not answer within {}",
+                format_duration(*limit)
+            ),
+            Self::Killed(limit) => {
+                write!(f, "did not end within {}, and was killed", format_duration(*limit))
+            }
+            Self::Closed => f.write_str("closed the connection without an answer"),
+            Self::Answered { found, expected } => {
+                write!(f, "answered {found}, expected {expected}")
+            }
             Self::NoTunnelAnswer => f.write_str(
                 "no answer through the tunnel: attach pen-decap there (`penctl decap attach`), and \
                  let it hold the virtual address",
             ),
             Self::Refused => f.write_str("connection refused"),
-            Self::System(error) => f.write_str(error),
+            Self::System(error) | Self::Tls(error) => f.write_str(error),
             Self::Local(error) => write!(f, "not probed: {error}"),
         }
     }
@@ -292,7 +322,9 @@ pub enum Action {
     StartProbe {
         /// Which probe.
         probe: ProbeId,
-        /// Where it has to accept a connection.
+        /// What is asked, and which answer is right.
+        kind: CheckKind,
+        /// Who is asked.
         target: Endpoint,
         /// Ask through this tunnel.
         through: Option<Tunnel>,
@@ -369,4 +401,25 @@ pub struct News {
     pub subject: String,
     /// The whole story in a sentence.
     pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_as_a_person_would() {
+        let limit = Duration::from_millis(500);
+        for (error, text) in [
+            (ProbeError::Timeout(limit), "no answer within 500ms"),
+            (ProbeError::Silent(limit), "accepted the connection, but did not answer within 500ms"),
+            (ProbeError::Killed(limit), "did not end within 500ms, and was killed"),
+            (ProbeError::Closed, "closed the connection without an answer"),
+            (ProbeError::Refused, "connection refused"),
+            (ProbeError::Local("out of files".to_owned()), "not probed: out of files"),
+            (ProbeError::System("no route".to_owned()), "no route"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Is a backend up? Counts probe results in a row and plans the probes of one backend. Pure: the
 //! time and the results come in, `io::health` does the probing.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use pen_common::moment::Moment;
@@ -18,11 +19,29 @@ pub enum State {
     Down,
 }
 
+/// Results that are remembered.
+pub const REMEMBERED: usize = 20;
+
+/// A probe that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// When it ended.
+    pub at: Moment,
+    /// How long it took.
+    pub took: Duration,
+    /// Its result.
+    pub outcome: Outcome,
+}
+
 /// Rules of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// From the start of one probe to the start of the next.
     pub interval: Duration,
+    /// The same while results contradict the state, or nothing is known.
+    pub fast_interval: Duration,
+    /// The same while it is down.
+    pub down_interval: Duration,
     /// Successes in a row that bring it up.
     pub rise: u32,
     /// Failures in a row that take it down.
@@ -37,6 +56,10 @@ pub struct Health {
     streak: u32,
     last_error: Option<ProbeError>,
     next_probe: Moment,
+    /// When the last probe was due.
+    last_probe: Moment,
+    /// The last results, oldest first.
+    tried: VecDeque<Tried>,
     /// Serial number of the probe under way; results of others come too late.
     in_flight: Option<u64>,
     serial: u64,
@@ -51,6 +74,8 @@ impl Health {
             streak: 0,
             last_error: None,
             next_probe: first_probe,
+            last_probe: first_probe,
+            tried: VecDeque::new(),
             in_flight: None,
             serial: 0,
         }
@@ -68,33 +93,55 @@ impl Health {
         self.last_error.as_ref()
     }
 
+    /// The last [`REMEMBERED`] results, oldest first.
+    pub fn tried(&self) -> impl DoubleEndedIterator<Item = &Tried> {
+        self.tried.iter()
+    }
+
     /// When [`Health::poll`] wants to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Moment {
         if self.in_flight.is_some() { Moment::NEVER } else { self.next_probe }
     }
 
-    /// Starts a probe if one is due: returns its serial number. The next one is planned on the
-    /// grid of the interval, so that the spreading of the start is kept; a late call skips rounds.
+    /// Starts a probe if one is due: returns its serial number. The next one is planned when its
+    /// result is there ([`Health::record`]).
     pub fn poll(&mut self, now: Moment, rules: &Rules) -> Option<u64> {
         if self.in_flight.is_some() || now < self.next_probe {
             return None;
         }
         self.serial += 1;
         self.in_flight = Some(self.serial);
-        self.next_probe = self.next_probe + rules.interval;
-        if self.next_probe <= now {
-            self.next_probe = now + rules.interval;
-        }
+        // On the grid of the first one, so that the spreading of the start is kept; rounds that were
+        // missed are left out.
+        let missed = now.since(self.next_probe) > rules.interval;
+        self.last_probe = if missed { now } else { self.next_probe };
         self.in_flight
     }
 
     /// Records the result of a probe; returns the new state if it changed.
-    pub fn record(&mut self, serial: u64, outcome: Outcome, rules: &Rules) -> Option<State> {
+    pub fn record(
+        &mut self,
+        now: Moment,
+        serial: u64,
+        took: Duration,
+        outcome: Outcome,
+        rules: &Rules,
+    ) -> Option<State> {
         if self.in_flight != Some(serial) {
             return None;
         }
         self.in_flight = None;
+        if self.tried.len() == REMEMBERED {
+            self.tried.pop_front();
+        }
+        self.tried.push_back(Tried { at: now, took, outcome: outcome.clone() });
+        let changed = self.judge(outcome, rules);
+        self.plan(now, rules);
+        changed
+    }
+
+    fn judge(&mut self, outcome: Outcome, rules: &Rules) -> Option<State> {
         let success = outcome.is_ok();
         self.last_error = outcome.err();
         if let Some(ProbeError::Local(_)) = self.last_error {
@@ -118,6 +165,17 @@ impl Health {
         Some(self.state)
     }
 
+    /// Plans the next probe: at once if the last one took longer than the wait.
+    fn plan(&mut self, now: Moment, rules: &Rules) {
+        let wait = match self.state {
+            State::Checking => rules.fast_interval,
+            State::Up | State::Down if self.streak > 0 => rules.fast_interval,
+            State::Down => rules.down_interval,
+            State::Up => rules.interval,
+        };
+        self.next_probe = now.max(self.last_probe + wait);
+    }
+
     /// The operator brought it back, or its check changed: start over in `state`.
     pub fn restart(&mut self, state: State, first_probe: Moment) {
         self.state = state;
@@ -133,10 +191,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RULES: Rules = Rules { interval: Duration::from_secs(1), rise: 2, fall: 3 };
+    const SECOND: Duration = Duration::from_secs(1);
+    const RULES: Rules =
+        Rules { interval: SECOND, fast_interval: SECOND, down_interval: SECOND, rise: 2, fall: 3 };
+    const TOOK: Duration = Duration::from_millis(1);
+    const SILENCE: ProbeError = ProbeError::Timeout(Duration::from_millis(500));
 
     fn at(millis: u64) -> Moment {
         Moment(millis * 1_000_000)
+    }
+
+    /// A probe ends as soon as it was begun.
+    fn record(health: &mut Health, serial: u64, outcome: Outcome) -> Option<State> {
+        health.record(health.last_probe, serial, TOOK, outcome, &RULES)
     }
 
     /// Feeds results (`+` success, `-` failure), one a second; returns the state after each
@@ -146,8 +213,8 @@ mod tests {
         let mut states = String::new();
         for (result, second) in results.chars().zip(0..) {
             let serial = health.poll(at(second * 1000), &RULES).expect("a probe is due");
-            let outcome = if result == '+' { Ok(()) } else { Err(ProbeError::Timeout) };
-            health.record(serial, outcome, &RULES);
+            let outcome = if result == '+' { Ok(()) } else { Err(SILENCE) };
+            record(&mut health, serial, outcome);
             states.push(match health.state() {
                 State::Checking => 'C',
                 State::Up => 'U',
@@ -180,7 +247,7 @@ mod tests {
         assert_eq!(health.poll(at(5000), &RULES), None);
         assert_eq!(health.next_deadline(), Moment::NEVER);
         health.restart(State::Checking, at(5000));
-        assert_eq!(health.record(first, Ok(()), &RULES), None);
+        assert_eq!(record(&mut health, first, Ok(())), None);
         assert_eq!(health.state(), State::Checking);
     }
 
@@ -189,11 +256,52 @@ mod tests {
         let mut health = Health::new(State::Up, at(250));
         assert_eq!(health.poll(at(249), &RULES), None);
         let serial = health.poll(at(260), &RULES).expect("due");
-        health.record(serial, Ok(()), &RULES);
+        record(&mut health, serial, Ok(()));
         assert_eq!(health.next_deadline(), at(1250));
         let serial = health.poll(at(9000), &RULES).expect("due");
-        health.record(serial, Ok(()), &RULES);
+        record(&mut health, serial, Ok(()));
         assert_eq!(health.next_deadline(), at(10_000));
+    }
+
+    #[test]
+    fn doubts_are_settled_faster_and_the_dead_are_asked_less_often() {
+        let rules = Rules { fast_interval: SECOND / 10, down_interval: 5 * SECOND, ..RULES };
+        let mut health = Health::new(State::Checking, at(0));
+        let mut starts = Vec::new();
+        for result in "+---+++".chars() {
+            let due = health.next_deadline();
+            let serial = health.poll(due, &rules).expect("due");
+            starts.push(due.since(at(0)).as_millis());
+            let outcome = if result == '+' { Ok(()) } else { Err(SILENCE) };
+            health.record(due, serial, TOOK, outcome, &rules);
+        }
+        // Up at 0, in doubt from 1000 on, down at 1200, in doubt from 6200 on, up at 6300.
+        assert_eq!(starts, [0, 1000, 1100, 1200, 6200, 6300, 7300]);
+    }
+
+    #[test]
+    fn a_probe_that_takes_longer_than_the_wait_is_followed_at_once() {
+        let rules = Rules { fast_interval: SECOND / 10, ..RULES };
+        let mut health = Health::new(State::Up, at(0));
+        let serial = health.poll(at(0), &rules).expect("due");
+        health.record(at(500), serial, SECOND / 2, Err(SILENCE), &rules);
+        assert_eq!(health.next_deadline(), at(500));
+    }
+
+    #[test]
+    fn the_last_results_are_remembered() {
+        let mut health = Health::new(State::Up, at(0));
+        for number in 0..25_u32 {
+            let now = at(u64::from(number) * 1000);
+            let serial = health.poll(now, &RULES).expect("due");
+            let outcome = if number % 2 == 0 { Ok(()) } else { Err(ProbeError::Refused) };
+            health.record(now, serial, TOOK * number, outcome, &RULES);
+        }
+        let tried: Vec<_> = health.tried().cloned().collect();
+        assert_eq!(tried.len(), REMEMBERED);
+        let first = Tried { at: at(5000), took: TOOK * 5, outcome: Err(ProbeError::Refused) };
+        assert_eq!(tried[0], first);
+        assert_eq!(tried[19].at, at(24_000));
     }
 
     #[test]
@@ -202,7 +310,7 @@ mod tests {
         for second in 0..10 {
             let serial = health.poll(at(second * 1000), &RULES).expect("due");
             let local = ProbeError::Local("too many open files".to_owned());
-            assert_eq!(health.record(serial, Err(local), &RULES), None);
+            assert_eq!(record(&mut health, serial, Err(local)), None);
         }
         assert_eq!(health.state(), State::Up);
     }
@@ -211,10 +319,10 @@ mod tests {
     fn an_error_is_remembered_until_a_success() {
         let mut health = Health::new(State::Up, at(0));
         let serial = health.poll(at(0), &RULES).expect("due");
-        health.record(serial, Err(ProbeError::Refused), &RULES);
+        record(&mut health, serial, Err(ProbeError::Refused));
         assert_eq!(health.last_error(), Some(&ProbeError::Refused));
         let serial = health.poll(at(1000), &RULES).expect("due");
-        health.record(serial, Ok(()), &RULES);
+        record(&mut health, serial, Ok(()));
         assert_eq!(health.last_error(), None);
     }
 
@@ -228,7 +336,7 @@ mod tests {
             for (success, second) in results.iter().zip(0..) {
                 let serial = health.poll(at(second * 1000), &RULES).expect("due");
                 let outcome = if *success { Ok(()) } else { Err(ProbeError::Refused) };
-                health.record(serial, outcome, &RULES);
+                record(&mut health, serial, outcome);
                 let up = health.state() == State::Up;
                 since = if *success == up { 0 } else { since + 1 };
                 let limit = if up { RULES.fall } else { RULES.rise };

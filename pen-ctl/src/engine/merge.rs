@@ -267,10 +267,10 @@ impl Backend {
             return;
         }
         // Whatever was known holds until the new check contradicts it.
-        let state = match (old.check.kind, self.state) {
+        let state = match (&old.check.kind, self.state) {
             (CheckKind::None, abi::Backend::DOWN) => State::Checking,
             (CheckKind::None, _) => State::Up,
-            (CheckKind::Tcp { .. }, _) => self.health.state(),
+            (_, _) => self.health.state(),
         };
         self.health.restart(state, first_probe);
     }

@@ -20,6 +20,7 @@ pub mod journal;
 mod merge;
 pub mod network;
 mod operator;
+pub mod probe;
 mod proxied;
 pub mod proxy;
 pub mod records;
@@ -311,7 +312,9 @@ impl Engine {
             Event::NeighbourChanged { ifindex, address, neighbour } => {
                 self.dirty |= self.network.neighbour_changed(ifindex, address, neighbour, now);
             }
-            Event::ProbeDone { probe, outcome } => self.probe_done(now, probe, outcome),
+            Event::ProbeDone { probe, took, outcome } => {
+                self.probe_done(now, probe, took, outcome);
+            }
             Event::AttachDone { interface, result } => self.attach_done(now, &interface, result),
             Event::CensusTaken(census) => self.census_taken(now, &census),
             Event::CensusFailed { error } => {
@@ -412,7 +415,9 @@ impl Engine {
         }
         for service in &mut self.services {
             let check = &service.config.check;
-            let CheckKind::Tcp { port } = check.kind else { continue };
+            if check.kind == CheckKind::None {
+                continue;
+            }
             let rules = rules(check);
             for backend in &mut service.backends {
                 if backend.admin == Admin::Maint {
@@ -421,7 +426,8 @@ impl Engine {
                 let Some(serial) = backend.health.poll(now, &rules) else { continue };
                 self.actions.push_back(Action::StartProbe {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
-                    target: match (port, backend.config.endpoint()) {
+                    kind: check.kind.clone(),
+                    target: match (check.port, backend.config.endpoint()) {
                         (Some(port), Endpoint::Inet(at)) => SocketAddr::new(at.ip(), port).into(),
                         (_, target) => target,
                     },
@@ -534,7 +540,7 @@ impl Engine {
         }
     }
 
-    fn probe_done(&mut self, now: Moment, probe: ProbeId, outcome: event::Outcome) {
+    fn probe_done(&mut self, now: Moment, probe: ProbeId, took: Duration, outcome: event::Outcome) {
         let found = self.services.iter_mut().find_map(|service| {
             let backend = service.backends.iter_mut().find(|backend| {
                 backend.id == probe.backend && backend.generation == probe.generation
@@ -544,7 +550,7 @@ impl Engine {
         let Some((service, backend)) = found else { return };
         let rules = rules(&service.check);
         let was_local = matches!(backend.health.last_error(), Some(ProbeError::Local(_)));
-        let state = backend.health.record(probe.serial, outcome, &rules);
+        let state = backend.health.record(now, probe.serial, took, outcome, &rules);
         let subject = format!("{}/{}", service.name, backend.config.name);
         if let Some(error @ ProbeError::Local(_)) = backend.health.last_error()
             && !was_local
@@ -558,7 +564,7 @@ impl Engine {
         let (address, mode) = (backend.config.address, service.mode);
         // Silence may come of a changed Ethernet address, which the kernel would go on believing for
         // a minute.
-        if backend.health.last_error() == Some(&ProbeError::Timeout)
+        if matches!(backend.health.last_error(), Some(ProbeError::Timeout(_)))
             && let Ok(hop) = self.network.hop(address, mode)
         {
             let Hop { ifindex, next: address, .. } = hop;
@@ -589,5 +595,11 @@ impl Engine {
 }
 
 fn rules(check: &config::Check) -> Rules {
-    Rules { interval: check.interval, rise: check.rise, fall: check.fall }
+    Rules {
+        interval: check.interval,
+        fast_interval: check.fast_interval,
+        down_interval: check.down_interval,
+        rise: check.rise,
+        fall: check.fall,
+    }
 }

@@ -103,7 +103,7 @@ impl Engine {
         percent(moved, after.len())
     }
 
-    fn find(&self, service: &str, backend: &str) -> Result<(usize, usize), Refusal> {
+    pub(super) fn find(&self, service: &str, backend: &str) -> Result<(usize, usize), Refusal> {
         let names = |all: Vec<&str>| format!("there are: {}", all.join(", "));
         let Some(at) = self.services.iter().position(|found| found.config.name == service) else {
             let all = self.services.iter().map(|service| service.config.name.as_str()).collect();

@@ -7,8 +7,8 @@ use pen_common::verdict::Counter;
 use super::desired::standing;
 use super::health::State;
 use super::operator::percent;
-use super::{Engine, Service};
-use crate::api;
+use super::{Backend, Engine, Service};
+use crate::api::{self, Refusal};
 use crate::config::{CheckKind, XdpMode};
 
 /// Why a backend for emergencies takes nothing.
@@ -115,6 +115,28 @@ impl Engine {
         self.services.iter().flat_map(|service| self.backends_of(service, now, counts)).collect()
     }
 
+    /// How the last probes of a backend ended.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such backend.
+    pub fn probes(&self, now: Moment, wanted: &api::OneBackend) -> Result<api::Probes, Refusal> {
+        let (service, backend) = self.find(&wanted.service, &wanted.backend)?;
+        let service = &self.services[service];
+        let backend = &service.backends[backend];
+        let results = backend.health.tried().rev().map(|tried| api::Probe {
+            ago_ms: millis(now.since(tried.at)),
+            took_us: u64::try_from(tried.took.as_micros()).unwrap_or(u64::MAX),
+            error: tried.outcome.as_ref().err().map(ToString::to_string),
+        });
+        Ok(api::Probes {
+            subject: format!("{}/{}", service.config.name, backend.config.name),
+            check: service.config.check.kind.to_string(),
+            health: health(service, backend),
+            results: results.collect(),
+        })
+    }
+
     fn backends_of(
         &self,
         service: &Service,
@@ -143,12 +165,7 @@ impl Engine {
                 weight: backend.weight(),
                 share: percent(owned, service.table.slots().len()),
                 admin: backend.admin,
-                health: match (service.config.check.kind, backend.health.state()) {
-                    (CheckKind::None, _) => api::Health::Unchecked,
-                    (CheckKind::Tcp { .. }, State::Checking) => api::Health::Checking,
-                    (CheckKind::Tcp { .. }, State::Up) => api::Health::Up,
-                    (CheckKind::Tcp { .. }, State::Down) => api::Health::Down,
-                },
+                health: health(service, backend),
                 usable: backend.usable,
                 emergency,
                 why: standing.why.or_else(|| idle.then(|| IDLE.to_owned())),
@@ -205,6 +222,16 @@ impl Engine {
             text: entry.text.clone(),
         });
         list.collect()
+    }
+}
+
+/// What is known of a backend by its check.
+fn health(service: &Service, backend: &Backend) -> api::Health {
+    match (&service.config.check.kind, backend.health.state()) {
+        (CheckKind::None, _) => api::Health::Unchecked,
+        (_, State::Checking) => api::Health::Checking,
+        (_, State::Up) => api::Health::Up,
+        (_, State::Down) => api::Health::Down,
     }
 }
 

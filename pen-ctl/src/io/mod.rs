@@ -15,4 +15,5 @@ pub mod privileges;
 pub mod process;
 pub mod proxy;
 pub mod sync;
+mod sys;
 pub mod syslog;

@@ -5,17 +5,20 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use pen_tests::Netns;
 use pen_tests::process::run;
 use pen_tests::wait::Stopwatch;
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backend::{ANSWER, BULK, CLOSE, KEEP, read, write};
+use super::secure::{Secure, settings};
 
 /// Connections that are kept.
 const KEPT: &str = "-c100";
@@ -29,7 +32,11 @@ const ASKERS: u32 = 40;
 const EVERY: Duration = Duration::from_millis(40);
 /// Connections that do nothing, and those that open them.
 pub(crate) const IDLE: u32 = 5000;
+pub(crate) const IDLE_TLS: u32 = 2000;
 const OPENERS: u32 = 20;
+/// Bytes of a connection with TLS that are looked at; those after them are only counted, or the client
+/// would need more time than the proxies.
+const LOOKED_AT: usize = 1 << 20;
 /// Before a window begins, as a part of it.
 const WARM_UP: f64 = 0.2;
 /// Beyond the time of a load.
@@ -107,13 +114,60 @@ pub(crate) fn bulk(netns: &Netns, to: SocketAddr, time: f64, books: Books<'_>) -
 async fn swallow(to: SocketAddr, done: Rc<Cell<f64>>) -> Result<()> {
     let stream = TcpStream::connect(to).await?;
     write(&stream, BULK).await?;
+    count(&stream, &done).await
+}
+
+async fn count(stream: &TcpStream, done: &Cell<f64>) -> Result<()> {
     let mut bytes = vec![0; 256 * 1024];
     loop {
-        let got = read(&stream, &mut bytes).await?;
+        let got = read(stream, &mut bytes).await?;
         ensure!(got > 0, "the stream ended");
         let got = u32::try_from(got).context("no more than asked for")?;
         done.set(done.get() + f64::from(got));
     }
+}
+
+/// Connections with TLS and one request each, made one after the other by several clients. Those that
+/// resume have done one handshake in full before, and then use a ticket of the connection before.
+pub(crate) fn handshakes(
+    netns: &Netns,
+    to: SocketAddr,
+    time: f64,
+    books: Books<'_>,
+    resume: bool,
+) -> Result<Window> {
+    window(netns, MAKERS, |done| shake(to, resume, done), time, books)
+}
+
+async fn shake(to: SocketAddr, resume: bool, done: Rc<Cell<f64>>) -> Result<()> {
+    let settings = settings(resume)?;
+    let mut expected = HandshakeKind::Full;
+    loop {
+        let mut stream = Secure::ask(to, &settings, CLOSE).await?;
+        ensure!(stream.kind() == Some(expected), "a handshake that is {:?}", stream.kind());
+        stream.answer().await?;
+        stream.end().await?;
+        done.set(done.get() + 1.0);
+        if resume {
+            expected = HandshakeKind::Resumed;
+        }
+    }
+}
+
+/// Bytes from the server through TLS.
+pub(crate) fn secure_bulk(
+    netns: &Netns,
+    to: SocketAddr,
+    time: f64,
+    books: Books<'_>,
+) -> Result<Window> {
+    window(netns, MOVERS, |done| swallow_secure(to, done), time, books)
+}
+
+async fn swallow_secure(to: SocketAddr, done: Rc<Cell<f64>>) -> Result<()> {
+    let mut stream = Secure::ask(to, &settings(false)?, BULK).await?;
+    stream.zeros(LOOKED_AT).await?;
+    count(&stream.into_idle(), &done).await
 }
 
 /// Runs so many clients, and looks at what they do within a window. One that fails ends it.
@@ -196,17 +250,16 @@ pub(crate) fn idle<T: Send>(
     netns: &Netns,
     to: SocketAddr,
     count: u32,
+    tls: Option<&Arc<ClientConfig>>,
     look: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
     inside(netns, async move || {
         let openers = (0..OPENERS).map(|number| {
+            let tls = tls.cloned();
             spawn_local(async move {
                 let mut open = Vec::new();
                 for _ in (number..count).step_by(OPENERS as usize) {
-                    let stream = TcpStream::connect(to).await?;
-                    write(&stream, KEEP).await?;
-                    expect_answer(&stream).await?;
-                    open.push(stream);
+                    open.push(use_once(to, tls.as_ref()).await?);
                 }
                 anyhow::Ok(open)
             })
@@ -217,6 +270,18 @@ pub(crate) fn idle<T: Send>(
         }
         look()
     })
+}
+
+async fn use_once(to: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Result<TcpStream> {
+    if let Some(settings) = tls {
+        let mut stream = Secure::ask(to, settings, KEEP).await?;
+        stream.answer().await?;
+        return Ok(stream.into_idle());
+    }
+    let stream = TcpStream::connect(to).await?;
+    write(&stream, KEEP).await?;
+    expect_answer(&stream).await?;
+    Ok(stream)
 }
 
 async fn expect_answer(stream: &TcpStream) -> Result<()> {

@@ -7,13 +7,16 @@ mod backend;
 mod load;
 mod peers;
 mod report;
+mod secure;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_tests::Netns;
+use pen_tests::paths::Scratch;
 use pen_tests::wait::interrupted;
 
 use self::backend::Backend;
@@ -28,6 +31,8 @@ const DESCRIPTORS: u64 = 20_000;
 const PORT: u16 = 9000;
 /// The same for those that are started for one measurement.
 const FRESH: u16 = 9100;
+/// The same for those at which TLS ends.
+const SECURE: u16 = 9200;
 /// Connections that a fresh proxy has seen before its memory is looked at.
 const FIRST: u32 = 20;
 
@@ -42,7 +47,8 @@ pub(crate) struct ProxyArgs {
     /// Rounds, each of which measures all proxies; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only cases whose name contains this: requests, connections, bulk, latency, idle
+    /// Only cases whose name contains this: requests, connections, bulk, latency, idle, tls-full,
+    /// tls-resumed, tls-bulk, tls-idle
     #[arg(long, default_value = "")]
     filter: String,
 }
@@ -55,11 +61,24 @@ pub(crate) enum Case {
     Bulk,
     Latency,
     Idle,
+    Full,
+    Resumed,
+    SecureBulk,
+    SecureIdle,
 }
 
 impl Case {
-    const ALL: [Self; 5] =
-        [Self::Requests, Self::Connections, Self::Bulk, Self::Latency, Self::Idle];
+    const ALL: [Self; 9] = [
+        Self::Requests,
+        Self::Connections,
+        Self::Bulk,
+        Self::Latency,
+        Self::Idle,
+        Self::Full,
+        Self::Resumed,
+        Self::SecureBulk,
+        Self::SecureIdle,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -68,6 +87,17 @@ impl Case {
             Self::Bulk => "bulk",
             Self::Latency => "latency",
             Self::Idle => "idle",
+            Self::Full => "tls-full",
+            Self::Resumed => "tls-resumed",
+            Self::SecureBulk => "tls-bulk",
+            Self::SecureIdle => "tls-idle",
+        }
+    }
+
+    const fn is_secure(self) -> bool {
+        match self {
+            Self::Requests | Self::Connections | Self::Bulk | Self::Latency | Self::Idle => false,
+            Self::Full | Self::Resumed | Self::SecureBulk | Self::SecureIdle => true,
         }
     }
 }
@@ -78,6 +108,10 @@ pub(crate) type Samples = BTreeMap<(Figure, Peer), Vec<f64>>;
 /// All that runs for the whole time.
 struct Stage {
     proxies: Vec<Proxy>,
+    /// Those at which TLS ends.
+    secure: Vec<Proxy>,
+    certificate: PathBuf,
+    _files: Scratch,
     backend: Backend,
     netns: Netns,
 }
@@ -92,7 +126,7 @@ pub(crate) fn run(args: &ProxyArgs, progress: &mut Progress) -> Result<String> {
     ensure!(seconds > 0.0 && seconds <= 3600.0, "--seconds {seconds}: from 0.01 to 3600");
     allow_descriptors()?;
     progress.note("starting the proxies");
-    let stage = Stage::new()?;
+    let stage = Stage::new(&cases)?;
     let mut samples = Samples::new();
     for round in 1..=args.rounds {
         for case in &cases {
@@ -120,16 +154,25 @@ fn allow_descriptors() -> Result<()> {
 }
 
 impl Stage {
-    fn new() -> Result<Self> {
+    fn new(cases: &[Case]) -> Result<Self> {
         let netns = Netns::new("bench")?;
         // Tens of thousands of short connections a second use up ports: all that there are, and those
         // of ended connections again.
         netns.sysctl("net/ipv4/ip_local_port_range", "10000 65535")?;
         netns.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         let backend = Backend::start(&netns)?;
-        let start = |(peer, port)| Proxy::start(&netns, peer, port, backend.address);
-        let proxies = Peer::ALL.into_iter().zip(PORT..).map(start).collect::<Result<_>>()?;
-        Ok(Self { proxies, backend, netns })
+        let files = Scratch::new()?;
+        let certificate = secure::certificate(files.path())?;
+        let start = |peers: &[Peer], port, wanted: bool, tls| -> Result<Vec<Proxy>> {
+            let peers = if wanted { peers } else { &[] };
+            let start = |(peer, port)| Proxy::start(&netns, peer, port, backend.address, tls);
+            peers.iter().copied().zip(port..).map(start).collect()
+        };
+        let in_the_open = cases.iter().any(|case| !case.is_secure());
+        let proxies = start(&Peer::ALL, PORT, in_the_open, None)?;
+        let with_tls = cases.iter().any(|case| case.is_secure());
+        let secure = start(&Peer::SECURE, SECURE, with_tls, Some(certificate.as_path()))?;
+        Ok(Self { proxies, secure, certificate, _files: files, backend, netns })
     }
 
     /// One case of a round, of all proxies.
@@ -142,14 +185,18 @@ impl Stage {
         begins: &mut dyn FnMut(&str),
     ) -> Result<()> {
         // Nobody is always the first.
-        let first = round % self.proxies.len();
-        for proxy in self.proxies[first..].iter().chain(&self.proxies[..first]) {
+        let proxies = if case.is_secure() { &self.secure } else { &self.proxies };
+        let first = round % proxies.len();
+        for proxy in proxies[first..].iter().chain(&proxies[..first]) {
             let name = proxy.peer.name();
             begins(name);
             let found = match case {
-                Case::Idle => self.idle(proxy.peer),
+                Case::Idle | Case::SecureIdle => self.idle(case, proxy.peer),
                 Case::Latency => self.latency(proxy, seconds),
                 Case::Requests | Case::Connections | Case::Bulk => self.rate(case, proxy, seconds),
+                Case::Full | Case::Resumed | Case::SecureBulk => {
+                    self.secure_rate(case, proxy, seconds)
+                }
             };
             if interrupted() {
                 bail!("interrupted");
@@ -163,9 +210,6 @@ impl Stage {
 
     fn rate(&self, case: Case, proxy: &Proxy, seconds: f64) -> Result<Vec<(Figure, f64)>> {
         let (netns, to, books) = (&self.netns, proxy.address, || proxy.cpu());
-        let per_time = |window: Window| window.done / window.time.as_secs_f64();
-        // A clock tick at least: of a very short window the books say nothing.
-        let per_cpu = |window: Window| window.done / window.cpu.as_secs_f64().max(0.01);
         Ok(match case {
             Case::Requests => {
                 let window = load::requests(netns, to, seconds, &books)?;
@@ -177,11 +221,27 @@ impl Stage {
                 let (rate, each) = (per_time(window), per_cpu(window));
                 vec![(Figure::Connections, rate), (Figure::ConnectionsPerCpu, each)]
             }
-            Case::Bulk | Case::Latency | Case::Idle => {
+            _ => {
                 let window = load::bulk(netns, to, seconds, &books)?;
                 let (rate, each) = (per_time(window) / 1e9, 1e9 / per_cpu(window));
                 vec![(Figure::Bulk, rate), (Figure::CpuPerGigabyte, each)]
             }
+        })
+    }
+
+    fn secure_rate(&self, case: Case, proxy: &Proxy, seconds: f64) -> Result<Vec<(Figure, f64)>> {
+        let (netns, to, books) = (&self.netns, proxy.address, || proxy.cpu());
+        if case == Case::SecureBulk {
+            let window = load::secure_bulk(netns, to, seconds, &books)?;
+            let (rate, each) = (per_time(window) / 1e9, 1e9 / per_cpu(window));
+            return Ok(vec![(Figure::SecureBulk, rate), (Figure::SecureCpuPerGigabyte, each)]);
+        }
+        let resume = case == Case::Resumed;
+        let window = load::handshakes(netns, to, seconds, &books, resume)?;
+        let (rate, each) = (per_time(window), per_cpu(window));
+        Ok(match resume {
+            false => vec![(Figure::Full, rate), (Figure::FullPerCpu, each)],
+            true => vec![(Figure::Resumed, rate), (Figure::ResumedPerCpu, each)],
         })
     }
 
@@ -197,13 +257,29 @@ impl Stage {
 
     /// By a proxy that was just started: one that has had many connections has memory to give to new
     /// ones.
-    fn idle(&self, peer: Peer) -> Result<Vec<(Figure, f64)>> {
-        let proxy = Proxy::start(&self.netns, peer, FRESH, self.backend.address)?;
-        let look = || proxy.memory();
-        let before = load::idle(&self.netns, proxy.address, FIRST, look)?;
-        let with = load::idle(&self.netns, proxy.address, load::IDLE, look)?;
-        Ok(vec![(Figure::IdleMemory, (with - before) / f64::from(load::IDLE))])
+    fn idle(&self, case: Case, peer: Peer) -> Result<Vec<(Figure, f64)>> {
+        let (figure, count, certificate) = match case.is_secure() {
+            false => (Figure::IdleMemory, load::IDLE, None),
+            true => (Figure::SecureIdleMemory, load::IDLE_TLS, Some(self.certificate.as_path())),
+        };
+        let settings = certificate.map(|_| secure::settings(false)).transpose()?;
+        let backend = self.backend.address;
+        let proxy = Proxy::start(&self.netns, peer, FRESH, backend, certificate)?;
+        let open = |count| {
+            load::idle(&self.netns, proxy.address, count, settings.as_ref(), || proxy.memory())
+        };
+        let (before, with) = (open(FIRST)?, open(count)?);
+        Ok(vec![(figure, (with - before) / f64::from(count))])
     }
+}
+
+fn per_time(window: Window) -> f64 {
+    window.done / window.time.as_secs_f64()
+}
+
+fn per_cpu(window: Window) -> f64 {
+    // A clock tick at least: of a very short window the books say nothing.
+    window.done / window.cpu.as_secs_f64().max(0.01)
 }
 
 /// The value below which this part of all lies.

@@ -1,8 +1,10 @@
 //! The proxies that are compared, each with settings that mean the same: TCP, one server without
-//! checks, no log, two threads or processes where there is a choice, splice(2) where there is one.
+//! checks, no log, two threads or processes where there is a choice, splice(2) where there is one. TLS
+//! ends at those that have it, with tickets, as each does unless it is told otherwise.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -30,6 +32,9 @@ pub(crate) enum Peer {
 impl Peer {
     pub(crate) const ALL: [Self; 4] = [Self::Pen, Self::Haproxy, Self::Nginx, Self::Ancestor];
 
+    /// Those at which TLS can end.
+    pub(crate) const SECURE: [Self; 3] = [Self::Pen, Self::Haproxy, Self::Nginx];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Pen => "pen",
@@ -55,26 +60,34 @@ enum Runs {
 }
 
 impl Proxy {
-    pub(crate) fn start(netns: &Netns, peer: Peer, port: u16, backend: SocketAddr) -> Result<Self> {
+    /// With a certificate, and its key in the same file, TLS ends at it.
+    pub(crate) fn start(
+        netns: &Netns,
+        peer: Peer,
+        port: u16,
+        backend: SocketAddr,
+        certificate: Option<&Path>,
+    ) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let files = Scratch::new()?;
         let config = files.file("config");
         let mut command = match peer {
             Peer::Pen => {
-                let mut pend = Pend::start(netns, &pen(address, backend))?;
+                let mut pend = Pend::start(netns, &pen(address, backend, certificate))?;
                 pend.wait_ready(1)?;
                 let runs = Runs::Pend(Box::new(pend));
                 return Ok(Self { peer, address, runs, _files: files });
             }
             Peer::Haproxy => {
-                fs::write(&config, haproxy(address, backend))?;
+                fs::write(&config, haproxy(address, backend, certificate))?;
                 let mut command = netns.command("haproxy");
                 command.arg("-db").arg("-f").arg(&config);
                 command
             }
             Peer::Nginx => {
                 let folder = files.path().display();
-                fs::write(&config, nginx(&folder.to_string(), address, backend))?;
+                let text = nginx(&folder.to_string(), address, backend, certificate);
+                fs::write(&config, text)?;
                 let mut command = netns.command("nginx");
                 command.arg("-c").arg(&config).arg("-p").arg(files.path());
                 command
@@ -116,32 +129,49 @@ impl Proxy {
     }
 }
 
-fn pen(address: SocketAddr, backend: SocketAddr) -> ConfigText {
+fn pen(address: SocketAddr, backend: SocketAddr, certificate: Option<&Path>) -> ConfigText {
+    let tls = certificate.map_or_else(String::new, |file| {
+        format!("\ntls = {{ certificates = [{{ chain = \"{}\" }}] }}", file.display())
+    });
     let service = ServiceText {
         mode: "proxy".to_owned(),
         backends: vec![(Some("server".to_owned()), backend)],
         check: Some(r#"{ type = "none" }"#.to_owned()),
-        keys: "scheduler = \"roundrobin\"".to_owned(),
+        keys: format!("scheduler = \"roundrobin\"{tls}"),
         ..ServiceText::dsr("bench", address, Protocol::Tcp, backend.port())
     };
     ConfigText::default().service(service)
 }
 
-fn haproxy(address: SocketAddr, backend: SocketAddr) -> String {
+fn haproxy(address: SocketAddr, backend: SocketAddr, certificate: Option<&Path>) -> String {
+    let tls = certificate.map_or_else(String::new, |file| format!(" ssl crt {}", file.display()));
     format!(
         "global\n    nbthread 2\n    maxconn 7000\n\
          defaults\n    mode tcp\n    option splice-auto\n    timeout connect 3s\n    \
          timeout client 5m\n    timeout server 5m\n\
-         listen bench\n    bind {address}\n    server server {backend}\n"
+         listen bench\n    bind {address}{tls}\n    server server {backend}\n"
     )
 }
 
-fn nginx(folder: &str, address: SocketAddr, backend: SocketAddr) -> String {
+fn nginx(
+    folder: &str,
+    address: SocketAddr,
+    backend: SocketAddr,
+    certificate: Option<&Path>,
+) -> String {
+    let (ssl, files) = certificate.map_or_else(Default::default, |file| {
+        let file = file.display();
+        let files = format!(
+            "        ssl_certificate {file};\n        ssl_certificate_key {file};\n        \
+             ssl_protocols TLSv1.2 TLSv1.3;\n"
+        );
+        (" ssl", files)
+    });
     format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
          user root;\ndaemon off;\nworker_processes 2;\npid {folder}/pid;\nerror_log stderr crit;\n\
          events {{ worker_connections 18000; }}\n\
-         stream {{\n    server {{\n        listen {address} reuseport;\n        \
+         stream {{\n    server {{\n        listen {address}{ssl} reuseport;\n{files}        \
          proxy_connect_timeout 3s;\n        proxy_timeout 5m;\n        proxy_pass {backend};\n    }}\n}}\n"
     )
 }

@@ -24,6 +24,13 @@ pub(crate) enum Figure {
     MedianLatency,
     TailLatency,
     IdleMemory,
+    Full,
+    FullPerCpu,
+    Resumed,
+    ResumedPerCpu,
+    SecureBulk,
+    SecureCpuPerGigabyte,
+    SecureIdleMemory,
 }
 
 /// What the ratio of ours to haproxy's shall be.
@@ -34,7 +41,7 @@ pub(crate) enum Goal {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Requests,
         Self::RequestsPerCpu,
         Self::Connections,
@@ -44,6 +51,13 @@ impl Figure {
         Self::MedianLatency,
         Self::TailLatency,
         Self::IdleMemory,
+        Self::Full,
+        Self::FullPerCpu,
+        Self::Resumed,
+        Self::ResumedPerCpu,
+        Self::SecureBulk,
+        Self::SecureCpuPerGigabyte,
+        Self::SecureIdleMemory,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -57,6 +71,13 @@ impl Figure {
             Self::MedianLatency => "p50 added us",
             Self::TailLatency => "p99 added us",
             Self::IdleMemory => "bytes/idle connection",
+            Self::Full => "TLS full/s",
+            Self::FullPerCpu => "TLS full/CPU second",
+            Self::Resumed => "TLS resumed/s",
+            Self::ResumedPerCpu => "TLS resumed/CPU second",
+            Self::SecureBulk => "TLS bulk GB/s",
+            Self::SecureCpuPerGigabyte => "TLS CPU seconds/GB",
+            Self::SecureIdleMemory => "TLS bytes/idle conn.",
         }
     }
 
@@ -66,9 +87,16 @@ impl Figure {
             Self::CpuPerGigabyte => Some(Goal::AtMost(0.8)),
             Self::TailLatency => Some(Goal::AtMost(1.0)),
             Self::IdleMemory => Some(Goal::AtMost(0.6)),
-            Self::RequestsPerCpu | Self::ConnectionsPerCpu | Self::Bulk | Self::MedianLatency => {
-                None
-            }
+            Self::Full | Self::Resumed => Some(Goal::AtLeast(1.3)),
+            Self::SecureBulk => Some(Goal::AtLeast(1.0)),
+            Self::SecureIdleMemory => Some(Goal::AtMost(0.8)),
+            Self::RequestsPerCpu
+            | Self::ConnectionsPerCpu
+            | Self::Bulk
+            | Self::MedianLatency
+            | Self::FullPerCpu
+            | Self::ResumedPerCpu
+            | Self::SecureCpuPerGigabyte => None,
         }
     }
 }

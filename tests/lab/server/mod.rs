@@ -13,9 +13,11 @@ use crate::{lab::Host, netns::Netns, paths::program, process::Process, wait::wai
 pub mod demo;
 mod dnsmasq;
 mod nginx;
+mod smtpd;
 
 pub use dnsmasq::Dnsmasq;
 pub use nginx::Nginx;
+pub use smtpd::Smtpd;
 
 /// HTTP port of the demo server in the lab.
 pub const HTTP_PORT: u16 = 80;

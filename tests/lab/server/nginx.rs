@@ -38,6 +38,21 @@ impl Nginx {
         Ok(Self { process, scratch })
     }
 
+    /// Starts it on all addresses at `port`, with TLS and this certificate (PEM files of the chain and
+    /// the key); `more` are options of `listen`.
+    pub fn secure(
+        netns: &Netns,
+        name: &str,
+        port: u16,
+        (chain, key): (&str, &str),
+        more: &str,
+    ) -> Result<Self> {
+        let options = format!(
+            "ssl {more};\n        ssl_certificate {chain};\n        ssl_certificate_key {key}"
+        );
+        Self::start_on(netns, name, &[format!("{port} {options}")], port)
+    }
+
     /// The folder served below `/files/`.
     pub fn files(&self) -> PathBuf {
         self.scratch.file("files")

@@ -320,6 +320,36 @@ fn a_thousand_connections_leave_no_descriptor_behind() {
     wait_until(SHORT, "descriptors are back", || (files() <= before).then_some(())).unwrap();
 }
 
+/// More than a client's kernel takes unasked, and less than what pen's takes besides.
+const UNASKED: usize = 100_000;
+
+#[test]
+fn with_fast_close_a_client_that_reads_late_and_speaks_again_gets_all() {
+    let lab = lab(1);
+    let answer = noise(9, UNASKED);
+    let expected = answer.clone();
+    let _server = Server::start(&lab.backends[0].netns, backend(&lab), move |mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(&answer).unwrap();
+    });
+    let pend = unchecked(&lab, "fast_close = true");
+    let mut client = connect(&lab.client().netns, WEB).unwrap();
+    client.write_all(b"?").unwrap();
+    wait_until(SHORT, "pen has the whole answer", || {
+        let listed = pend.penctl_json(["connections"]).unwrap();
+        let open = &listed["connections"][0];
+        (open.is_null() || open["bytes_down"] == UNASKED).then_some(())
+    })
+    .unwrap();
+    // The server has ended by now, or does so in the next moments, of which nothing can be seen here.
+    for _ in 0..20 {
+        client.write_all(b"and?").unwrap();
+        pace(Duration::from_millis(20));
+    }
+    let heard = read_all(&client).unwrap();
+    assert!(heard == expected, "{} of {UNASKED} bytes", heard.len());
+}
+
 #[test]
 fn with_fast_close_the_first_end_of_either_side_ends_both_and_nothing_is_lost() {
     let lab = lab(1);

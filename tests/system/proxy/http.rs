@@ -284,6 +284,28 @@ fn what_may_be_understood_in_two_ways_is_answered_and_no_server_gets_it() {
 }
 
 #[test]
+fn a_request_that_no_server_takes_is_answered_and_one_of_a_denied_client_is_not() {
+    let (lab, server, pend) = stage("forwarded_for = \"replace\"");
+    let netns = &lab.client().netns;
+    drop(server);
+    for at in [WEB, WEB6, WEB] {
+        let answer = ask(netns, at, b"GET / HTTP/1.1\r\nHost: pen.example\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer:?}");
+    }
+    let causes = ["connect-failed", "no-backend"];
+    let told = causes.map(|cause| pend.counter(&format!("proxy-{cause}")).unwrap());
+    assert_eq!(told.iter().sum::<u64>(), 3, "{told:?}");
+    let config = fs::read_to_string(pend.config()).unwrap();
+    let denied = config.replace("forwarded_for", "acl = \"nobody\"\nforwarded_for");
+    let nobody = "\n[[acl]]\nname = \"nobody\"\ndeny = [\"0.0.0.0/0\", \"::/0\"]\n";
+    pend.write_config(&(denied + nobody)).unwrap();
+    assert!(pend.penctl(["reload"]).unwrap().status.success());
+    let mut stream = connect(netns, WEB).unwrap();
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: pen.example\r\n\r\n");
+    assert!(read_all(&stream).is_ok_and(|answer| answer.is_empty()));
+}
+
+#[test]
 fn a_slow_head_is_answered_at_the_deadline_and_delays_nobody() {
     let (lab, _server, pend) = stage("forwarded_for = \"replace\"\ntimeouts = { header = \"2s\" }");
     let netns = &lab.client().netns;

@@ -96,9 +96,12 @@ fn each_connection_leaves_a_line_that_says_how_it_ended() {
     for format in ["json", "text"] {
         let (mut stage, file, _scratch) = logging(format);
         http(stage.client(), WEB).unwrap();
+        // One after the other: threads write as connections end.
+        lines(&file, 1);
         let mut talk = TcpTalk::open(stage.client(), WEB).unwrap();
         talk.ask().unwrap();
         talk.close().unwrap();
+        lines(&file, 2);
         // Nobody checks it in the next moment, and nobody is there.
         stage.demos.clear();
         assert!(http(stage.client(), WEB).is_err());

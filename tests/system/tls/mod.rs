@@ -2,6 +2,7 @@
 //! what is sent when. Certificates are made by openssl, for each test its own.
 
 mod clients;
+mod crowd;
 mod ends;
 mod files;
 mod passthrough;
@@ -136,6 +137,25 @@ impl Pki {
         let key = PrivateKeyDer::from_pem_file(self.scratch.file(&format!("{name}.key"))).unwrap();
         builder.with_client_auth_cert(chain, key).unwrap()
     }
+}
+
+/// A certificate by the authority itself, for one host name, that is valid from one time to another, as
+/// openssl writes times.
+pub(crate) fn dated(pki: &Pki, name: &str, host: &str, [begin, end]: [&str; 2]) {
+    pki.openssl(&format!(
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout \
+         {name}.key -out {name}.csr"
+    ));
+    pki.write("ca.txt", "");
+    pki.write("ca.cnf", format!(
+        "[ca]\ndefault_ca=it\n[it]\ndatabase=ca.txt\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n\
+         rand_serial=yes\nx509_extensions=ext\n[any]\ncommonName=supplied\n[ext]\n\
+         subjectAltName=DNS:{host}\n"
+    ));
+    pki.openssl(&format!(
+        "ca -batch -config ca.cnf -cert root.pem -keyfile root.key -startdate {begin} -enddate {end} \
+         -notext -in {name}.csr -out {name}.pem"
+    ));
 }
 
 /// A client's connection with TLS.

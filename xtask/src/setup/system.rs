@@ -35,6 +35,7 @@ const TOOLS: &[Tool] = &[
     tool("wrk", "wrk", "makes load for the bench of the proxy"),
     tool("dnsmasq", "dnsmasq-base", "is the DNS backend"),
     tool("dig", "bind9-dnsutils", "is the DNS client"),
+    tool("smtpd", "opensmtpd", "is the SMTP backend"),
     tool("curl", "curl", "is the HTTP client"),
     tool("jq", "jq", "reads penctl's JSON in examples"),
     tool("tcpdump", "tcpdump", "captures what passes in a failing test"),

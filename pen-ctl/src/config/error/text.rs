@@ -470,25 +470,7 @@ impl fmt::Display for ErrorKind {
                 f,
                 "`{key}` lacks a unit; write \"{found}ms\" or \"{found}s\", with the quotes"
             ),
-            Self::TimeoutAboveInterval { timeout, interval } => write!(
-                f,
-                "the timeout {timeout:?} is above the interval {interval:?}; lower the timeout or \
-                 raise the interval"
-            ),
-            Self::CheckWithoutTunnel { mode } => write!(
-                f,
-                "mode {mode} has no tunnel that a check could go through; remove `tunnel`, or use \
-                 mode ipip or gue"
-            ),
-            Self::CheckPortOfSocket { socket } => write!(
-                f,
-                "the check has a port, but the backend {socket} is a Unix socket, where it connects \
-                 as clients do; leave `port` out"
-            ),
-            Self::CheckWithoutPort => write!(
-                f,
-                "the service has many ports, so that the check does not know which to try; add `port = ...`"
-            ),
+            Self::Check(error) => error.fmt(f),
         }
     }
 }

@@ -144,9 +144,12 @@ fn everything_can_be_written_out() {
             stubborn: true,
             proxy: None,
             check: Check {
-                kind: CheckKind::Tcp { port: Some(54) },
+                kind: CheckKind::Tcp,
+                port: Some(54),
                 tunnel: false,
                 interval: Duration::from_secs(2),
+                fast_interval: Duration::from_secs(2),
+                down_interval: Duration::from_secs(2),
                 timeout: Duration::from_millis(1500),
                 rise: 1,
                 fall: 9,
@@ -160,9 +163,12 @@ fn everything_can_be_written_out() {
 fn a_service_has_defaults() {
     let web = service("listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]");
     let check = Check {
-        kind: CheckKind::Tcp { port: None },
+        kind: CheckKind::Tcp,
+        port: None,
         tunnel: false,
         interval: Duration::from_secs(1),
+        fast_interval: Duration::from_secs(1),
+        down_interval: Duration::from_secs(1),
         timeout: Duration::from_millis(500),
         rise: 2,
         fall: 3,
@@ -238,18 +244,19 @@ fn backends_have_many_spellings() {
 
 #[test]
 fn the_check_follows_the_service() {
-    let own = CheckKind::Tcp { port: None };
-    let tcp = |port| CheckKind::Tcp { port: Some(port) };
+    let own = (CheckKind::Tcp, None);
+    let none = (CheckKind::None, None);
+    let tcp = |port| (CheckKind::Tcp, Some(port));
     let cases = [
         // listen's port, protocol, check
-        (80, "tcp", "", own),
+        (80, "tcp", "", own.clone()),
         (80, "tcp", "check = { port = 81 }", tcp(81)),
-        (80, "tcp", "check = { type = \"none\" }", CheckKind::None),
-        (53, "udp", "", CheckKind::None),
-        (53, "udp", "check = { interval = \"1s\" }", CheckKind::None),
-        (53, "udp", "check = { type = \"tcp\" }", own),
+        (80, "tcp", "check = { type = \"none\" }", none.clone()),
+        (53, "udp", "", none.clone()),
+        (53, "udp", "check = { interval = \"1s\" }", none.clone()),
+        (53, "udp", "check = { type = \"tcp\" }", own.clone()),
         (53, "udp", "check = { port = 54 }", tcp(54)),
-        (0, "tcp", "", CheckKind::None),
+        (0, "tcp", "", none.clone()),
         (0, "tcp", "check = { port = 22 }", tcp(22)),
         (0, "tcp", "check = { type = \"tcp\", port = 22 }", tcp(22)),
     ];
@@ -258,7 +265,7 @@ fn the_check_follows_the_service() {
             "listen = \"192.0.2.10:{port}\"\nprotocol = \"{protocol}\"\n\
              backends = [\"10.0.0.11\"]\n{check}"
         ));
-        assert_eq!(web.check.kind, expected, "{port} {protocol} {check}");
+        assert_eq!((web.check.kind, web.check.port), expected, "{port} {protocol} {check}");
     }
 }
 
@@ -291,7 +298,7 @@ fn a_mode_that_translates_takes_other_ports_and_one_address_with_several() {
         ));
         assert_eq!(ports(&web), [8080, 8081, 80]);
         // Each is probed at its own port.
-        assert_eq!(web.check.kind, CheckKind::Tcp { port: None });
+        assert_eq!(web.check.kind, CheckKind::Tcp);
     }
 }
 
@@ -416,7 +423,7 @@ fn a_pool_takes_the_port_and_family_of_each_service() {
         .iter()
         .map(|service| {
             let backend = &service.backends[0];
-            let Check { kind, rise, fall, .. } = service.check;
+            let Check { kind, rise, fall, .. } = service.check.clone();
             (backend.address.to_string(), backend.port, kind, rise, fall)
         })
         .collect();
@@ -424,8 +431,8 @@ fn a_pool_takes_the_port_and_family_of_each_service() {
     assert_eq!(
         seen,
         [
-            ("10.0.0.21".to_owned(), 80, CheckKind::Tcp { port: None }, 7, 3),
-            ("2001:db8::21".to_owned(), 443, CheckKind::Tcp { port: None }, 2, 5),
+            ("10.0.0.21".to_owned(), 80, CheckKind::Tcp, 7, 3),
+            ("2001:db8::21".to_owned(), 443, CheckKind::Tcp, 2, 5),
         ]
     );
 }

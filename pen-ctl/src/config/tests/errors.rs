@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::{
-    BASE, FakeSystem, carp_cases, general_cases, lines, parse_all, parse_with_base, service_cases,
-    tls, unix,
+    BASE, FakeSystem, carp_cases, checks, general_cases, lines, parse_all, parse_with_base,
+    service_cases, tls, unix,
 };
 use crate::config::{ConfigError, ErrorKind, Source, parse};
 
@@ -14,7 +14,8 @@ pub(super) struct Case(pub(super) &'static str, pub(super) &'static [&'static st
 
 fn cases() -> impl Iterator<Item = &'static Case> {
     let cases = general_cases::CASES.iter().chain(service_cases::CASES);
-    cases.chain(carp_cases::CASES).chain(unix::CASES).chain(tls::CASES)
+    let cases = cases.chain(carp_cases::CASES).chain(checks::CASES);
+    cases.chain(unix::CASES).chain(tls::CASES)
 }
 
 fn errors(texts: &[&str]) -> Vec<ConfigError> {

@@ -187,9 +187,8 @@ forwarded_for = "add""#), &[
         r#"13:17: unknown forwarded_for `add`; use one of: replace, append"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
-check = { type = "http", path = "/healthz" }"#), &[
-        r#"5:18: `type = "http"` is not built into this version of pen; use `type = "tcp"`"#,
-        r#"5:26: `path` is not built into this version of pen; remove it; `type = "tcp"` only needs a port"#,
+check = { type = "https" }"#), &[
+        r#"5:18: `type = "https"` is not built into this version of pen; use `type = "http", tls = true`"#,
     ]),
     // words
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
@@ -210,8 +209,8 @@ xdp = "fast""#, &[
         "3:7: unknown xdp `fast`; use one of: auto, native, generic, off",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
-check = { type = "icmp" }"#), &[
-        "5:18: unknown type `icmp`; use one of: tcp, none",
+check = { type = "ping" }"#), &[
+        "5:18: unknown type `ping`; use one of: tcp, tls, http, udp, dns, smtp, icmp, exec, none",
     ]),
     // names
     Case(r#"[node]

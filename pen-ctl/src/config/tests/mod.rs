@@ -22,6 +22,7 @@ macro_rules! carp {
 mod accepted;
 mod carp;
 mod carp_cases;
+mod checks;
 mod errors;
 mod files;
 mod general_cases;

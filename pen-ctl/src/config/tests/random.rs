@@ -18,11 +18,11 @@ use crate::config::{
 const PIECES: &[&str] = &[
     "[node]", "[control]", "[[interface]]", "[[vip]]", "[[service]]", "[[pool]]", "[[acl]]", "[web]", "[vip]", "[[carp]]", "[sync]",
     "name", "address", "interface", "listen", "protocol", "mode", "backends", "pool", "check",
-    "type", "port", "interval", "timeout", "rise", "weight", "secret_file", "allow", "deny", "acl", "echo", "emergency", "socket", "xdp", "vhid", "advbase", "keys", "source", "carp", "peers", "up", "demote_on",
+    "type", "port", "path", "expect", "headers", "name", "command", "send_hex", "interval", "timeout", "rise", "weight", "secret_file", "allow", "deny", "acl", "echo", "emergency", "socket", "xdp", "vhid", "advbase", "keys", "source", "carp", "peers", "up", "demote_on",
     " = ", "\n", "\n", "[", "]", "{ ", " }", ", ", ".", "\"", "0", "80", "-1", "1.5", "true",
     "99999999999999999999", "0x", "1979-05-27", "\"eth0\"", "\"web\"", "\"192.0.2.10\"",
     "\"192.0.2.10:80\"", "\"[2001:db8::10]:0\"", "\"192.0.2.10:1-99\"", "\"10.0.0.11:80\"", "\"web1.example\"",
-    "\"tcp\"", "\"dsr\"", "\"nat\"", "\"gue\"", "\"1s\"", "\"\"", "\"ä\"", "\u{feff}", "'''", "#", "\r\n", "\0",
+    "\"tcp\"", "\"http\"", "\"udp\"", "\"dns\"", "\"exec\"", "\"dsr\"", "\"nat\"", "\"gue\"", "\"1s\"", "\"\"", "\"ä\"", "\u{feff}", "'''", "#", "\r\n", "\0",
 ];
 
 /// Whatever it is, it must be answered.
@@ -120,7 +120,7 @@ impl Draft {
         };
         let kind = match (self.protocol, self.port) {
             (Protocol::Udp, _) | (_, 0) => CheckKind::None,
-            (Protocol::Tcp, _) => CheckKind::Tcp { port: None },
+            (Protocol::Tcp, _) => CheckKind::Tcp,
         };
         Service {
             name: format!("s{number}"),
@@ -137,7 +137,10 @@ impl Draft {
             check: Check {
                 kind,
                 tunnel: matches!(self.mode, Mode::Ipip | Mode::Gue),
+                port: None,
                 interval: Duration::from_millis(self.interval_ms),
+                fast_interval: Duration::from_millis(self.interval_ms),
+                down_interval: Duration::from_millis(self.interval_ms),
                 timeout: Duration::from_millis(self.timeout_ms),
                 rise: self.rise,
                 fall: 3,

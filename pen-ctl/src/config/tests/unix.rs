@@ -86,6 +86,9 @@ mode = "nat""#), &[
     Case(unix!("unix:/run/web.sock", r#"backends = ["unix:/run/web.sock"]"#), &[
         "5:13: the service listens on unix:/run/web.sock itself, which would be a loop; write the backend's own socket",
     ]),
+    Case(unix!("192.0.2.10:80", "backends = [\"unix:/run/a\"]\ncheck = { type = \"icmp\" }"), &[
+        "6:9: the check needs an address, but the backend unix:/run/a is a Unix socket; use type \"tcp\", \"http\", \"smtp\" or \"exec\"",
+    ]),
     Case(unix!("192.0.2.10:80", "backends = [\"10.0.0.11\", \"unix:/run/a\"]\ncheck = { port = 81 }"), &[
         "6:9: the check has a port, but the backend unix:/run/a is a Unix socket, where it connects as clients do; leave `port` out",
     ]),
@@ -142,7 +145,7 @@ fn a_proxy_listens_on_a_socket_and_leads_to_sockets_and_addresses() {
     );
     let abuse = web.proxy.and_then(|proxy| proxy.abuse).unwrap();
     assert_eq!(abuse.endpoint(), unix("/run/x"));
-    assert!(matches!(web.check, Check { kind: CheckKind::Tcp { port: None }, .. }));
+    assert!(matches!(web.check, Check { kind: CheckKind::Tcp, port: None, .. }));
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub enum Answer {
     Late,
     /// It is too large.
     TooLarge,
+    /// No server takes it, for this reason.
+    Unavailable(Cause),
 }
 
 impl Reject {
@@ -129,6 +131,7 @@ impl Answer {
             Self::Bad => Cause::BadRequest,
             Self::Late => Cause::RequestTimeout,
             Self::TooLarge => Cause::RequestTooLarge,
+            Self::Unavailable(cause) => cause,
         }
     }
 
@@ -139,6 +142,7 @@ impl Answer {
             Self::Bad => "400 Bad Request",
             Self::Late => "408 Request Timeout",
             Self::TooLarge => "431 Request Header Fields Too Large",
+            Self::Unavailable(_) => "503 Service Unavailable",
         };
         format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").into_bytes()
     }

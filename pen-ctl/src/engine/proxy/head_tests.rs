@@ -140,6 +140,7 @@ fn answers_say_their_status_and_that_the_connection_ends() {
         (Answer::Bad, "HTTP/1.1 400 Bad Request", Cause::BadRequest),
         (Answer::Late, "HTTP/1.1 408 Request Timeout", Cause::RequestTimeout),
         (Answer::TooLarge, "HTTP/1.1 431 Request Header Fields Too Large", Cause::RequestTooLarge),
+        (Answer::Unavailable(Cause::Full), "HTTP/1.1 503 Service Unavailable", Cause::Full),
     ] {
         let expected = format!("{line}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(answer.bytes(), expected.as_bytes());

@@ -85,9 +85,12 @@ pub(super) fn config(backends: u8) -> Config {
             stubborn: false,
             proxy: None,
             check: Check {
-                kind: CheckKind::Tcp { port: None },
+                kind: CheckKind::Tcp,
+                port: None,
                 tunnel: false,
                 interval: Duration::from_secs(1),
+                fast_interval: Duration::from_secs(1),
+                down_interval: Duration::from_secs(1),
                 timeout: Duration::from_millis(500),
                 rise: 2,
                 fall: 3,
@@ -270,13 +273,14 @@ impl Sim {
                         Err(ProbeError::Local("too many open files".to_owned()))
                     } else if self.dead.contains(&address) {
                         assert!(timeout < Duration::from_secs(1));
-                        Err(ProbeError::Timeout)
+                        Err(ProbeError::Timeout(timeout))
                     } else if self.refusing.contains(&address) {
                         Err(ProbeError::Refused)
                     } else {
                         Ok(())
                     };
-                    self.engine.handle(self.now, Event::ProbeDone { probe, outcome });
+                    let took = Duration::ZERO;
+                    self.engine.handle(self.now, Event::ProbeDone { probe, took, outcome });
                 }
                 Action::AttachXdp { interface, .. } => {
                     self.attached.push(interface.clone());

@@ -1,6 +1,7 @@
 //! What the engine makes of the world's events: starts, deaths, links, probes, failing maps.
 
 use super::*;
+use crate::api::OneBackend;
 
 #[test]
 fn three_healthy_backends_share_the_flows_soon_after_the_start() {
@@ -241,4 +242,23 @@ fn events_that_come_at_once_mean_the_same_as_one_after_the_other() {
     let writes = std::iter::from_fn(|| all.poll_action())
         .filter(|action| matches!(action, Action::WriteTables(_)));
     assert_eq!(writes.count(), 1);
+}
+
+#[test]
+fn the_last_probes_of_a_backend_are_told_newest_first() {
+    let mut sim = Sim::start(config(2));
+    sim.run_for(secs(10));
+    sim.refusing.insert(address(1));
+    sim.run_for(secs(2));
+    let wanted = OneBackend { service: "web".to_owned(), backend: "b1".to_owned() };
+    let probes = sim.engine.probes(sim.now, &wanted).expect("it exists");
+    assert_eq!((probes.subject.as_str(), probes.check.as_str()), ("web/b1", "tcp"));
+    assert_eq!(probes.health, crate::api::Health::Up);
+    let errors: Vec<_> = probes.results.iter().map(|probe| probe.error.as_deref()).collect();
+    let refused = Some("connection refused");
+    assert_eq!(errors[..4], [refused, refused, None, None]);
+    assert_eq!(errors.len(), 13, "one at the start as well");
+    assert!(probes.results[0].ago_ms < 1000, "{:?}", probes.results[0]);
+    let nobody = OneBackend { backend: "b9".to_owned(), ..wanted };
+    assert!(sim.engine.probes(sim.now, &nobody).is_err());
 }

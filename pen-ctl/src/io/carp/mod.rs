@@ -21,7 +21,6 @@ mod priority;
 mod routed;
 mod saying;
 mod socket;
-mod sys;
 mod taken;
 mod telling;
 

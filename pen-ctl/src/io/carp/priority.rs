@@ -8,8 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 
-use super::sys;
-use crate::io::privileges;
+use crate::io::{privileges, sys};
 
 /// Above all that is ordinary, below the kernel's own threads (50) and the operator's.
 const PRIORITY: i32 = 10;

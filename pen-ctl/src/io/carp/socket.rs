@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::filter;
-use super::sys::{self, Membership};
+use crate::io::sys::{self, Membership};
 
 /// All ethertypes: the filter chooses.
 const ALL: u16 = 0x0003;

@@ -1,7 +1,7 @@
 //! The part of a URL after `?`: names and values, percent-encoded (RFC 3986 section 2.1).
 
 use super::route::{Refused, refuse};
-use crate::api::RecordQuery;
+use crate::api::{OneBackend, RecordQuery};
 
 /// The pairs of a query, decoded.
 pub(super) fn pairs(query: &str) -> Result<Vec<(String, String)>, Refused> {
@@ -49,6 +49,27 @@ pub(super) fn of_records(wanted: &RecordQuery) -> String {
     query
 }
 
+/// Which backend is asked for.
+pub(super) fn one_backend(query: &str) -> Result<OneBackend, Refused> {
+    let (mut service, mut backend) = (None, None);
+    for (name, value) in pairs(query)? {
+        match name.as_str() {
+            "service" => service = Some(value),
+            "backend" => backend = Some(value),
+            _ => return Err(not_understood(&name, "ask for service and backend")),
+        }
+    }
+    match (service, backend) {
+        (Some(service), Some(backend)) => Ok(OneBackend { service, backend }),
+        _ => Err(not_understood(query, "ask with ?service=NAME&backend=NAME")),
+    }
+}
+
+/// The query that asks for it, with its `?`.
+pub(super) fn of_backend(wanted: &OneBackend) -> String {
+    format!("?service={}&backend={}", encode(&wanted.service), encode(&wanted.backend))
+}
+
 pub(super) fn not_understood(what: &str, cure: &str) -> Refused {
     refuse(400, format!("the query `{what}` is not understood"), cure)
 }
@@ -87,6 +108,15 @@ fn decode(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backend_is_named_as_a_whole() {
+        let found = one_backend("service=web&backend=b%201").expect("both are there");
+        assert_eq!((found.service.as_str(), found.backend.as_str()), ("web", "b 1"));
+        for query in ["", "service=web", "backend=b1", "service=web&backend=b1&more=1"] {
+            assert!(one_backend(query).is_err(), "{query}");
+        }
+    }
 
     #[test]
     fn names_of_any_characters_go_through_a_url() {

@@ -25,6 +25,7 @@ pub(super) fn parse(
         ("/v1/status", &Method::GET) => Request::Status,
         ("/v1/services", &Method::GET) => Request::Services,
         ("/v1/backends", &Method::GET) => Request::Backends,
+        ("/v1/probes", &Method::GET) => Request::Probes(query::one_backend(query)?),
         ("/v1/vips", &Method::GET) => Request::Vips,
         ("/v1/counters", &Method::GET) => Request::Counters,
         ("/v1/events", &Method::GET) => Request::Events { since: since(query)? },
@@ -68,6 +69,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
         Request::Status => get("/v1/status"),
         Request::Services => get("/v1/services"),
         Request::Backends => get("/v1/backends"),
+        Request::Probes(wanted) => get(&format!("/v1/probes{}", query::of_backend(wanted))),
         Request::Vips => get("/v1/vips"),
         Request::Counters => get("/v1/counters"),
         Request::Events { since } => get(&format!("/v1/events?since={since}")),
@@ -104,10 +106,11 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 19] = [
+const PATHS: [&str; 20] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
+    "/v1/probes",
     "/v1/vips",
     "/v1/counters",
     "/v1/events",
@@ -163,7 +166,9 @@ pub(super) fn refuse(status: u16, error: String, cure: &str) -> Refused {
 mod tests {
     use super::*;
     use crate::api::carp::CarpOrder;
-    use crate::api::{Admin, CarpWish, Close, Explain, RecordQuery, SetAdmin, SetWeight, Simulate};
+    use crate::api::{
+        Admin, CarpWish, Close, Explain, OneBackend, RecordQuery, SetAdmin, SetWeight, Simulate,
+    };
     use crate::config::Protocol;
 
     #[test]
@@ -172,6 +177,7 @@ mod tests {
             Request::Status,
             Request::Services,
             Request::Backends,
+            Request::Probes(OneBackend { service: "web".into(), backend: "a:1".into() }),
             Request::Vips,
             Request::Counters,
             Request::Events { since: 17 },

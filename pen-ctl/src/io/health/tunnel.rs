@@ -2,6 +2,8 @@
 //! tunnel, and the answer comes straight back. A backend that does not take the tunnel apart, or does
 //! not hold the virtual address, is found out, though its own address accepts connections.
 //!
+//! Datagrams go the same way, and are answered likewise.
+//!
 //! The kernel knows nothing of the connection: it is made of hand-written segments, one raw socket
 //! that sends them, and one that hears the answer. It is reset through the tunnel at the end.
 
@@ -13,7 +15,7 @@ use pen_common::csum::Checksum;
 use pen_common::net::{TcpHeader, protocol};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::is_local;
+use super::{is_local, random_bytes};
 use crate::engine::event::{Outcome, ProbeError, Tunnel};
 use crate::io::clock;
 
@@ -27,12 +29,8 @@ const IPV6_INSIDE: i32 = 41;
 const ANSWER: usize = 120;
 
 /// Is a connection to the virtual address accepted by the backend at the end of the tunnel?
-pub(super) async fn connect(
-    backend: IpAddr,
-    port: u16,
-    tunnel: Tunnel,
-    limit: Duration,
-) -> Outcome {
+pub(super) async fn connect(target: SocketAddr, tunnel: Tunnel, limit: Duration) -> Outcome {
+    let (backend, port) = (target.ip(), target.port());
     // A thread for each probe under way: the runtime takes raw sockets only by unsafe code.
     let asked = tokio::task::spawn_blocking(move || ask(backend, port, tunnel, limit)).await;
     match asked.unwrap_or_else(|error| Err(io::Error::other(error))) {
@@ -55,7 +53,7 @@ fn ask(backend: IpAddr, port: u16, tunnel: Tunnel, limit: Duration) -> io::Resul
     let mut ear = Socket::new(Domain::for_address(ends.source), Type::RAW, Some(Protocol::TCP))?;
     ear.bind(&SocketAddr::new(source, 0).into())?;
     let mouth = Mouth::new(backend, &tunnel)?;
-    let sequence = u32::from_be_bytes(random()?);
+    let sequence = u32::from_be_bytes(random_bytes()?);
     mouth.send(&ends.packet(sequence, TcpHeader::SYN))?;
     loop {
         let left = deadline.since(clock::now());
@@ -89,12 +87,6 @@ fn own_address(backend: IpAddr, vip: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-fn random() -> io::Result<[u8; 4]> {
-    let mut bytes = [0; 4];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// The way into the tunnel; the kernel writes the outer header.
 struct Mouth {
     socket: Socket,
@@ -122,6 +114,40 @@ impl Mouth {
     }
 }
 
+/// Datagrams for the virtual address that go through the tunnel; answers come straight back.
+pub(super) struct Datagrams {
+    ear: tokio::net::UdpSocket,
+    mouth: Mouth,
+    ends: Ends,
+}
+
+impl Datagrams {
+    /// `target` is the backend, and the port that is asked there.
+    pub(super) fn open(target: SocketAddr, tunnel: Tunnel) -> io::Result<Self> {
+        let source = own_address(target.ip(), tunnel.vip)?;
+        let ear = UdpSocket::bind(SocketAddr::new(source, 0))?;
+        ear.set_nonblocking(true)?;
+        let destination = SocketAddr::new(tunnel.vip, target.port());
+        let ends = Ends { source: ear.local_addr()?, destination };
+        let ear = tokio::net::UdpSocket::from_std(ear)?;
+        Ok(Self { ear, mouth: Mouth::new(target.ip(), &tunnel)?, ends })
+    }
+
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.mouth.send(&self.ends.datagram(bytes))
+    }
+
+    /// The next datagram from the virtual address.
+    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let (length, from) = self.ear.recv_from(buffer).await?;
+            if from == self.ends.destination {
+                return Ok(length);
+            }
+        }
+    }
+}
+
 /// Ends of the connection.
 #[derive(Clone, Copy, Debug)]
 struct Ends {
@@ -138,13 +164,36 @@ impl Ends {
         segment.extend(sequence.to_be_bytes());
         segment.extend([0; 4]);
         segment.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-        let sum = self.pseudo_header(&segment);
+        let sum = self.pseudo_header(protocol::TCP, &segment);
         let sum = checksum(sum, &segment);
         segment[16..18].copy_from_slice(&sum);
+        self.in_ip(protocol::TCP, &segment)
+    }
+
+    /// A datagram with its IP header (RFC 768). The configuration keeps it short.
+    fn datagram(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut datagram = Vec::with_capacity(8 + bytes.len());
+        datagram.extend(self.source.port().to_be_bytes());
+        datagram.extend(self.destination.port().to_be_bytes());
+        datagram.extend(length_of(8 + bytes.len()));
+        datagram.extend([0; 2]);
+        datagram.extend(bytes);
+        let sum = self.pseudo_header(protocol::UDP, &datagram);
+        let sum = match checksum(sum, &datagram) {
+            // Zero would say that there is none.
+            [0, 0] => [0xff, 0xff],
+            sum => sum,
+        };
+        datagram[6..8].copy_from_slice(&sum);
+        self.in_ip(protocol::UDP, &datagram)
+    }
+
+    fn in_ip(&self, protocol: u8, segment: &[u8]) -> Vec<u8> {
         let mut packet = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                // Version 4, five words; 40 bytes; don't fragment; 64 hops.
-                let mut header = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, protocol::TCP, 0, 0];
+                let [high, low] = length_of(20 + segment.len());
+                // Version 4, five words; don't fragment; 64 hops.
+                let mut header = vec![0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
                 header.extend(source.octets());
                 header.extend(destination.octets());
                 let sum = checksum(Checksum::default(), &header);
@@ -152,7 +201,8 @@ impl Ends {
                 header
             }
             (source, destination) => {
-                let mut header = vec![0x60, 0, 0, 0, 0, 20, protocol::TCP, 64];
+                let [high, low] = length_of(segment.len());
+                let mut header = vec![0x60, 0, 0, 0, high, low, protocol, 64];
                 header.extend(octets(source));
                 header.extend(octets(destination));
                 header
@@ -162,13 +212,12 @@ impl Ends {
         packet
     }
 
-    fn pseudo_header(&self, segment: &[u8]) -> Checksum {
+    fn pseudo_header(&self, protocol: u8, segment: &[u8]) -> Checksum {
         let addresses = [octets(self.source.ip()), octets(self.destination.ip())].concat();
         let sum = addresses.chunks_exact(4).fold(Checksum::default(), |sum, word| {
             sum.add_bytes([word[0], word[1], word[2], word[3]])
         });
-        let length = u32::try_from(segment.len()).expect("a segment without data");
-        sum.add(u32::from(protocol::TCP)).add(length)
+        sum.add(u32::from(protocol)).add(u32::from(u16::from_be_bytes(length_of(segment.len()))))
     }
 
     /// The flags of an answer to our SYN; `None` for every other packet. IPv4 comes with its header.
@@ -189,6 +238,11 @@ impl Ends {
     }
 }
 
+/// A length on the wire.
+fn length_of(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes()
+}
+
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -198,8 +252,12 @@ fn octets(address: IpAddr) -> Vec<u8> {
 
 /// The checksum of words that start with `sum`.
 fn checksum(sum: Checksum, bytes: &[u8]) -> [u8; 2] {
-    let words = bytes.chunks_exact(4);
-    words.fold(sum, |sum, word| sum.add_bytes([word[0], word[1], word[2], word[3]])).finish().0
+    let words = bytes.chunks(4).map(|part| {
+        let mut word = [0; 4];
+        word[..part.len()].copy_from_slice(part);
+        word
+    });
+    words.fold(sum, Checksum::add_bytes).finish().0
 }
 
 #[cfg(test)]
@@ -218,7 +276,8 @@ mod tests {
         let packet = ends("10.0.0.1:40000", "192.0.2.10:80").packet(0x0102_0304, TcpHeader::SYN);
         assert_eq!(packet.len(), 40);
         assert_eq!(checksum(Checksum::default(), &packet[..20]), [0, 0], "header");
-        let whole = ends("10.0.0.1:40000", "192.0.2.10:80").pseudo_header(&packet[20..]);
+        let whole =
+            ends("10.0.0.1:40000", "192.0.2.10:80").pseudo_header(protocol::TCP, &packet[20..]);
         assert_eq!(checksum(whole, &packet[20..]), [0, 0], "segment");
         assert_eq!(packet[12..20], [10, 0, 0, 1, 192, 0, 2, 10]);
         assert_eq!(packet[20..24], [0x9c, 0x40, 0, 80]);
@@ -232,7 +291,28 @@ mod tests {
         let packet = ends.packet(7, TcpHeader::SYN);
         assert_eq!(packet.len(), 60);
         assert_eq!(packet[..8], [0x60, 0, 0, 0, 0, 20, 6, 64]);
-        assert_eq!(checksum(ends.pseudo_header(&packet[40..]), &packet[40..]), [0, 0]);
+        assert_eq!(
+            checksum(ends.pseudo_header(protocol::TCP, &packet[40..]), &packet[40..]),
+            [0, 0]
+        );
+    }
+
+    #[test]
+    fn a_datagram_is_right_to_the_last_byte() {
+        let ends4 = ends("10.0.0.1:40000", "192.0.2.10:53");
+        let packet = ends4.datagram(b"abc");
+        assert_eq!(packet.len(), 31);
+        assert_eq!(checksum(Checksum::default(), &packet[..20]), [0, 0], "header");
+        assert_eq!(packet[2..4], [0, 31]);
+        let whole = ends4.pseudo_header(protocol::UDP, &packet[20..]);
+        assert_eq!(checksum(whole, &packet[20..]), [0, 0], "datagram");
+        assert_eq!(packet[20..26], [0x9c, 0x40, 0, 53, 0, 11]);
+        assert_eq!(&packet[28..], b"abc");
+        let ends6 = ends("[2001:db8::1]:40000", "[2001:db8::10]:53");
+        let packet = ends6.datagram(b"ab");
+        assert_eq!(packet[..8], [0x60, 0, 0, 0, 0, 10, 17, 64]);
+        let whole = ends6.pseudo_header(protocol::UDP, &packet[40..]);
+        assert_eq!(checksum(whole, &packet[40..]), [0, 0]);
     }
 
     #[test]

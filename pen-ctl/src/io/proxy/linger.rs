@@ -1,38 +1,66 @@
 //! Ends a connection whose other side may still be sending. A socket that is closed with unread bytes,
-//! or that gets more, answers with a reset, and of a reset the other side may lose what it was told
-//! before. So it is told the end first, and what it sends is thrown away until it ends as well.
+//! or that gets more, answers with a reset, and with it goes what the other side was told before and has
+//! not yet. So it is told the end first, and what it sends is thrown away until it ends as well, or has
+//! all and is quiet.
 
 use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::time::timeout;
 
 use super::stream::Stream;
+use crate::io::sys;
 
-/// Whoever has not ended after this time loses what it has not read yet.
+/// Whoever neither ends nor takes anything for so long loses what it has not got yet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether this side is sending, as far as it can be known now. What it sent is thrown away.
-pub(super) fn is_sending(stream: &Stream, buffer: &mut [u8]) -> bool {
+/// Who has got all, and says nothing for so long, is not sending.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Whether this side could lose what it was told if the connection were closed now: it is sending, as
+/// far as can be known, or has not got all. What it sent is thrown away.
+pub(super) fn could_lose(stream: &Stream, buffer: &mut [u8]) -> bool {
     // Not through tokio, which does not know of what came since it was last asked.
-    (&*SockRef::from(stream)).read(buffer).is_ok_and(|bytes| bytes > 0)
+    let sends = (&*SockRef::from(stream)).read(buffer).is_ok_and(|bytes| bytes > 0);
+    sends || waiting(stream) > 0
 }
 
-/// Says the end, and waits for the other side's.
+/// Says the end, and waits until nothing can be lost any more.
 pub(super) async fn linger(stream: &Stream) {
-    if SockRef::from(stream).shutdown(Shutdown::Write).is_ok() {
-        let _ = timeout(PATIENCE, discard(stream)).await;
+    if SockRef::from(stream).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut left = waiting(stream);
+    // Who takes what it was told, if slowly, is waited for.
+    while timeout(PATIENCE, discard(stream)).await.is_err() {
+        let was = std::mem::replace(&mut left, waiting(stream));
+        if left == 0 || left >= was {
+            return;
+        }
     }
 }
 
+/// Throws away what comes, until the end, or until it is quiet and has all.
 async fn discard(stream: &Stream) {
-    while stream.readable().await.is_ok() {
+    loop {
+        match timeout(QUIET, stream.readable()).await {
+            Err(_) if waiting(stream) == 0 => return,
+            Err(_) => continue,
+            Ok(Err(_)) => return,
+            Ok(Ok(())) => {}
+        }
         match stream.try_read(&mut [0; 4096]) {
             Ok(0) => return,
             Err(error) if error.kind() != ErrorKind::WouldBlock => return,
             Ok(_) | Err(_) => {}
         }
     }
+}
+
+/// Bytes, its end included, that this side has not got yet.
+fn waiting(stream: &Stream) -> usize {
+    sys::unacknowledged(stream.as_fd()).unwrap_or(0)
 }

@@ -84,11 +84,25 @@ async fn read_into(preface: &mut Preface, service: &Service, stream: &Stream) ->
         Err(Refusal::Silent(cause)) => Err(cause),
         Err(Refusal::Answer(answer)) => {
             // Who has said nothing asked nothing.
-            if !preface.said.is_empty() && stream.try_write(&answer.bytes()).is_ok() {
-                linger(stream).await;
+            if !preface.said.is_empty() {
+                tell(stream, answer).await;
             }
             Err(answer.cause())
         }
+    }
+}
+
+async fn tell(stream: &Stream, answer: Answer) {
+    if stream.try_write(&answer.bytes()).is_ok() {
+        linger(stream).await;
+    }
+}
+
+/// Tells a client that no server takes its request, if it made one.
+pub(super) async fn see_off(service: &Service, stream: &Stream, cause: Cause) {
+    // Who is not to be here learns nothing.
+    if service.proxy.forwarded_for.is_some() && cause != Cause::Denied {
+        tell(stream, Answer::Unavailable(cause)).await;
     }
 }
 

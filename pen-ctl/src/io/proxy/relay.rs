@@ -167,7 +167,7 @@ impl Relay {
         (both || cut).then(|| self.first.unwrap_or(Cause::ClientClosed))
     }
 
-    /// The side that is cut off while it sends; the other one is told the end.
+    /// The side that is cut off while it sends or has not got all; the other one is told the end.
     pub(super) fn cut_off(&self) -> Option<&Stream> {
         let (ended, other) = match (self.up.has_carried_all(), self.down.has_carried_all()) {
             (true, false) => (&self.client, &self.server),
@@ -175,7 +175,7 @@ impl Relay {
             _ => return None,
         };
         let buffer = &mut self.worker.buffer.borrow_mut();
-        if !self.is_fast() || !linger::is_sending(other, buffer) {
+        if !self.is_fast() || !linger::could_lose(other, buffer) {
             return None;
         }
         let _ = SockRef::from(ended).shutdown(Shutdown::Both);

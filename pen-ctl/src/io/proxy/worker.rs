@@ -426,7 +426,7 @@ impl Future for Link {
 }
 
 impl Link {
-    /// The side that is cut off while it sends; the other one is told the end.
+    /// The side that is cut off while it sends or has not got all; the other one is told the end.
     fn cut_off(&self) -> Option<&Stream> {
         match self {
             Self::Plain(relay) => relay.cut_off(),
@@ -504,7 +504,11 @@ async fn begin(
                 greeting: &begin,
                 alpn: opening.session.as_ref().and_then(Session::alpn),
             };
-            establish(&asker).await.map(|established| (opening.session, established))
+            let established = establish(&asker).await;
+            if let Err(cause) = established {
+                preface::see_off(&served.service, &client, cause).await;
+            }
+            established.map(|established| (opening.session, established))
         }
         Err(cause) => Err(cause),
     };

@@ -2,11 +2,12 @@
 //! thread takes a few steps and then lets established connections go on, so that a crowd of newcomers
 //! is not felt by them.
 
-use std::io::ErrorKind;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use rustls::Error;
-use tokio::io::AsyncWriteExt as _;
-use tokio::task::yield_now;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 
 use super::super::stream::Stream;
 use super::super::worker::Worker;
@@ -69,10 +70,9 @@ pub(super) async fn agree<R: Role>(
     let mut tls = Box::new(tls);
     let (mut out, mut said) = (Vec::new(), Vec::new());
     loop {
-        let step = worker.tls.steps.acquire().await;
+        let turn = worker.tls.turn().await;
         let progress = take_in(&mut *tls, &mut begun, &mut out, &mut said);
-        yield_now().await;
-        drop(step);
+        turn.end().await;
         let Progress { taken, ended } = match progress {
             Ok(progress) => progress,
             Err(error) => {
@@ -99,26 +99,30 @@ pub(super) async fn agree<R: Role>(
 /// Reads what there is; false at the end.
 pub(super) async fn read(
     worker: &Worker,
-    stream: &Stream,
+    stream: &mut Stream,
     bytes: &mut Vec<u8>,
 ) -> Result<bool, Trouble> {
     if bytes.len() >= MOST {
         return Err(Trouble::TooLong);
     }
-    loop {
-        stream.readable().await.map_err(|_| Trouble::Gone)?;
-        let mut buffer = worker.buffer.borrow_mut();
-        let most = MOST.min(buffer.len());
-        match stream.try_read(&mut buffer[..most]) {
-            Ok(0) => return Ok(false),
-            Ok(count) => {
-                bytes.extend_from_slice(&buffer[..count]);
-                return Ok(true);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return Err(Trouble::Gone),
-        }
-    }
+    poll_fn(|cx| poll_read(worker, stream, bytes, cx)).await
+}
+
+/// As `poll_read` of the stream, which after a short read knows that there is nothing more for now, and
+/// does not ask the kernel: `try_read` would once for each message.
+fn poll_read(
+    worker: &Worker,
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<bool, Trouble>> {
+    let mut buffer = worker.buffer.borrow_mut();
+    let most = MOST.min(buffer.len());
+    let mut space = ReadBuf::new(&mut buffer[..most]);
+    let result = ready!(Pin::new(stream).poll_read(cx, &mut space));
+    result.map_err(|_| Trouble::Gone)?;
+    bytes.extend_from_slice(space.filled());
+    Poll::Ready(Ok(!space.filled().is_empty()))
 }
 
 /// Says why it ends, to a peer that may not want to hear it.

@@ -110,7 +110,7 @@ fn agreed(tls: &CommonState) -> Agreed {
 /// Reads until the hello is whole. `None` if the client ends before.
 async fn hear(
     worker: &Worker,
-    stream: &Stream,
+    stream: &mut Stream,
     mut bytes: Vec<u8>,
 ) -> Result<Option<(Hello, Vec<u8>)>, Cause> {
     let (mut reader, mut heard) = (Reader::default(), 0);

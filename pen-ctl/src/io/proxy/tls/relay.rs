@@ -379,7 +379,7 @@ impl TlsRelay {
         (both || fast).then(|| self.first.unwrap_or(Cause::ClientClosed))
     }
 
-    /// The side that is cut off while it sends; the other one is told the end.
+    /// The side that is cut off while it sends or has not got all; the other one is told the end.
     pub(in crate::io::proxy) fn cut_off(&self) -> Option<&Stream> {
         let ([client, server], [up, down]) = (&self.ends, &self.ways);
         let (ended, other) = match (up.has_carried_all(), down.has_carried_all()) {
@@ -388,7 +388,7 @@ impl TlsRelay {
             _ => return None,
         };
         let buffer = &mut self.worker.buffer.borrow_mut();
-        if !self.is_fast() || !linger::is_sending(&other.stream, buffer) {
+        if !self.is_fast() || !linger::could_lose(&other.stream, buffer) {
             return None;
         }
         let _ = SockRef::from(&ended.stream).shutdown(Shutdown::Both);

@@ -1,10 +1,10 @@
-//! The few system calls of CARP that no crate offers safely: packet sockets are bound and told what to
-//! hear by structures of their own, and a thread asks for its scheduling by one. The only unsafe
-//! code of this crate; everything else of packet sockets is in `socket.rs`.
+//! The few system calls that no crate offers safely: packet sockets are bound and told what to hear by
+//! structures of their own, and a thread asks for its scheduling by one. The only unsafe code of this
+//! crate; everything else of packet sockets is in `carp/socket.rs`.
 #![expect(unsafe_code, reason = "system calls that neither std nor nix nor socket2 offer")]
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::libc;
 use pen_common::net::MacAddr;
@@ -21,7 +21,7 @@ const _: () = assert!(AF_PACKET as libc::c_int == libc::AF_PACKET);
 
 /// What a packet socket lets its interface receive besides what it does already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Membership {
+pub(crate) enum Membership {
     /// Frames to this group.
     Multicast(MacAddr),
     /// Frames to this station.
@@ -52,7 +52,7 @@ impl PacketMreq {
 
 /// From now on the socket hears frames of this ethertype (0x0003 is all of them) that arrive at this
 /// interface.
-pub(super) fn bind(socket: &Socket, ifindex: u32, ethertype: u16) -> io::Result<()> {
+pub(crate) fn bind(socket: &Socket, ifindex: u32, ethertype: u16) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: AF_PACKET,
         sll_protocol: ethertype.to_be(),
@@ -70,18 +70,18 @@ pub(super) fn bind(socket: &Socket, ifindex: u32, ethertype: u16) -> io::Result<
 }
 
 /// Frames that this host sends itself are not heard.
-pub(super) fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
+pub(crate) fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
     set(socket.as_raw_fd(), PACKET_IGNORE_OUTGOING, &1_i32)
 }
 
 /// Begins a membership. It ends with the socket, with the interface, or by [`leave`].
-pub(super) fn join(socket: &Socket, ifindex: u32, membership: Membership) -> io::Result<()> {
+pub(crate) fn join(socket: &Socket, ifindex: u32, membership: Membership) -> io::Result<()> {
     let mreq = PacketMreq::new(ifindex, membership);
     set(socket.as_raw_fd(), libc::PACKET_ADD_MEMBERSHIP, &mreq)
 }
 
 /// Ends a membership.
-pub(super) fn leave(socket: &Socket, ifindex: u32, membership: Membership) -> io::Result<()> {
+pub(crate) fn leave(socket: &Socket, ifindex: u32, membership: Membership) -> io::Result<()> {
     let mreq = PacketMreq::new(ifindex, membership);
     set(socket.as_raw_fd(), libc::PACKET_DROP_MEMBERSHIP, &mreq)
 }
@@ -99,7 +99,7 @@ fn set<T>(socket: RawFd, option: libc::c_int, value: &T) -> io::Result<()> {
 
 /// This thread runs before all ordinary ones, as soon as it has something to do; those that it
 /// starts are ordinary again.
-pub(super) fn run_first(priority: i32) -> io::Result<()> {
+pub(crate) fn run_first(priority: i32) -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: priority };
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: 0 means the calling thread; the kernel reads one `sched_param`, which lives until the
@@ -109,10 +109,20 @@ pub(super) fn run_first(priority: i32) -> io::Result<()> {
 }
 
 /// Lets the runtime of this thread say when there is something to read.
-pub(super) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+pub(crate) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its descriptor, gives out the same one for as long as it lives, and
     // does not close it before; `AsyncFd` owns the socket.
     unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// Bytes that were written to this stream and that the other side has not acknowledged, or on a Unix
+/// socket not read (`SIOCOUTQ`, tcp(7) and unix(7)).
+pub(crate) fn unacknowledged(stream: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes one int, which
+    // lives until the call returns.
+    done(unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a structure of a few bytes")]
