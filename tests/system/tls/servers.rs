@@ -214,6 +214,42 @@ fn long_bodies_pass_both_ways_to_nginx_for_clients_with_tls_and_without() {
         );
         std::fs::remove_file(arrived).unwrap();
     }
+    wait_until(LONG, "all four are over", || (count(&pend, "client-closed") == 4).then_some(()))
+        .unwrap_or_else(|error| panic!("{error}: {}", pend.log()));
+}
+
+#[test]
+fn requests_are_rewritten_before_they_are_sealed_and_nothing_comes_behind_them() {
+    let (lab, pki) = (lab(1), certificates());
+    let (said, heard) = std::sync::mpsc::channel();
+    let said = Mutex::new(said);
+    let _server = sealed(&lab, 0, settings(&pki, "app", false, false), move |mut stream| {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+        said.lock().unwrap().send(String::from_utf8(all).unwrap()).unwrap();
+    });
+    let mut service = proxied(
+        &lab,
+        "open",
+        OPEN,
+        &format!("backend_tls = {{ {} }}\nforwarded_for = \"replace\"", trusts(&pki)),
+    );
+    service.backends[0].1.set_port(443);
+    service.check = Some(r#"{ type = "none" }"#.to_owned());
+    let pend = start(&lab, &vips().service(service));
+    let host = lab.client();
+    let mut client = connect(&host.netns, OPEN).unwrap();
+    client.write_all(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\nGET /second HTTP/1.1\r\n").unwrap();
+    client.write_all(b"Host: a\r\n\r\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let answer = String::from_utf8(read_all(&client).unwrap()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer:?} {}", pend.log());
+    let got = heard.recv_timeout(LONG).unwrap();
+    assert!(got.starts_with("GET /first") && !got.contains("second"), "{got:?}");
+    assert!(got.contains(&format!("X-Forwarded-For: {}", host.v4)), "{got:?}");
 }
 
 #[test]

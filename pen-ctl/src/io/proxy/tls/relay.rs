@@ -62,6 +62,8 @@ struct Way {
     eof: bool,
     /// And the sink was told; or nothing more can be done.
     done: bool,
+    /// The source has said something since the sink had ended.
+    answers: bool,
 }
 
 /// What ended a direction before its end.
@@ -317,6 +319,7 @@ impl TlsRelay {
                 &plain
             }
         };
+        way.answers |= back.done && !bytes.is_empty();
         let is_over = matches!(side, Side::Client) && *left == 0;
         let carried = match side {
             Side::Client => &entry.conn.up,
@@ -355,7 +358,7 @@ impl TlsRelay {
 
     /// The other side of a connection that has not ended in order is told so.
     fn cut(&self, cause: Cause) -> Poll<Cause> {
-        let [client, server] = &self.ends;
+        let ([client, server], [up, down]) = (&self.ends, &self.ways);
         match cause {
             Cause::ServerReset | Cause::ServerTlsBroken | Cause::ServerTlsTruncated => {
                 client.stream.reset();
@@ -363,7 +366,14 @@ impl TlsRelay {
             // Who broke the rules is told by an alert, if it is there.
             _ => server.stream.reset(),
         }
-        Poll::Ready(cause)
+        match cause {
+            // Its client had ended before, and many servers then leave without a word. One that waits
+            // for an answer gets the reset all the same: it is not to take nothing for all there was.
+            Cause::ServerTlsTruncated if up.has_carried_all() && !down.answers => {
+                Poll::Ready(Cause::ClientClosed)
+            }
+            cause => Poll::Ready(cause),
+        }
     }
 
     /// One end is all that is waited for.
