@@ -359,6 +359,7 @@ impl Daemon {
                     let way = Way { target, through };
                     self.prober.start(probe, kind, way, timeout);
                 }
+                Action::AskAgent(question) => self.prober.ask_agent(question),
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
                     self.attached(interface, result);

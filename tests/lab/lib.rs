@@ -35,5 +35,5 @@ pub use lab::{Host, Lab, VIP4, VIP6};
 pub use netns::Netns;
 pub use pend::Pend;
 pub use process::{Output, Process};
-pub use server::{Demo, Dnsmasq, Nginx, Smtpd};
+pub use server::{Agent, Demo, Dnsmasq, Nginx, Smtpd};
 pub use wait::wait_until;

@@ -51,6 +51,7 @@ mod start;
 mod stop;
 mod sync;
 mod tls;
+mod troubles;
 mod tunnel;
 mod upgrade;
 mod ways;

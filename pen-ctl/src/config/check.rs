@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use humantime::format_duration;
 use regex::bytes::Regex;
 
 pub use kinds::{Dns, Exchange, Exec};
@@ -36,6 +37,30 @@ pub struct Check {
     pub rise: u32,
     /// Failures in a row that take it down.
     pub fall: u32,
+    /// Says how much a backend can take, beside the probe.
+    pub agent: Option<Agent>,
+}
+
+/// A program on each backend that says how much it can take, in the words of HAProxy's agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Its TCP port.
+    pub port: u16,
+    /// From one question to the next.
+    pub interval: Duration,
+    /// Whoever takes longer has not answered. Not above the interval.
+    pub timeout: Duration,
+    /// What is said to it first; may be empty.
+    pub send: Arc<str>,
+}
+
+impl fmt::Display for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { port, interval, timeout, send } = self;
+        let [interval, timeout] = [interval, timeout].map(|time| format_duration(*time));
+        write!(f, "agent at port {port}, interval {interval}, timeout {timeout}")?;
+        if send.is_empty() { Ok(()) } else { write!(f, ", which is told {send:?}") }
+    }
 }
 
 impl Check {
@@ -46,6 +71,7 @@ impl Check {
                 Err(CheckError::NeedsAddress { socket })
             }
             _ if self.port.is_some() => Err(CheckError::PortOfSocket { socket }),
+            _ if self.agent.is_some() => Err(CheckError::AgentOfSocket { socket }),
             CheckKind::None
             | CheckKind::Tcp
             | CheckKind::Tls(_)

@@ -12,7 +12,7 @@ use crate::config::error::{ConfigError, ErrorKind};
 use crate::config::position::Position;
 use crate::config::raw::{Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Config, access_log, acl, carp, node, service, sync, vip};
+use crate::config::{Config, access_log, acl, carp, node, responder, service, sync, vip};
 
 /// A configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +134,7 @@ const ROOT: Spec = Spec {
         "interface",
         "control",
         "access_log",
+        "responder",
         "acl",
         "carp",
         "vip",
@@ -179,6 +180,7 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     let node = node::node(roots, system, report);
     let control = node::control(roots, report);
     let access_log = access_log::access_log(roots, report);
+    let responder = responder::responder(roots, report);
     let (interfaces, interface_names) = node::interfaces(roots, system, report);
     let (acls, acl_names) = acl::acls(roots, report);
     let groups = carp::groups(roots, &interface_names, system, report);
@@ -193,11 +195,15 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     let sync = sync::sync(roots, &addresses, system, report);
     let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
     let services = service::services(roots, &addresses, &acl_names, ports, system, report);
+    if let Ok(services) = &services {
+        carp::check_services(&groups, services, report);
+    }
     Ok(Config {
         node: node?,
         interfaces: interfaces?,
         control: control?,
         access_log: access_log?,
+        responder: responder?,
         acls: acls?,
         carp: groups.into_list()?,
         sync: sync?,

@@ -11,6 +11,7 @@ mod cidr;
 mod endpoint;
 mod error;
 mod host;
+mod judgement;
 mod listen;
 mod load;
 mod memory;
@@ -21,6 +22,7 @@ mod position;
 mod probe;
 mod proxy;
 mod raw;
+mod responder;
 mod service;
 mod sync;
 mod system;
@@ -43,7 +45,9 @@ pub use carp::{
     DEFAULT_GROUP, Demotion, Hooks, KEY_BYTES, MAX_DEMOTION, Secret, StateSync, TieBreak,
     TransportWord, UCARP_PASSWORD,
 };
-pub use check::{Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern, ProbeTls, Verify};
+pub use check::{
+    Agent, Check, CheckKind, Codes, Dns, Exchange, Exec, Http, Pattern, ProbeTls, Verify,
+};
 pub use cidr::Cidr;
 pub use endpoint::{Endpoint, UnixPath};
 pub use error::{CheckError, ConfigError, ErrorKind};
@@ -78,6 +82,8 @@ pub struct Config {
     pub control: Control,
     /// Where the proxies write what became of connections.
     pub access_log: Option<AccessLog>,
+    /// What clients get that come without TLS.
+    pub responder: Option<Responder>,
     /// Access lists; names are unique.
     pub acls: Vec<Acl>,
     /// Groups of virtual addresses that several nodes share; names are unique, and at least one
@@ -173,6 +179,17 @@ pub struct AccessLog {
     pub json: bool,
 }
 
+/// What clients get that come without TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Responder {
+    /// Where it listens; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Where there is TLS.
+    pub https_port: u16,
+    /// Folder below which challenges of authorities are.
+    pub webroot: Option<PathBuf>,
+}
+
 /// A virtual address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vip {
@@ -237,10 +254,43 @@ pub struct Service {
     pub emergency: Option<Backend>,
     /// Flows wait for their backend while it is down, instead of going to another one.
     pub stubborn: bool,
-    /// How backends are probed.
+    /// How backends are probed; with [`Judgement::track`] as those of that service.
     pub check: Check,
+    /// How they are judged together.
+    pub judgement: Judgement,
     /// What else there is to say of it; `Some` in mode `proxy` and no other.
     pub proxy: Option<Box<Proxy>>,
+}
+
+/// How the backends of a service are judged together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What is done while too few backends are usable.
+    pub panic: PanicPolicy,
+    /// Too few are less than so many percent of those that are wanted; 0 is never.
+    pub panic_threshold: u32,
+    /// So many percent of the backends that are wanted may be ejected at a time, and one at least
+    /// unless this is 0.
+    pub max_ejected: u32,
+    /// With fewer usable backends the service has lost its quorum.
+    pub quorum: Option<u32>,
+    /// So many more are needed to regain it.
+    pub quorum_hysteresis: u32,
+    /// The weight of a backend that returns grows for so long.
+    pub slow_start: Duration,
+    /// Name of another service whose checks decide; all backends of this one are among its own.
+    pub track: Option<String>,
+}
+
+/// What is done while too few backends of a service are usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanicPolicy {
+    /// All are used, whatever checks say: perhaps it is the checks that fail.
+    FailOpen,
+    /// New clients are turned away: those that are left would only fail under the load.
+    FailClosed,
+    /// The backend for emergencies takes all new clients.
+    Emergency,
 }
 
 /// What only a service of mode `proxy` has.
@@ -252,8 +302,14 @@ pub struct Proxy {
     pub scheduler: Scheduler,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// A backend that could not be connected to gets nothing new for this time.
+    /// A backend that could not be connected to gets nothing new for this time, and twice as long
+    /// each time that it fails again after its return.
     pub eject: Duration,
+    /// But never for longer than this.
+    pub eject_max: Duration,
+    /// So many connections in a row that a backend resets before it has sent anything are as bad as
+    /// one that it refuses; 0 is never.
+    pub eject_resets: u32,
     /// Connections at a time; more wait to be accepted. Of UDP flows, and more are dropped.
     pub max_connections: Option<u32>,
     /// Connections at a time of one source, or flows; more are closed.
@@ -367,6 +423,17 @@ impl Service {
     /// All backends, the one for emergencies last.
     pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().chain(&self.emergency)
+    }
+
+    /// The backend of this service that is the same server as one of another service: the one at the
+    /// same port if it is there.
+    #[must_use]
+    pub fn counterpart(&self, other: &Backend) -> Option<&Backend> {
+        let same = |backend: &&Backend| {
+            (backend.address, &backend.socket) == (other.address, &other.socket)
+        };
+        let exact = self.all_backends().filter(same).find(|found| found.port == other.port);
+        exact.or_else(|| self.all_backends().find(same))
     }
 
     /// Where it listens; of several ports the first.

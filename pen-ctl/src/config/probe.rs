@@ -1,6 +1,7 @@
 //! Reads `check`. What it means depends on the service, and a pool's check may serve several:
 //! [`RawCheck`] is what was written, [`RawCheck::of_service`] what it is for one of them.
 
+mod agent;
 mod http;
 mod kinds;
 mod tls;
@@ -15,18 +16,18 @@ use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
 use crate::config::words::Word;
-use crate::config::{Check, CheckKind, Mode, Pattern, Protocol};
+use crate::config::{Agent, Check, CheckKind, Mode, Pattern, Protocol};
 
 const CHECK: Spec = Spec { name: "check", title: "`check`", keys: &KEYS };
 /// Keys that every type has.
-const COMMON: [&str; 7] =
-    ["type", "interval", "fast_interval", "down_interval", "timeout", "rise", "fall"];
+const COMMON: [&str; 8] =
+    ["type", "agent", "interval", "fast_interval", "down_interval", "timeout", "rise", "fall"];
 /// Those of a type that asks at a port, in the direction of the traffic.
 const PORT: [&str; 1] = ["port"];
 const ASKING: [&str; 2] = ["port", "tunnel"];
 /// What several types call so, each in its own way.
 const EXPECT: [&str; 1] = ["expect"];
-const KEYS: [&str; 33] = raw::joined(&[
+const KEYS: [&str; 34] = raw::joined(&[
     &COMMON,
     &ASKING,
     &EXPECT,
@@ -57,6 +58,7 @@ pub(super) struct RawCheck {
     times: Times,
     rise: u32,
     fall: u32,
+    agent: Option<Agent>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +199,7 @@ impl RawCheck {
         let port = table.integer("port", 1..=u32::from(u16::MAX), report);
         let tunnel = table.boolean("tunnel", report);
         let times = times(&table, report);
+        let agent = agent::read(&table, report);
         let rise = table.integer("rise", 1..=100, report);
         let fall = table.integer("fall", 1..=100, report);
         Ok(Some(Self {
@@ -207,6 +210,7 @@ impl RawCheck {
             times: times?,
             rise: rise?.unwrap_or(DEFAULT_RISE),
             fall: fall?.unwrap_or(DEFAULT_FALL),
+            agent: agent?,
         }))
     }
 
@@ -220,6 +224,7 @@ impl RawCheck {
             times: Times::USUAL,
             rise: DEFAULT_RISE,
             fall: DEFAULT_FALL,
+            agent: None,
         }
     }
 
@@ -267,6 +272,7 @@ impl RawCheck {
             timeout,
             rise,
             fall,
+            agent: self.agent.clone(),
         })
     }
 }

@@ -13,12 +13,14 @@ use crate::config::tls::routes::RawRoutes;
 use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts, TlsError, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 20] = [
     "abuse",
     "accept_proxy",
     "acl",
     "backend_tls",
     "eject",
+    "eject_max",
+    "eject_resets",
     "fast_close",
     "forwarded_for",
     "listen_mode",
@@ -67,6 +69,9 @@ pub(super) struct RawProxy {
     pub(super) routes: RawRoutes,
 }
 
+/// So many times the first ejection is the longest one, if nothing is said.
+const USUAL_DOUBLING: u32 = 30;
+
 impl Proxy {
     /// What a service has that says nothing of it.
     #[must_use]
@@ -85,6 +90,8 @@ impl Proxy {
                 udp: Duration::from_secs(30),
             },
             eject: Duration::from_secs(10),
+            eject_max: Duration::from_secs(300),
+            eject_resets: 5,
             max_connections: None,
             max_per_source: None,
             queue: 0,
@@ -120,6 +127,8 @@ pub(super) fn read(
     let of_protocol = of_protocol(table, protocol, report);
     let timeouts = timeouts(table, usual.timeouts, protocol, report);
     let eject = duration(table, "eject", Duration::ZERO, DAY, report);
+    let eject_max = duration(table, "eject_max", Duration::ZERO, DAY, report);
+    let eject_resets = table.integer("eject_resets", 0..=MAX_LIMIT, report);
     let max_connections = table.integer("max_connections", 1..=MAX_LIMIT, report);
     let max_per_source = table.integer("max_per_source", 1..=MAX_LIMIT, report);
     let queue = table.integer("queue", 0..=MAX_LIMIT, report);
@@ -136,13 +145,16 @@ pub(super) fn read(
     let sealed = sealed(table, report);
     of_protocol?;
     sealed?;
+    let eject = eject?.map_or(usual.eject, |eject| eject.value);
     let usual_most = (protocol? == Protocol::Udp).then_some(USUAL_FLOWS);
     Ok(Some(RawProxy {
         proxy: Proxy {
             socket: None,
             scheduler: scheduler?.unwrap_or(usual.scheduler),
             timeouts: timeouts?,
-            eject: eject?.map_or(usual.eject, |eject| eject.value),
+            eject,
+            eject_max: eject_max?.map_or(eject * USUAL_DOUBLING, |most| most.value.max(eject)),
+            eject_resets: eject_resets?.unwrap_or(usual.eject_resets),
             max_connections: max_connections?.or(usual_most),
             max_per_source: max_per_source?,
             queue: queue?.unwrap_or(usual.queue),

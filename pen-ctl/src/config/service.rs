@@ -8,6 +8,7 @@ use pen_common::abi::{MAX_BACKENDS, MAX_SERVICES};
 
 use crate::config::backend::{self, Binder, Bound, Owner, RawBackend};
 use crate::config::error::ErrorKind;
+use crate::config::judgement;
 use crate::config::listen::{self, Listens};
 use crate::config::load::Roots;
 use crate::config::memory;
@@ -33,8 +34,8 @@ const OWN: [&str; 11] = [
     "stubborn",
     "source",
 ];
-const KEYS: [&str; OWN.len() + memory::KEYS.len() + proxy::KEYS.len()] =
-    raw::joined(&[&OWN, &memory::KEYS, &proxy::KEYS]);
+const KEYS: [&str; OWN.len() + memory::KEYS.len() + proxy::KEYS.len() + judgement::KEYS.len()] =
+    raw::joined(&[&OWN, &memory::KEYS, &proxy::KEYS, &judgement::KEYS]);
 const SERVICE: Spec = Spec { name: "service", title: "[[service]]", keys: &KEYS };
 const POOL: Spec = Spec { name: "pool", title: "[[pool]]", keys: &["name", "backends", "check"] };
 
@@ -68,7 +69,8 @@ pub(super) fn services(
         report.add(table.place, kind);
     }
     let services: Vec<_> = tables.iter().map(|table| reader.service(&(*table)?, report)).collect();
-    let services: Vec<_> = services.into_iter().collect::<Read<_>>()?;
+    let mut services: Vec<_> = services.into_iter().collect::<Read<_>>()?;
+    judgement::follow(&tables, &mut services, &reader.names, report)?;
     if let Some(ports) = masquerade_ports {
         leave_room_for_answers(&tables, &services, ports, report);
     }
@@ -134,6 +136,7 @@ impl Reader<'_> {
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, self.system, report);
         let stubborn = table.boolean("stubborn", report);
+        let judgement = judgement::read(table, report);
         let pool = self.pool(table, report);
         let emergency = backend::emergency(table, report);
 
@@ -184,6 +187,7 @@ impl Reader<'_> {
             emergency,
             stubborn: stubborn?.unwrap_or(false),
             check,
+            judgement: judgement?,
             proxy,
         })
     }

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use crate::config::{
     Accept, Access, AddressesBy, Affinity, AuthWord, CarpMac, Cipher, ClientAuth, ForwardedFor,
-    Mode, Protocol, ProxyVersion, Rcode, Record, Scheduler, TieBreak, TlsVersion, TransportWord,
-    UnknownName, Verify, XdpMode,
+    Mode, PanicPolicy, Protocol, ProxyVersion, Rcode, Record, Scheduler, TieBreak, TlsVersion,
+    TransportWord, UnknownName, Verify, XdpMode,
 };
 
 /// An enum that is spelled as a word.
@@ -130,6 +130,7 @@ words! {
         RsaAes128Gcm = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         RsaChacha = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
     }
+    PanicPolicy { FailOpen = "fail_open", FailClosed = "fail_closed", Emergency = "emergency" }
     Affinity { Client = "client", Flow = "flow" }
     Access { Allow = "allow", Deny = "deny" }
     AuthWord { Ucarp = "ucarp", Bsd = "bsd", Sha256 = "sha256" }

@@ -121,7 +121,7 @@ fn beside(values: &[String], others: &[String]) -> Option<String> {
 // === Items ===
 
 fn items(config: &Config) -> Vec<Item> {
-    let mut items = vec![node(&config.node, config.access_log.as_ref())];
+    let mut items = vec![node(config)];
     items.extend(config.interfaces.iter().map(interface));
     items.extend(config.acls.iter().map(acl));
     items.extend(config.carp.iter().map(groups::group));
@@ -146,7 +146,14 @@ fn maybe(value: Option<impl Display>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
 
-fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
+fn node(Config { node, access_log: log, responder, .. }: &Config) -> Item {
+    let mut listens = field("responder", "none");
+    let (mut port, mut webroot) = ("none".to_owned(), "none".to_owned());
+    if let Some(responder) = responder {
+        listens.values = responder.listen.iter().map(ToString::to_string).collect();
+        port = responder.https_port.to_string();
+        webroot = maybe(responder.webroot.as_ref().map(|path| path.display()));
+    }
     Item {
         id: Id::Node,
         subject: "node".to_owned(),
@@ -158,7 +165,10 @@ fn node(node: &config::Node, log: Option<&config::AccessLog>) -> Item {
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
             field("drain_at_exit", maybe(node.drain_at_exit.map(humantime::format_duration))),
-            field("access_log", maybe(log.map(|log| log.file.display().to_string()))),
+            field("access_log", maybe(log.as_ref().map(|log| log.file.display().to_string()))),
+            listens,
+            field("responder https_port", port),
+            field("responder webroot", webroot),
         ],
     }
 }
@@ -228,6 +238,7 @@ fn service(service: &Service) -> Item {
             field("settle", humantime::format_duration(memory.settle)),
             field("stubborn", service.stubborn),
             field("check", words(check)),
+            field("judgement", judgement_words(&service.judgement)),
             field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
             field("tls", maybe(service.proxy.as_deref().and_then(tls_words))),
             field("backend_tls", maybe(service.proxy.as_deref().and_then(backend_tls_words))),
@@ -236,8 +247,9 @@ fn service(service: &Service) -> Item {
 }
 
 fn words(check: &Check) -> String {
+    let agent = check.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
     if check.kind == CheckKind::None {
-        return check.kind.to_string();
+        return format!("{}{agent}", check.kind);
     }
     let how = &check.kind;
     let port = check.port.map_or_else(String::new, |port| format!(" port {port}"));
@@ -252,7 +264,23 @@ fn words(check: &Check) -> String {
     };
     let (fast, down) = (other("fast", check.fast_interval), other("down", check.down_interval));
     format!(
-        "{how}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}"
+        "{how}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}{agent}"
+    )
+}
+
+/// How backends are judged together, as the configuration calls it.
+fn judgement_words(judgement: &config::Judgement) -> String {
+    let config::Judgement { panic, panic_threshold, max_ejected, quorum, .. } = judgement;
+    let config::Judgement { quorum_hysteresis, slow_start, track, .. } = judgement;
+    let panic = match panic_threshold {
+        0 => "-".to_owned(),
+        threshold => format!("{panic} below {threshold} %"),
+    };
+    let quorum = maybe(quorum.map(|quorum| format!("{quorum} +{quorum_hysteresis}")));
+    let slow_start = humantime::format_duration(*slow_start);
+    format!(
+        "panic {panic}, max_ejected {max_ejected}, quorum {quorum}, slow_start {slow_start}, track {}",
+        maybe(track.as_ref())
     )
 }
 
@@ -266,7 +294,8 @@ fn backend_tls_words(proxy: &config::Proxy) -> Option<String> {
 
 /// What only a proxy has, as the configuration calls it.
 fn proxy_words(proxy: &config::Proxy) -> String {
-    let config::Proxy { scheduler, timeouts, eject, max_connections, .. } = proxy;
+    let config::Proxy { scheduler, timeouts, eject, eject_max, eject_resets, .. } = proxy;
+    let max_connections = proxy.max_connections;
     let config::Proxy { max_per_source, queue, acl, abuse, .. } = proxy;
     let config::Proxy { accept_proxy, send_proxy, forwarded_for, fast_close, socket, .. } = proxy;
     let routes = tls::routes_words(&proxy.routes);
@@ -283,12 +312,13 @@ fn proxy_words(proxy: &config::Proxy) -> String {
     ];
     let times = times.map(|(key, time)| format!("{key} {}", humantime::format_duration(time)));
     format!(
-        "scheduler {scheduler}, timeouts ({}), eject {}, max_connections {}, max_per_source {}, \
+        "scheduler {scheduler}, timeouts ({}), eject {} to {}, eject_resets {eject_resets}, max_connections {}, max_per_source {}, \
          queue {queue}, acl {}, abuse {}, accept_proxy {}, send_proxy {}, forwarded_for {}, \
          fast_close {fast_close}, transparent {transparent}, routes {routes}{}",
         times.join(", "),
         humantime::format_duration(*eject),
-        maybe(*max_connections),
+        humantime::format_duration(*eject_max),
+        maybe(max_connections),
         maybe(*max_per_source),
         maybe(acl.as_ref()),
         maybe(abuse.as_ref().map(config::Backend::endpoint)),

@@ -12,6 +12,7 @@ use pen_common::net::{Addr, Be16, MacAddr};
 
 use super::event::{Action, Link};
 use super::health::State;
+use super::judgement::Pool;
 use super::network::{Hop, Network, NoHop};
 use super::scheduler::{self, Member};
 use super::sync::view::Role;
@@ -45,7 +46,7 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
     let (state, why) = match (&hop, backend.health.state()) {
         _ if backend.admin == Admin::Maint => down("in maintenance by the operator".to_owned()),
         (Err(no_hop), _) => down(no_hop.to_string()),
-        (Ok(_), State::Down) if checked => {
+        (Ok(_), State::Down) if checked && !service.uses_all_the_same(backend) => {
             let error = backend.health.last_error();
             down(error.map_or_else(
                 || "recovering: waits for more good checks".to_owned(),
@@ -53,12 +54,26 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
             ))
         }
         (Ok(_), State::Checking) if checked => down("the first check has not ended".to_owned()),
+        (Ok(_), _) if backend.agent.down().is_some() => (abi::Backend::DOWN, backend.agent.down()),
         (Ok(_), _) if backend.leaving => {
             (abi::Backend::DRAINED, Some("leaves: the configuration no longer has it".to_owned()))
         }
-        (Ok(_), _) if backend.admin == Admin::Drain => {
+        (Ok(_), _) if backend.wish() == Admin::Drain => {
             let state = if backend.drained { abi::Backend::DRAINED } else { abi::Backend::DRAIN };
-            (state, Some("drained by the operator".to_owned()))
+            let by = if backend.admin == Admin::Drain { "the operator" } else { "its agent" };
+            (state, Some(format!("drained by {by}")))
+        }
+        (Ok(_), _) if backend.ejection.why().is_some() && !service.is_open() => {
+            // What is in the kernel goes on; a proxy decides for itself.
+            let state = match service.config.mode {
+                Mode::Proxy => abi::Backend::UP,
+                _ => abi::Backend::DRAINED,
+            };
+            let why = backend.ejection.why().map(|failure| {
+                let time = humantime::format_duration(backend.ejection.lasted());
+                format!("ejected for {time}: {failure}")
+            });
+            (state, why)
         }
         (Ok(_), _) if backend.weight() == 0 => (abi::Backend::UP, Some("weight 0".to_owned())),
         (Ok(_), _) => (abi::Backend::UP, None),
@@ -67,7 +82,11 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
 }
 
 /// The way to a backend. Connections of a proxy find theirs by the kernel's routes: none is needed.
-fn way(service: &Service, backend: &Backend, network: &Network) -> Result<Option<Hop>, NoHop> {
+pub(super) fn way(
+    service: &Service,
+    backend: &Backend,
+    network: &Network,
+) -> Result<Option<Hop>, NoHop> {
     if service.config.mode == Mode::Proxy {
         return Ok(None);
     }
@@ -82,41 +101,7 @@ pub(super) fn members(
     network: &Network,
     changed: Option<(usize, Admin, u32)>,
 ) -> Vec<Member> {
-    let mut wished = Vec::new();
-    let mut able = Vec::new();
-    let mut emergency = None;
-    for (index, backend) in service.backends.iter().enumerate() {
-        let (admin, weight) = match changed {
-            Some((at, admin, weight)) if at == index => (admin, weight),
-            _ => (backend.admin, backend.weight()),
-        };
-        if admin != Admin::Ready || weight == 0 || backend.leaving {
-            continue;
-        }
-        let member = Member {
-            addr: Addr::from(backend.config.address),
-            port: Be16::new(backend.config.port),
-            weight,
-            id: u16::try_from(backend.id).expect("backend ids end below 2^14"),
-        };
-        // Whatever the operator wishes, a backend without a way or a good check takes nothing.
-        let is_able = way(service, backend, network).is_ok()
-            && (service.config.check.kind == CheckKind::None
-                || backend.health.state() == State::Up);
-        if service.is_emergency(backend) {
-            emergency = Some(member).filter(|_| is_able);
-        } else {
-            wished.push(member);
-            able.extend(Some(member).filter(|_| is_able));
-        }
-    }
-    // At the start the others may just not have been checked yet.
-    let may_help = able.is_empty() && !(service.fresh && awaits_checks(service));
-    match emergency.filter(|_| may_help) {
-        Some(emergency) => vec![emergency],
-        None if service.config.stubborn => wished,
-        None => able,
-    }
+    Pool::of(service, network, changed).members(service)
 }
 
 /// Of an entry: what is answered for the address, and as what.
@@ -127,7 +112,7 @@ fn flags(vip: &Vip, link: &Link) -> u16 {
 }
 
 /// Whether the first check of some backend is still to come: nothing is known of the service then.
-fn awaits_checks(service: &Service) -> bool {
+pub(super) fn awaits_checks(service: &Service) -> bool {
     service.config.check.kind != CheckKind::None
         && service.backends.iter().any(|backend| {
             backend.health.state() == State::Checking
@@ -176,7 +161,9 @@ pub(super) fn waits(service: &Service, network: &Network) -> bool {
 impl Engine {
     /// Computes everything anew and emits the writes that are needed.
     pub(super) fn refresh(&mut self, now: Moment) {
+        self.note_panics(now);
         self.refresh_members(now);
+        self.note_quorums(now);
         self.refresh_solicited();
         self.refresh_warnings(now);
         self.refresh_groups();
@@ -199,7 +186,7 @@ impl Engine {
         let hears_peers = self.hears_peers();
         for (service, role) in self.services.iter_mut().zip(roles) {
             let before: Vec<u32> = service.backends.iter().map(|backend| backend.state).collect();
-            let deaths = note_states(service, &self.network, &mut self.last_generation);
+            let deaths = note_states(service, &self.network, &mut self.last_generation, now);
             if role != Role::Backup {
                 // From here on it goes its own way.
                 service.usable_there.clear();
@@ -365,11 +352,25 @@ impl Engine {
 
 /// Notes the state words of all backends; true if one has died. Records of it are void from then on,
 /// also after its return.
-fn note_states(service: &mut Service, network: &Network, last_generation: &mut u32) -> bool {
+fn note_states(
+    service: &mut Service,
+    network: &Network,
+    last_generation: &mut u32,
+    now: Moment,
+) -> bool {
     let mut deaths = false;
     for index in 0..service.backends.len() {
         let state = standing(service, &service.backends[index], network).state;
+        let checked = service.config.check.kind != CheckKind::None;
+        let slow_start = service.config.judgement.slow_start;
         let backend = &mut service.backends[index];
+        if state != abi::Backend::DOWN && backend.state == abi::Backend::DOWN {
+            backend.ramp.begin(now, slow_start);
+        }
+        let failed = checked && backend.health.state() == State::Down;
+        if state == abi::Backend::DOWN && (failed || backend.admin == Admin::Maint) {
+            backend.ramp.fail();
+        }
         if state == abi::Backend::DOWN && backend.state != state {
             *last_generation = last_generation.wrapping_add(1);
             backend.incarnation = *last_generation;

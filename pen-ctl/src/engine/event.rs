@@ -3,7 +3,7 @@
 //! nothing.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use pen_common::net::MacAddr;
 
 use super::carp;
 use super::census::Census;
+use super::probe::agent::Said;
 use super::proxy::View;
 use super::proxy::transparent::Answers;
 use super::tables::Write;
@@ -60,6 +61,22 @@ pub enum Event {
         took: Duration,
         /// Its result.
         outcome: Outcome,
+    },
+    /// An agent was asked.
+    AgentAnswered {
+        /// By which question.
+        probe: ProbeId,
+        /// What it said.
+        answer: Result<Said, ProbeError>,
+    },
+    /// A client of a proxy could not be served by a backend.
+    BackendFailed {
+        /// Id of the backend.
+        backend: u32,
+        /// Generation of that id.
+        generation: u32,
+        /// How.
+        failure: Failure,
     },
     /// An attempt to attach XDP ended.
     AttachDone {
@@ -203,6 +220,19 @@ pub struct ProbeId {
     pub serial: u64,
 }
 
+/// A question to an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which one.
+    pub probe: ProbeId,
+    /// Where the agent is.
+    pub target: SocketAddr,
+    /// What is said to it first.
+    pub send: Arc<str>,
+    /// When to give up.
+    pub timeout: Duration,
+}
+
 /// The tunnel to a backend, for a probe that goes the way of its traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunnel {
@@ -273,6 +303,27 @@ impl std::fmt::Display for ProbeError {
     }
 }
 
+/// How a backend failed a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It refused the connection, or said that it cannot be reached.
+    Refused,
+    /// It did not answer in time.
+    Silent,
+    /// It reset several connections in a row before it had sent anything.
+    Reset,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "a connection was refused",
+            Self::Silent => "a connection was not answered in time",
+            Self::Reset => "several connections in a row were reset before it had sent anything",
+        })
+    }
+}
+
 /// How XDP is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -331,6 +382,8 @@ pub enum Action {
         /// When to give up.
         timeout: Duration,
     },
+    /// Ask the agent on a backend for its words; answered by `AgentAnswered`.
+    AskAgent(Question),
     /// Attach XDP to an interface, or replace the program that is pinned for it; answered by
     /// `AttachDone`.
     AttachXdp {

@@ -190,6 +190,13 @@ impl Engine {
         if is_cut_off || !self.is_complete() {
             reasons.push(("peers have not told everything".to_owned(), demotion.sync_incomplete));
         }
+        for (name, weight) in &demotion.services {
+            let mut services = self.services.iter();
+            if services.any(|service| service.config.name == *name && service.quorum == Some(false))
+            {
+                reasons.push((format!("service {name} has lost its quorum"), *weight));
+            }
+        }
         for (name, weight) in &demotion.interfaces {
             if !self.network.link_by_name(name).is_some_and(|link| link.up) {
                 reasons.push((format!("interface {name} is down"), *weight));

@@ -176,6 +176,14 @@ impl Health {
         self.next_probe = now.max(self.last_probe + wait);
     }
 
+    /// Takes over what is known of another backend that is the same server. True if the state changed.
+    pub fn follow(&mut self, leader: &Self) -> bool {
+        let changed = self.state != leader.state;
+        // A probe of its own that is under way is not waited for.
+        *self = Self { in_flight: None, serial: self.serial, ..leader.clone() };
+        changed
+    }
+
     /// The operator brought it back, or its check changed: start over in `state`.
     pub fn restart(&mut self, state: State, first_probe: Moment) {
         self.state = state;

@@ -10,10 +10,14 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, protocol};
 
 use super::access::Lists;
+use super::agent::Agent;
 use super::desired::admin_of_word;
+use super::ejection::Ejection;
 use super::health::{Health, State};
 use super::network::Hop;
+use super::probing::Asked;
 use super::slots::Table;
+use super::slow::Ramp;
 use super::{Backend, BackendKey, Engine, SPREAD, START_WINDOW, Service};
 use crate::api::Admin;
 use crate::config::{self, CheckKind, Protocol, UnixPath};
@@ -119,6 +123,7 @@ impl Engine {
             }
             self.services.push(service);
         }
+        self.share_probes();
         self.free_ids();
         self.number_addresses();
         self.number_groups();
@@ -207,6 +212,8 @@ impl Engine {
             ask_until: Moment::NEVER,
             fresh,
             start_by: if fresh { now + START_WINDOW } else { Moment::NEVER },
+            panicking: false,
+            quorum: None,
             down: None,
         }
     }
@@ -243,6 +250,10 @@ impl Engine {
             admin: adopted.map_or(Admin::Ready, |adopted| admin_of_word(adopted.admin)),
             weight: adopted.and_then(|adopted| adopted.weight.checked_sub(1)),
             health: Health::new(state, first_probe),
+            agent: Agent::new(first_probe),
+            asked: Asked::alone(config),
+            ejection: Ejection::default(),
+            ramp: Ramp::default(),
             usable: was_up,
             usable_since: now,
         }
@@ -261,6 +272,9 @@ impl Backend {
         // What the operator set at run time holds until the file says otherwise.
         if self.config.weight != backend.weight {
             self.weight = None;
+        }
+        if old.check.agent != new.check.agent {
+            self.agent.restart(first_probe);
         }
         // Probes through a tunnel are those of the mode.
         if old.check == new.check && (old.mode == new.mode || !new.check.tunnel) {

@@ -7,20 +7,25 @@
 //! [`network`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
+mod agent;
 mod answers;
 pub mod carp;
 pub mod census;
 mod changes;
 mod desired;
+mod ejection;
 pub mod event;
 mod groups;
 pub mod health;
 pub mod ids;
 pub mod journal;
+mod judgement;
 mod merge;
 pub mod network;
 mod operator;
+mod passive;
 pub mod probe;
+mod probing;
 mod proxied;
 pub mod proxy;
 pub mod records;
@@ -33,16 +38,18 @@ mod share;
 mod sim;
 pub mod simulation;
 pub mod slots;
+mod slow;
 pub mod sync;
 pub mod tables;
 mod takeover;
 mod warnings;
 mod why;
 
+pub use ejection::may_eject_one_more;
 pub use report::counters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,18 +59,21 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
 
 use crate::api::Admin;
-use crate::config::{self, CheckKind, Config, Endpoint, Sizes, XdpMode};
+use crate::config::{self, Config, Sizes, XdpMode};
 use access::Lists;
 use answers::Answering;
-use event::{Action, Attachment, Event, ProbeError, ProbeId};
+use ejection::Ejection;
+use event::{Action, Attachment, Event};
 use groups::Groups;
-use health::{Health, Rules, State};
+use health::Health;
 use ids::Ids;
 use journal::Journal;
-use network::{Hop, Network};
+use network::Network;
+use probing::Asked;
 use scheduler::Member;
 use share::Sharing;
 use slots::Table;
+use slow::Ramp;
 use sync::item::Place;
 use tables::Tables;
 
@@ -158,6 +168,10 @@ struct Service {
     fresh: bool,
     /// When it is made at the latest; never once that is over.
     start_by: Moment,
+    /// Too few of its backends are usable.
+    panicking: bool,
+    /// Whether it has its quorum; `None` before the first checks.
+    quorum: Option<bool>,
     /// Whether it has no usable backend, as the operator was told or may take for granted; `None`
     /// before the first checks.
     down: Option<bool>,
@@ -185,6 +199,13 @@ struct Backend {
     /// Weight that the operator set at run time.
     weight: Option<u32>,
     health: Health,
+    agent: agent::Agent,
+    /// Who is asked about it, and how.
+    asked: Asked,
+    /// Clients could not reach it lately.
+    ejection: Ejection,
+    /// How much of its weight it has after its return.
+    ramp: Ramp,
     usable: bool,
     usable_since: Moment,
 }
@@ -195,12 +216,6 @@ impl Service {
         let id = |backend: &config::Backend| (backend.address, backend.port);
         let emergency = self.config.emergency.as_ref().map(id);
         !backend.leaving && emergency == Some(id(&backend.config))
-    }
-}
-
-impl Backend {
-    fn weight(&self) -> u32 {
-        self.weight.unwrap_or(self.config.weight)
     }
 }
 
@@ -315,6 +330,10 @@ impl Engine {
             Event::ProbeDone { probe, took, outcome } => {
                 self.probe_done(now, probe, took, outcome);
             }
+            Event::AgentAnswered { probe, answer } => self.agent_answered(now, probe, answer),
+            Event::BackendFailed { backend, generation, failure } => {
+                self.backend_failed(now, backend, generation, failure);
+            }
             Event::AttachDone { interface, result } => self.attach_done(now, &interface, result),
             Event::CensusTaken(census) => self.census_taken(now, &census),
             Event::CensusFailed { error } => {
@@ -366,23 +385,20 @@ impl Engine {
     /// When to call [`Engine::handle`] with [`Event::TimePassed`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Moment {
-        let probes = self
-            .services
-            .iter()
-            .filter(|service| service.config.check.kind != CheckKind::None)
-            .flat_map(|service| &service.backends)
-            .filter(|backend| backend.admin != Admin::Maint)
-            .map(|backend| backend.health.next_deadline());
         let attaches = self
             .interfaces
             .values()
             .filter(|_| self.attach_held.is_none())
             .map(|interface| interface.retry_at);
-        probes
-            .chain(attaches)
-            .chain([self.next_settling(), self.next_release()])
+        attaches
+            .chain([
+                self.next_probe(),
+                self.next_judgement(),
+                self.next_settling(),
+                self.next_release(),
+            ])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
-            .chain([self.answers.next_deadline()])
+            .chain([self.answers.next_deadline(), self.next_agent()])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -413,32 +429,10 @@ impl Engine {
         for address in self.network.poll(now) {
             self.actions.push_back(Action::ResolveNeighbour(address));
         }
-        for service in &mut self.services {
-            let check = &service.config.check;
-            if check.kind == CheckKind::None {
-                continue;
-            }
-            let rules = rules(check);
-            for backend in &mut service.backends {
-                if backend.admin == Admin::Maint {
-                    continue;
-                }
-                let Some(serial) = backend.health.poll(now, &rules) else { continue };
-                self.actions.push_back(Action::StartProbe {
-                    probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
-                    kind: check.kind.clone(),
-                    target: match (check.port, backend.config.endpoint()) {
-                        (Some(port), Endpoint::Inet(at)) => SocketAddr::new(at.ip(), port).into(),
-                        (_, target) => target,
-                    },
-                    through: check.tunnel.then_some(event::Tunnel {
-                        gue: service.config.mode == config::Mode::Gue,
-                        vip: service.config.listen.address,
-                    }),
-                    timeout: check.timeout,
-                });
-            }
-        }
+        self.start_probes(now);
+        self.ask_agents(now);
+        self.run_ejections(now);
+        self.run_ramps(now);
         self.listen_again(now);
         self.check_answers(now);
         self.run_settling(now);
@@ -540,47 +534,6 @@ impl Engine {
         }
     }
 
-    fn probe_done(&mut self, now: Moment, probe: ProbeId, took: Duration, outcome: event::Outcome) {
-        let found = self.services.iter_mut().find_map(|service| {
-            let backend = service.backends.iter_mut().find(|backend| {
-                backend.id == probe.backend && backend.generation == probe.generation
-            })?;
-            Some((&service.config, backend))
-        });
-        let Some((service, backend)) = found else { return };
-        let rules = rules(&service.check);
-        let was_local = matches!(backend.health.last_error(), Some(ProbeError::Local(_)));
-        let state = backend.health.record(now, probe.serial, took, outcome, &rules);
-        let subject = format!("{}/{}", service.name, backend.config.name);
-        if let Some(error @ ProbeError::Local(_)) = backend.health.last_error()
-            && !was_local
-        {
-            let text = format!("{subject}: {error}; its state stays as it is");
-            self.warn(now, "not-probed", &subject, text);
-            return;
-        }
-        let Some(state) = state else { return };
-        self.dirty = true;
-        let (address, mode) = (backend.config.address, service.mode);
-        // Silence may come of a changed Ethernet address, which the kernel would go on believing for
-        // a minute.
-        if matches!(backend.health.last_error(), Some(ProbeError::Timeout(_)))
-            && let Ok(hop) = self.network.hop(address, mode)
-        {
-            let Hop { ifindex, next: address, .. } = hop;
-            self.actions.push_back(Action::ConfirmNeighbour { ifindex, address });
-        }
-        match (state, backend.health.last_error().cloned()) {
-            (State::Down, error) => {
-                let error = error.map_or_else(String::new, |error| format!(": {error}"));
-                self.warn(now, "backend-down", &subject, format!("{subject} is down{error}"));
-            }
-            (State::Up | State::Checking, _) => {
-                self.tell(now, "backend-up", &subject, format!("{subject} is up"));
-            }
-        }
-    }
-
     // --- telling ---
 
     fn tell(&mut self, now: Moment, kind: &'static str, subject: &str, text: String) {
@@ -591,15 +544,5 @@ impl Engine {
     fn warn(&mut self, now: Moment, kind: &'static str, subject: &str, text: String) {
         self.actions.push_back(Action::Log { warning: true, text: text.clone() });
         self.journal.add(now, kind, subject, text);
-    }
-}
-
-fn rules(check: &config::Check) -> Rules {
-    Rules {
-        interval: check.interval,
-        fast_interval: check.fast_interval,
-        down_interval: check.down_interval,
-        rise: check.rise,
-        fall: check.fall,
     }
 }

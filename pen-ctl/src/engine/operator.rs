@@ -38,6 +38,7 @@ impl Engine {
                 // Nothing was probed meanwhile: the first result decides, at once.
                 backend.health.restart(State::Checking, now);
             }
+            self.elect_leaders();
             let text = format!("{subject}: {was} -> {} by the operator", wish.admin);
             self.tell(now, "admin", &subject, text);
             self.dirty = true;

@@ -92,6 +92,8 @@ impl Engine {
                 affinity: config.affinity,
                 memory: config.memory,
                 stubborn: config.stubborn,
+                max_ejected: config.judgement.max_ejected,
+                uses_all: service.is_open(),
                 proxy: proxy.clone(),
                 vip_access: vip.and_then(|vip| access(&vip.acl)),
                 access: access(&proxy.acl),
@@ -106,24 +108,29 @@ impl Engine {
             secret: self.secret,
             clients: self.config.node.sizes.clients as usize,
             access_log: self.config.access_log.clone(),
+            responder: self.config.responder.clone(),
             services: services.collect(),
         }
     }
 
     fn proxied_backend(&self, service: &Service, backend: &Backend) -> proxy::Backend {
+        let ramps = service.backends.iter().any(|backend| backend.ramp.is_on());
         let weight = backend.weight();
+        let emergency = service.is_emergency(backend);
+        let is_shut = service.is_shut(emergency);
         proxy::Backend {
             id: backend.id,
             generation: backend.generation,
             incarnation: backend.incarnation,
+            ejected: backend.ejection.why().is_some(),
             name: backend.config.name.clone(),
             address: backend.config.endpoint(),
-            weight,
+            weight: if ramps { backend.ramp.weight(weight) } else { weight },
             state: standing(service, backend, &self.network).state,
-            wanted: backend.admin == Admin::Ready && weight > 0 && !backend.leaving,
+            wanted: backend.wish() == Admin::Ready && weight > 0 && !backend.leaving && !is_shut,
             maintenance: backend.admin == Admin::Maint,
-            emergency: service.is_emergency(backend),
-            limits: backend.config.limits,
+            emergency,
+            limits: backend.agent.limits(backend.config.limits),
         }
     }
 

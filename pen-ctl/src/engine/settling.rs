@@ -121,6 +121,7 @@ impl Engine {
 
     /// Backends were taken off the lists.
     fn forget_backends(&mut self, now: Moment) {
+        self.elect_leaders();
         self.free_ids();
         self.watch_backends(now);
         self.dirty = true;
@@ -128,7 +129,7 @@ impl Engine {
 }
 
 fn is_draining(backend: &Backend) -> bool {
-    backend.admin == Admin::Drain && !backend.drained
+    backend.wish() == Admin::Drain && !backend.drained
 }
 
 fn is_named(table: &Table, backend: &Backend) -> bool {

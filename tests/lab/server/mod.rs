@@ -10,11 +10,13 @@ use anyhow::{Context, Result};
 
 use crate::{lab::Host, netns::Netns, paths::program, process::Process, wait::wait_until};
 
+mod agent;
 pub mod demo;
 mod dnsmasq;
 mod nginx;
 mod smtpd;
 
+pub use agent::Agent;
 pub use dnsmasq::Dnsmasq;
 pub use nginx::Nginx;
 pub use smtpd::Smtpd;

@@ -1,6 +1,7 @@
 //! Checks of every type against real servers: what is right passes, and each way of going wrong is
 //! told in its own words.
 
+mod agent;
 mod dns;
 mod exec;
 mod http;

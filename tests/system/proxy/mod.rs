@@ -6,6 +6,7 @@ mod data;
 mod fail;
 mod handover;
 mod http;
+mod judge;
 mod operator;
 mod paths;
 mod select;

@@ -7,6 +7,7 @@ mod ends;
 mod files;
 mod passthrough;
 mod refusals;
+mod responder;
 mod resume;
 mod serve;
 mod servers;

@@ -36,6 +36,7 @@ const TOOLS: &[Tool] = &[
     tool("dnsmasq", "dnsmasq-base", "is the DNS backend"),
     tool("dig", "bind9-dnsutils", "is the DNS client"),
     tool("smtpd", "opensmtpd", "is the SMTP backend"),
+    tool("socat", "socat", "is the agent of a backend"),
     tool("curl", "curl", "is the HTTP client"),
     tool("jq", "jq", "reads penctl's JSON in examples"),
     tool("tcpdump", "tcpdump", "captures what passes in a failing test"),

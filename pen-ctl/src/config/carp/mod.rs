@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub(super) use keys::{key, password};
 pub(super) use read::{Groups, groups};
-pub(super) use together::{Member, check};
+pub(super) use together::{Member, check, check_services};
 
 /// A group of virtual addresses that several nodes share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,6 +246,8 @@ pub struct Demotion {
     pub sync_incomplete: u8,
     /// Other interfaces that have to have a carrier, and the weight of each.
     pub interfaces: Vec<(String, u8)>,
+    /// Services that have to have their quorum, and the weight of each.
+    pub services: Vec<(String, u8)>,
 }
 
 /// Highest weight: more does not fit beside the skew.
@@ -253,12 +255,12 @@ pub const MAX_DEMOTION: u8 = 240;
 
 impl Default for Demotion {
     fn default() -> Self {
-        let interfaces = Vec::new();
         Self {
             no_backend: 0,
             xdp_detached: MAX_DEMOTION,
             sync_incomplete: MAX_DEMOTION,
-            interfaces,
+            interfaces: Vec::new(),
+            services: Vec::new(),
         }
     }
 }

@@ -48,10 +48,12 @@ const CARP: Spec = Spec { name: "carp", title: "[[carp]]", keys: &KEYS };
 const DEMOTE_ON: Spec = Spec {
     name: "demote_on",
     title: "`demote_on`",
-    keys: &["no_backend", "xdp_detached", "sync_incomplete", "interface"],
+    keys: &["no_backend", "xdp_detached", "sync_incomplete", "interface", "service"],
 };
-const TRACKED: Spec =
-    Spec { name: "tracked", title: "an interface of `demote_on`", keys: &["name", "weight"] };
+const WEIGHTED: [&str; 2] = ["name", "weight"];
+const INTERFACE: Spec =
+    Spec { name: "interface", title: "an interface of `demote_on`", keys: &WEIGHTED };
+const SERVICE: Spec = Spec { name: "service", title: "a service of `demote_on`", keys: &WEIGHTED };
 
 /// Group 0 means none.
 const MAX: usize = MAX_GROUPS as usize - 1;
@@ -361,12 +363,20 @@ fn demotion(owner: &Table<'_>, system: &dyn System, report: &mut Report<'_>) -> 
     let no_backend = weight(&table, "no_backend", report);
     let xdp_detached = weight(&table, "xdp_detached", report);
     let sync_incomplete = weight(&table, "sync_incomplete", report);
-    let interfaces = tracked(&table, system, report);
+    let exists =
+        |name: At<&str>, report: &mut Report<'_>| node::existing_interface(name, system, report);
+    let interfaces = tracked(&table, &INTERFACE, "\"eth1\"", exists, report);
+    // Whether there is such a service is known later.
+    let any = |name: At<&str>, _: &mut Report<'_>| {
+        Ok(At { place: name.place, value: name.value.to_owned() })
+    };
+    let services = tracked(&table, &SERVICE, "\"web\"", any, report);
     Ok(Demotion {
         no_backend: no_backend?.unwrap_or(default.no_backend),
         xdp_detached: xdp_detached?.unwrap_or(default.xdp_detached),
         sync_incomplete: sync_incomplete?.unwrap_or(default.sync_incomplete),
         interfaces: interfaces?,
+        services: services?,
     })
 }
 
@@ -377,11 +387,15 @@ fn weight(table: &Table<'_>, key: &'static str, report: &mut Report<'_>) -> Read
 
 fn tracked(
     table: &Table<'_>,
-    system: &dyn System,
+    spec: &'static Spec,
+    example: &'static str,
+    exists: impl Fn(At<&str>, &mut Report<'_>) -> Read<At<String>>,
     report: &mut Report<'_>,
 ) -> Read<Vec<(String, u8)>> {
-    let Some(elements) = table.array("interface", report)? else { return Ok(Vec::new()) };
-    let mut taken = Names::new("interface");
+    let Some(elements) = table.array(spec.name, report)? else { return Ok(Vec::new()) };
+    let mut taken = Names::new(spec.name);
+    let what = spec.title.trim_end_matches(" of `demote_on`");
+    let expected = format!("{what}, written {example} or `{{ name = {example}, weight = 100 }}`");
     let tracked: Vec<_> = elements
         .value
         .into_iter()
@@ -389,14 +403,12 @@ fn tracked(
             let (name, weight) = match element.value {
                 DeValue::String(name) => (At { place: element.place, value: &**name }, None),
                 _ => {
-                    let expected =
-                        "an interface, written \"eth1\" or `{ name = \"eth1\", weight = 100 }`";
-                    let tracked = raw::element(element, &TRACKED, expected, report)?;
+                    let tracked = raw::element(element, spec, &expected, report)?;
                     let weight = weight(&tracked, "weight", report);
-                    (tracked.required_text("name", "\"eth1\"", report)?, weight?)
+                    (tracked.required_text("name", example, report)?, weight?)
                 }
             };
-            let name = node::existing_interface(name, system, report);
+            let name = exists(name, report);
             Ok((taken.claim(name, report)?.value, weight.unwrap_or(MAX_DEMOTION)))
         })
         .collect();

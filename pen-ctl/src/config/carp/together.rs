@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::read::Groups;
 use super::{Carp, CarpAuth, CarpKey};
+use crate::config::Service;
 use crate::config::error::ErrorKind;
-use crate::config::raw::{Names, Place, Report};
+use crate::config::raw::{self, Names, Place, Report};
 
 /// An address of a group.
 pub(in crate::config) struct Member {
@@ -46,6 +47,24 @@ pub(in crate::config) fn check(
         {
             let (vhid, other) = (group.vhid, other.name.clone());
             report.add(*place, ErrorKind::KeyOfTwoGroups { vhid, other });
+        }
+    }
+}
+
+/// Reports services whose quorum a group depends on and that do not exist.
+pub(in crate::config) fn check_services(
+    groups: &Groups,
+    services: &[Service],
+    report: &mut Report<'_>,
+) {
+    let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+    for (place, group) in &groups.list {
+        let Ok(group) = group else { continue };
+        for (name, _) in &group.demotion.services {
+            if !names.contains(&name.as_str()) {
+                let near = raw::nearest(name, &names);
+                report.add(*place, ErrorKind::UndeclaredService { name: name.clone(), near });
+            }
         }
     }
 }

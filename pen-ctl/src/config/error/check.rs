@@ -16,6 +16,7 @@ pub enum CheckError {
     WithoutPort,
     WithoutTunnel { mode: Mode },
     PortOfSocket { socket: UnixPath },
+    AgentOfSocket { socket: UnixPath },
     NeedsAddress { socket: UnixPath },
     KeyOfOther { key: String, kind: &'static str, of: Vec<&'static str> },
     NotInRequest { key: &'static str, text: String },
@@ -24,6 +25,7 @@ pub enum CheckError {
     NoRegex { reason: String },
     NoHex { text: String },
     LongDatagram { length: usize, max: usize },
+    LongQuestion { length: usize, max: usize },
     NoDnsName { text: String },
     AnswerOfError { rcode: Rcode },
     NoHello { text: String },
@@ -68,6 +70,11 @@ impl fmt::Display for CheckError {
                 f,
                 "the check has a port, but the backend {socket} is a Unix socket, where it connects \
                  as clients do; leave `port` out"
+            ),
+            Self::AgentOfSocket { socket } => write!(
+                f,
+                "the check has an agent, but the backend {socket} is a Unix socket, and no agent has \
+                 a port there; leave `agent` out"
             ),
             Self::NeedsAddress { socket } => write!(
                 f,
@@ -115,6 +122,10 @@ impl fmt::Display for CheckError {
             Self::LongDatagram { length, max } => {
                 write!(f, "a datagram of {length} bytes may not arrive; send at most {max}")
             }
+            Self::LongQuestion { length, max } => write!(
+                f,
+                "a question of {length} bytes is too long for an agent; send at most {max}"
+            ),
             Self::NoDnsName { text } => {
                 write!(f, "`{text}` is no name of DNS; write one like \"www.example\"")
             }

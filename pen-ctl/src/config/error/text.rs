@@ -86,6 +86,28 @@ impl fmt::Display for ErrorKind {
                 }
                 write!(f, "; add `[[vip]]` with `address = \"{address}\"` and `interface = ...`")
             }
+            Self::UndeclaredService { name, near } => {
+                write!(f, "no `[[service]]` is called `{name}`; ")?;
+                match near {
+                    Some(near) => write!(f, "did you mean `{near}`?"),
+                    None => write!(f, "name one of this configuration"),
+                }
+            }
+            Self::CheckAndTrack => {
+                write!(
+                    f,
+                    "`check` beside `track`: the checks are the other service's; keep one of the two"
+                )
+            }
+            Self::TracksATracker { service } => write!(
+                f,
+                "service `{service}` tracks another one itself; name the one that has the check"
+            ),
+            Self::NoCounterpart { backend, service } => write!(
+                f,
+                "service `{service}` has no backend at the address of `{backend}`; add it there, or \
+                 give this service a check of its own"
+            ),
             Self::UndeclaredPool { name, near } => {
                 write!(f, "no `[[pool]]` is called `{name}`; ")?;
                 match near {
@@ -128,7 +150,7 @@ impl fmt::Display for ErrorKind {
                 write!(f, "the socket `{path}` is not an absolute path; begin it with `/`")
             }
             Self::LogNotAbsolute { path } => {
-                write!(f, "`{path}` does not begin with `/`; write the whole path of the file")
+                write!(f, "`{path}` does not begin with `/`; write the whole path")
             }
             Self::SocketTooLong { length, max } => write!(
                 f,

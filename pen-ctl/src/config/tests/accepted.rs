@@ -6,8 +6,8 @@ use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
     Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control,
-    ForwardedFor, Interface, Limits, Listen, Memory, Mode, Node, Ports, Protocol, Service, Sizes,
-    Source, Vip, XdpMode, parse,
+    ForwardedFor, Interface, Judgement, Limits, Listen, Memory, Mode, Node, Ports, Protocol,
+    Responder, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Those for masquerading unless told otherwise.
@@ -38,6 +38,7 @@ fn nothing_is_a_valid_configuration() {
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
         access_log: None,
+        responder: None,
         acls: vec![],
         carp: vec![],
         sync: None,
@@ -61,6 +62,11 @@ fn everything_can_be_written_out() {
         drain_at_exit = "90s"
         [control]
         socket = "/run/p.sock"
+        [responder]
+        listen = ["0.0.0.0:80", "[::]:80"]
+        https_port = 8443
+        webroot = "/var/lib/pen/acme"
+
         [access_log]
         file = "/var/log/pen/access.log"
         format = "json"
@@ -110,6 +116,11 @@ fn everything_can_be_written_out() {
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
         access_log: Some(AccessLog { file: "/var/log/pen/access.log".into(), json: true }),
+        responder: Some(Responder {
+            listen: vec!["0.0.0.0:80".parse().unwrap(), "[::]:80".parse().unwrap()],
+            https_port: 8443,
+            webroot: Some("/var/lib/pen/acme".into()),
+        }),
         acls: vec![Acl {
             name: "office".to_owned(),
             networks: vec![
@@ -142,6 +153,7 @@ fn everything_can_be_written_out() {
             backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
             emergency: Some(backend("sorry", "10.0.0.99", 1)),
             stubborn: true,
+            judgement: Judgement::usual(),
             proxy: None,
             check: Check {
                 kind: CheckKind::Tcp,
@@ -153,6 +165,7 @@ fn everything_can_be_written_out() {
                 timeout: Duration::from_millis(1500),
                 rise: 1,
                 fall: 9,
+                agent: None,
             },
         }],
     };
@@ -172,6 +185,7 @@ fn a_service_has_defaults() {
         timeout: Duration::from_millis(500),
         rise: 2,
         fall: 3,
+        agent: None,
     };
     assert_eq!(
         (web.protocol, web.mode, web.affinity, web.check),

@@ -46,6 +46,7 @@ fn least() -> Carp {
             xdp_detached: 240,
             sync_incomplete: 240,
             interfaces: vec![],
+            services: vec![],
         },
     }
 }
@@ -127,6 +128,7 @@ demote_on = { no_backend = 100, xdp_detached = 0, sync_incomplete = 7, interface
             xdp_detached: 0,
             sync_incomplete: 7,
             interfaces: vec![("eth1".to_owned(), 240), ("lo".to_owned(), 3)],
+            services: vec![],
         },
         ..least()
     };

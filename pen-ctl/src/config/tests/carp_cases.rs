@@ -333,7 +333,11 @@ demote_on = { no_backend = 241, interface = ["eth2", "eth1", { name = "eth1" }, 
         "6:71: interface `eth1` is given twice, also at /etc/pen/0.toml:6:54; remove or change one",
         r#"6:81: an interface of `demote_on` lacks `name`; add `name = "eth1"`"#,
         r#"6:97: expected an interface, written "eth1" or `{ name = "eth1", weight = 100 }`, found an integer"#,
-        "6:101: unknown key `colour`; valid keys of `demote_on`: no_backend, xdp_detached, sync_incomplete, interface",
+        "6:101: unknown key `colour`; valid keys of `demote_on`: no_backend, xdp_detached, sync_incomplete, interface, service",
+    ]),
+    Case(carp!(r#"password_file = "/etc/pen/love"
+demote_on = { service = ["web"] }"#), &[
+        "1:1: no `[[service]]` is called `web`; name one of this configuration",
     ]),
     // telling peers of connections
     Case("[sync]", &[

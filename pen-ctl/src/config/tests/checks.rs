@@ -89,6 +89,19 @@ check = { down_interval = "500ms" }"#), &[
         "5:27: `down_interval` is 500ms, and so below the interval 1s; raise it, or use `fast_interval`",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { agent = { interval = "1s" } }"#), &[
+        "5:19: `agent` lacks `port`; add `port = 9999`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { agent = { port = 9999, timeout = "2s" } }"#), &[
+        "5:44: the timeout 2s is above the interval 1s; lower the timeout or raise the interval",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["unix:/run/a.sock"]
+mode = "proxy"
+check = { agent = { port = 9999 } }"#), &[
+        "6:9: the check has an agent, but the backend unix:/run/a.sock is a Unix socket, and no agent has a port there; leave `agent` out",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", ca = "/etc/pen/ca.pem" }"#), &[
         "5:31: `ca` has no effect without `tls = true`; remove it, or add that",
     ]),
@@ -125,6 +138,34 @@ fn a_datagram_that_is_too_long_is_an_error() {
     assert_eq!(
         lines(&parse_with_base(&text).unwrap_err()),
         ["5:32: a datagram of 1201 bytes may not arrive; send at most 1200"]
+    );
+}
+
+#[test]
+fn an_agent_has_times_of_its_own() {
+    let shown = |keys: &str| check(keys).agent.map(|agent| agent.to_string());
+    assert_eq!(shown("type = \"none\""), None);
+    assert_eq!(
+        shown("type = \"none\", agent = { port = 9999 }").as_deref(),
+        Some("agent at port 9999, interval 1s, timeout 500ms")
+    );
+    assert_eq!(
+        shown("interval = \"5s\", agent = { port = 1, interval = \"100ms\", send = \"b1\\n\" }")
+            .as_deref(),
+        Some("agent at port 1, interval 100ms, timeout 100ms, which is told \"b1\\n\"")
+    );
+}
+
+#[test]
+fn what_a_question_to_an_agent_is_has_its_limit() {
+    let send = "x".repeat(1201);
+    let text = format!(
+        "[[service]]\nname = \"web\"\nlisten = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]\n\
+         check = {{ agent = {{ port = 9999, send = \"{send}\" }} }}\n"
+    );
+    assert_eq!(
+        lines(&parse_with_base(&text).unwrap_err()),
+        ["5:41: a question of 1201 bytes is too long for an agent; send at most 1200"]
     );
 }
 

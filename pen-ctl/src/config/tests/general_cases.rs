@@ -110,8 +110,26 @@ format = "xml"
     Case(r#"[access_log]
 file = "access.log"
 format = "xml""#, &[
-        "2:8: `access.log` does not begin with `/`; write the whole path of the file",
+        "2:8: `access.log` does not begin with `/`; write the whole path",
         "3:10: unknown format `xml`; use one of: text, json",
+    ]),
+    Case(r#"[responder]
+listen = ["0.0.0.0:80", "[::]:80", "0.0.0.0:80"]
+webroot = "acme"
+https_port = 0
+port = 80"#, &[
+        "2:36: address `0.0.0.0:80` is given twice, also at /etc/pen/0.toml:2:11; remove or change one",
+        "3:11: `acme` does not begin with `/`; write the whole path",
+        "4:14: `https_port` is 0; use 1 to 65535",
+        "5:1: unknown key `port`; valid keys of [responder]: listen, https_port, webroot",
+    ]),
+    Case(r#"[responder]
+listen = ["site.example:80", "192.0.2.1:0"]"#, &[
+        "2:11: `site.example:80` is no address of a node with a port; write one like \"192.0.2.2:7077\" or \"[2001:db8::2]:7077\"",
+        "2:30: `192.0.2.1:0` is no address of a node with a port; write one like \"192.0.2.2:7077\" or \"[2001:db8::2]:7077\"",
+    ]),
+    Case("[responder]\nlisten = []", &[
+        "1:1: [responder] lacks `listen`; add `listen = [\"0.0.0.0:80\", \"[::]:80\"]`",
     ]),
     // what only proxies have
     Case(web!("192.0.2.10:80", r#"backends = [{ address = "10.0.0.11", max_connections = 500 }]

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::{FakeSystem, parse_all};
 use crate::config::words::Word;
 use crate::config::{
-    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Limits, Listen, Memory, Mode,
-    Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
+    Affinity, Backend, Check, CheckKind, Config, Control, Interface, Judgement, Limits, Listen,
+    Memory, Mode, Node, Ports, Protocol, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
 /// Pieces of configurations, so that random texts come close to valid ones.
@@ -133,6 +133,7 @@ impl Draft {
             backends: self.weights.iter().enumerate().map(backend).collect(),
             emergency: None,
             stubborn: false,
+            judgement: Judgement::usual(),
             proxy: None,
             check: Check {
                 kind,
@@ -144,6 +145,7 @@ impl Draft {
                 timeout: Duration::from_millis(self.timeout_ms),
                 rise: self.rise,
                 fall: 3,
+                agent: None,
             },
         }
     }
@@ -190,6 +192,7 @@ proptest! {
         let interface = "eth0".to_owned();
         let expected = Config {
             access_log: None,
+            responder: None,
             node: Node {
                 name: "edge1".to_owned(),
                 secret: None,

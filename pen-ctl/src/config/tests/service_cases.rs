@@ -262,7 +262,7 @@ check = { type = "tcp" }"#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { kind = "tcp" }"#), &[
-        "5:11: unknown key `kind`; valid keys of `check`: type, interval, fast_interval, down_interval, timeout, rise, fall, port, tunnel, expect, ca, expires_in, server_name, verify, tls, method, path, host, headers, body, body_regex, send, send_hex, expect_regex, expect_hex, name, record, rcode, answer, transport, hello, command, user",
+        "5:11: unknown key `kind`; valid keys of `check`: type, agent, interval, fast_interval, down_interval, timeout, rise, fall, port, tunnel, expect, ca, expires_in, server_name, verify, tls, method, path, host, headers, body, body_regex, send, send_hex, expect_regex, expect_hex, name, record, rcode, answer, transport, hello, command, user",
     ]),
     // one error is reported once
     Case(r#"[[interface]]
@@ -309,5 +309,53 @@ name = "b"
 listen = "192.0.2.10:80"
 backends = ["10.0.0.11"]"#, &[
         "5:12: unknown protocol `upd`; did you mean `udp`?",
+    ]),
+    // judgement
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+panic_threshold = 101
+quorum = 2
+max_ejected = 101
+slow_start = "2h""#), &[
+        "5:19: `panic_threshold` is 101; use 1 to 100",
+        "7:15: `max_ejected` is 101; use 0 to 100",
+        "8:14: `slow_start` is 2h; use 0s to 1h",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+quorum = 2"#), &[
+        "5:10: `quorum` is 2; use 1 to 1",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+panic = "fail_closed""#), &[
+        "5:9: `panic` has no effect without `panic_threshold = 50`; remove it, or add that",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+panic_threshold = 50
+panic = "emergency""#), &[
+        r#"6:9: `panic` has no effect without `emergency = "10.0.0.99:80"`; remove it, or add that"#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+quorum_hysteresis = 1"#), &[
+        "5:21: `quorum_hysteresis` has no effect without `quorum = 2`; remove it, or add that",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tcp" }
+track = "web""#), &[
+        "5:9: `check` beside `track`: the checks are the other service's; keep one of the two",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+track = "wep""#), &[
+        "5:9: no `[[service]]` is called `wep`; did you mean `web`?",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+track = "web""#), &[
+        "5:9: service `web` tracks another one itself; name the one that has the check",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+[[service]]
+name = "https"
+listen = "192.0.2.10:443"
+backends = ["10.0.0.12"]
+track = "web""#), &[
+        "9:9: service `web` has no backend at the address of `10.0.0.12`; add it there, or give this service a check of its own",
     ]),
 ];

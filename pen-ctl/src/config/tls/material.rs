@@ -10,6 +10,10 @@ use std::sync::Arc;
 use nix::unistd::Group;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
+#[cfg(feature = "aws-lc-rs")]
+pub(crate) use rustls::crypto::aws_lc_rs as crypto;
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+pub(crate) use rustls::crypto::ring as crypto;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -19,6 +23,9 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{CertificateFiles, ClientAuth, FileFault, FileProblem, Tls};
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+compile_error!("TLS needs one of the features `aws-lc-rs` and `ring`");
 
 /// Longest file that is read. The lists of large authorities have some megabytes.
 const LONGEST: u64 = 16 << 20;
@@ -56,7 +63,7 @@ pub struct Facts {
 /// The algorithms.
 #[must_use]
 pub fn provider() -> CryptoProvider {
-    rustls::crypto::aws_lc_rs::default_provider()
+    crypto::default_provider()
 }
 
 /// Reads a certificate with its key, and says whether the two belong together.

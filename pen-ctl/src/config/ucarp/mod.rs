@@ -155,6 +155,7 @@ impl Reader<'_> {
             interfaces: vec![Interface { name: interface, xdp: XdpMode::Off }],
             control: Control { socket: socket.into() },
             access_log: None,
+            responder: None,
             acls: Vec::new(),
             carp: vec![carp],
             sync: None,

@@ -65,6 +65,7 @@ fn the_example_of_ucarps_help_means_what_ucarp_does() {
             xdp_detached: 0,
             sync_incomplete: 240,
             interfaces: vec![],
+            services: vec![],
         },
     };
     assert_eq!(invocation.config.carp, [expected]);

@@ -1,5 +1,6 @@
 //! Judges what backends answer to probes. Pure: `io::health` asks and hands over what came.
 
+pub mod agent;
 pub mod dns;
 pub mod exec;
 pub mod http;

@@ -94,7 +94,7 @@ impl<L: Load> Chooser<'_, L> {
             let backend = &service.backends[place];
             let able = backend.state >= abi::Backend::DRAIN
                 && !backend.maintenance
-                && !self.load.is_ejected(place)
+                && !self.is_ejected(place)
                 && !self.client.tried.contains(&place);
             if able && self.has_room(place, true) {
                 if let Some(key) = remembered {
@@ -139,6 +139,12 @@ impl<L: Load> Chooser<'_, L> {
         limit.is_none_or(|limit| self.load.connections(place) < limit)
     }
 
+    /// Clients could not reach it lately, and those are believed.
+    fn is_ejected(&self, place: usize) -> bool {
+        let ejected = self.service.backends[place].ejected || self.load.is_ejected(place);
+        ejected && !self.service.uses_all
+    }
+
     /// It takes new clients, as far as it is up to itself.
     fn is_able(&self, place: usize) -> bool {
         let backend = &self.service.backends[place];
@@ -146,7 +152,7 @@ impl<L: Load> Chooser<'_, L> {
             && backend.wanted
             && !backend.emergency
             && !self.client.barred.contains(&place)
-            && !self.load.is_ejected(place)
+            && !self.is_ejected(place)
     }
 
     fn nobody_can(&self) -> bool {
@@ -157,8 +163,9 @@ impl<L: Load> Chooser<'_, L> {
         let backends = self.service.backends.iter().enumerate();
         let usable = backends.filter(|(place, backend)| {
             backend.emergency
+                && backend.wanted
                 && backend.state == abi::Backend::UP
-                && !self.load.is_ejected(*place)
+                && !self.is_ejected(*place)
                 && !self.client.tried.contains(place)
                 && self.has_room(*place, false)
         });

@@ -55,6 +55,8 @@ impl World {
                 affinity,
                 memory: Remember::of(Protocol::Tcp),
                 stubborn: false,
+                max_ejected: 100,
+                uses_all: false,
                 proxy: Proxy { scheduler, ..Proxy::usual() },
                 vip_access: None,
                 access: None,

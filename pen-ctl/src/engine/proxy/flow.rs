@@ -184,6 +184,7 @@ mod tests {
         Backend {
             id,
             generation: 1,
+            ejected: false,
             incarnation: 1,
             name: format!("b{id}"),
             address: std::net::SocketAddr::from(([10, 0, 0, 1], 53)).into(),

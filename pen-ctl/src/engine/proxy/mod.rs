@@ -15,6 +15,7 @@ pub mod head;
 pub mod header;
 pub mod hello;
 pub mod names;
+pub mod redirect;
 pub mod relay;
 pub mod routes;
 pub mod transparent;
@@ -40,6 +41,8 @@ pub struct View {
     pub clients: usize,
     /// Where it is written what became of connections.
     pub access_log: Option<config::AccessLog>,
+    /// What clients get that come without TLS.
+    pub responder: Option<config::Responder>,
     /// The services.
     pub services: Vec<Arc<Service>>,
 }
@@ -61,6 +64,10 @@ pub struct Service {
     pub memory: config::Memory,
     /// A client whose backend cannot take it is turned away.
     pub stubborn: bool,
+    /// So many percent of its backends may be ejected at a time.
+    pub max_ejected: u32,
+    /// Too few of its backends are usable: those that are ejected are used all the same.
+    pub uses_all: bool,
     /// The rest of its configuration.
     pub proxy: config::Proxy,
     /// Access list of the virtual address: clients that it denies are turned away.
@@ -88,6 +95,8 @@ pub struct Backend {
     pub generation: u32,
     /// Tells memories of it from those before its last death.
     pub incarnation: u32,
+    /// Clients could not reach it lately: it gets no new ones.
+    pub ejected: bool,
     /// Name.
     pub name: String,
     /// Where connections go.
@@ -146,6 +155,7 @@ pub(crate) mod tests {
             id: u32::from(number),
             generation: 1,
             incarnation: 1,
+            ejected: false,
             name: format!("b{number}"),
             address: SocketAddr::from(([10, 0, 0, number], 80)).into(),
             weight: 1,

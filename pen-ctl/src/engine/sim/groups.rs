@@ -192,6 +192,23 @@ fn a_service_without_backends_demotes_its_group_until_it_has_one() {
 }
 
 #[test]
+fn a_service_that_has_lost_its_quorum_demotes_the_groups_that_name_it() {
+    let mut config = shared();
+    config.carp[0].demotion.services = vec![("web".into(), 30)];
+    config.services[0].judgement.quorum = Some(2);
+    let mut sim = Sim::start(config);
+    sim.run_for(secs(2));
+    let reason = (1, "service web has lost its quorum".to_owned());
+    assert_eq!(sim.demoted.get(&reason), None);
+    sim.refusing.insert(super::address(1));
+    sim.run_for(secs(10));
+    assert_eq!(sim.demoted.get(&reason), Some(&30));
+    sim.refusing.clear();
+    sim.run_for(secs(10));
+    assert_eq!(sim.demoted.get(&reason), Some(&0));
+}
+
+#[test]
 fn an_interface_that_a_group_depends_on_demotes_it_while_it_is_down() {
     let mut config = shared();
     config.carp[0].demotion.interfaces = vec![("eth1".into(), 20)];

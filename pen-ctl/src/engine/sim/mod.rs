@@ -3,11 +3,15 @@
 //! the kernel makes. The tests in the modules below read as stories.
 
 mod access;
+mod agent;
 mod emergency;
 mod groups;
+mod judged;
+mod judgement;
 mod listing;
 mod modes;
 mod operator;
+mod passive;
 mod ports;
 mod proxied;
 mod random;
@@ -32,6 +36,7 @@ use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::probe::agent::Said;
 use super::proxy;
 use super::sync::view::View;
 use super::tables::{NoRecords, Records, Tables, Write};
@@ -59,6 +64,7 @@ pub(super) fn config(backends: u8) -> Config {
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
         access_log: None,
+        responder: None,
         acls: Vec::new(),
         carp: Vec::new(),
         sync: None,
@@ -83,6 +89,7 @@ pub(super) fn config(backends: u8) -> Config {
                 .collect(),
             emergency: None,
             stubborn: false,
+            judgement: config::Judgement::usual(),
             proxy: None,
             check: Check {
                 kind: CheckKind::Tcp,
@@ -94,6 +101,7 @@ pub(super) fn config(backends: u8) -> Config {
                 timeout: Duration::from_millis(500),
                 rise: 2,
                 fall: 3,
+                agent: None,
             },
         }],
     }
@@ -119,6 +127,8 @@ pub(super) struct Sim {
     pub(super) dead: BTreeSet<IpAddr>,
     /// Hosts that refuse connections.
     pub(super) refusing: BTreeSet<IpAddr>,
+    /// What the agents on hosts say; elsewhere there is none.
+    pub(super) agents: BTreeMap<IpAddr, &'static str>,
     /// What all backends are behind.
     pub(super) router: Option<IpAddr>,
     /// This node's own address.
@@ -133,6 +143,8 @@ pub(super) struct Sim {
     /// Interfaces that were not to be detached when last asked.
     pub(super) kept: BTreeSet<u32>,
     pub(super) probes: BTreeMap<IpAddr, Vec<Moment>>,
+    /// How all probes ended, in their order.
+    pub(super) results: Vec<(IpAddr, bool)>,
     pub(super) solicited: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) records: Memory,
     /// What the proxies serve.
@@ -210,6 +222,7 @@ impl Sim {
             maps,
             dead: BTreeSet::new(),
             refusing: BTreeSet::new(),
+            agents: BTreeMap::new(),
             router: None,
             own: Some(OWN),
             starved: false,
@@ -218,6 +231,7 @@ impl Sim {
             doubted: Vec::new(),
             kept: BTreeSet::new(),
             probes: BTreeMap::new(),
+            results: Vec::new(),
             solicited: BTreeSet::new(),
             records: Memory::default(),
             proxies: Arc::default(),
@@ -279,8 +293,14 @@ impl Sim {
                     } else {
                         Ok(())
                     };
+                    self.results.push((address, outcome.is_ok()));
                     let took = Duration::ZERO;
                     self.engine.handle(self.now, Event::ProbeDone { probe, took, outcome });
+                }
+                Action::AskAgent(event::Question { probe, target, .. }) => {
+                    let words = self.agents.get(&target.ip()).ok_or(ProbeError::Refused);
+                    let answer = words.and_then(|words| Said::parse(words.as_bytes()));
+                    self.engine.handle(self.now, Event::AgentAnswered { probe, answer });
                 }
                 Action::AttachXdp { interface, .. } => {
                     self.attached.push(interface.clone());

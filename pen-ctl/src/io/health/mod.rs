@@ -1,5 +1,6 @@
 //! Probes backends. One short task per probe, bounded by its timeout; results go to the engine.
 
+mod agent;
 mod dns;
 mod exec;
 mod http;
@@ -24,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::tls::Contexts;
 use crate::config::{CheckKind, Endpoint};
-use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Tunnel};
+use crate::engine::event::{Event, Outcome, ProbeError, ProbeId, Question, Tunnel};
 use crate::io::clock;
 
 /// Probes at a time; each has a descriptor or a few.
@@ -70,6 +71,19 @@ impl Prober {
             let took = clock::now().since(begin);
             // The loop is gone only when the daemon ends; then nobody waits for the result.
             let _ = events.send(Event::ProbeDone { probe, took, outcome }).await;
+        });
+    }
+
+    /// Asks an agent. The result is sent as [`Event::AgentAnswered`].
+    pub fn ask_agent(&self, question: Question) {
+        let Question { probe, target, send, timeout } = question;
+        let (places, events) = (Arc::clone(&self.places), self.events.clone());
+        tokio::spawn(async move {
+            let _place = places.acquire().await;
+            let way = Way { target: target.into(), through: None };
+            let answer = agent::ask(&send, &way, &Limit::of(timeout)).await;
+            // As above.
+            let _ = events.send(Event::AgentAnswered { probe, answer }).await;
         });
     }
 }

@@ -19,10 +19,11 @@ use super::assume::assume;
 use super::conn::Conn;
 use super::shared::{Place, Served, Source};
 use super::stream::Stream;
-use super::tls::{self, Failure, Session};
+use super::tls::{self, NotAgreed, Session};
 use super::unix;
 use super::worker::Worker;
 use crate::config::{Endpoint, UnixPath};
+use crate::engine::event::Failure;
 use crate::engine::proxy::AccessList;
 use crate::engine::proxy::cause::{Cause, ServerFault};
 use crate::engine::proxy::choose::{Choice, Client, choose};
@@ -122,7 +123,6 @@ async fn find(
     address: Option<Addr>,
 ) -> Result<(Reached, Place), Cause> {
     let &Asker { conn, barred, .. } = asker;
-    let proxy = &served.service.proxy;
     let mut tried = Vec::new();
     loop {
         let port = Be16::new(conn.client.key().port());
@@ -147,12 +147,9 @@ async fn find(
             }
             Err(Failed::Local) => return Err(Cause::Local),
             Err(failed) => {
-                let is_its_fault = match (failed, seen) {
-                    (Failed::Silent, Some(seen)) => served.unheard(place, seen),
-                    _ => true,
-                };
-                let eject = if is_its_fault { proxy.eject } else { Duration::ZERO };
-                seat.backend.eject(clock::now(), eject);
+                let silent = matches!(failed, Failed::Silent);
+                let failure = if silent { Failure::Silent } else { Failure::Refused };
+                served.failed(place, failure, seen);
                 served.state.redispatched.fetch_add(1, Relaxed);
                 conn.retries.set(conn.retries.get().saturating_add(1));
                 conn.place.set(None);
@@ -262,8 +259,8 @@ async fn reach_sealed(
         let _ = stream.write_all(asker.greeting).await;
         tls::approach(asker.worker, &originator, to, asker.alpn, &mut stream).await
     };
-    let late = || Failure { fault: ServerFault::Silent, why: "it does not answer".to_owned() };
-    let Failure { fault, why } = match timeout_at(deadline, agreeing).await.map_err(|_| late()) {
+    let late = || NotAgreed { fault: ServerFault::Silent, why: "it does not answer".to_owned() };
+    let NotAgreed { fault, why } = match timeout_at(deadline, agreeing).await.map_err(|_| late()) {
         Ok(Ok(session)) => return Ok(Reached { stream, session: Some(session) }),
         Ok(Err(failure)) | Err(failure) => failure,
     };

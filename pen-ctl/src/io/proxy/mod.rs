@@ -4,6 +4,7 @@
 
 mod ask;
 mod assume;
+mod blame;
 mod conn;
 mod establish;
 mod heir;
@@ -14,6 +15,7 @@ mod pipe;
 mod preface;
 mod relay;
 mod report;
+mod responder;
 mod shared;
 mod stream;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub use self::ask::Asker;
 pub use self::heir::{Estate, Heir};
 use self::log::Writer;
 pub use self::report::Traffic;
+use self::responder::Responder;
 use self::shared::{BackendState, Registry, Served};
 use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
@@ -73,6 +76,7 @@ pub struct Proxies {
     retired: bool,
     questions: Vec<mpsc::Sender<Question>>,
     writer: Option<Writer>,
+    responder: Responder,
     certificates: Arc<Mutex<tls::Store>>,
     watch: Option<tls::Watch>,
     events: Option<mpsc::Sender<Event>>,
@@ -146,6 +150,7 @@ impl Default for Proxies {
             datagrams: udp::Sockets::default(),
             questions: Vec::new(),
             writer: None,
+            responder: Responder::default(),
             certificates: Arc::default(),
             watch: None,
             events: None,
@@ -175,6 +180,7 @@ impl Proxies {
     pub fn serve(&mut self, view: &View) -> Vec<(String, String)> {
         // What is not needed now never will be: nobody may wait in sockets that nobody accepts from.
         let mut estate = std::mem::take(&mut self.estate);
+        self.responder.follow(view.responder.as_ref().filter(|_| !self.retired));
         if self.retired || view.services.is_empty() && self.threads.is_empty() {
             return Vec::new();
         }
@@ -202,7 +208,8 @@ impl Proxies {
         }
         self.datagrams.follow(view, self.count, &mut estate, &mut failures);
         self.set_limits();
-        let before = std::mem::replace(&mut self.served, self.registry.serve(view));
+        let before =
+            std::mem::replace(&mut self.served, self.registry.serve(view, self.events.as_ref()));
         self.departed.extend(before.iter().flat_map(connected));
         let present: HashSet<_> =
             self.served.iter().flat_map(connected).map(|(_, state)| state.as_ptr()).collect();
@@ -277,6 +284,7 @@ impl Proxies {
     /// if an heir has their sockets: what their clients send is his, what servers send reaches them.
     pub fn retire(&mut self, has_heir: bool) {
         self.retired = true;
+        self.responder.follow(None);
         let Some(orders) = &self.orders else { return };
         let before = Arc::clone(&orders.borrow());
         let udp = if has_heir { before.udp.clone() } else { Vec::new() };
@@ -342,7 +350,8 @@ impl Proxies {
             let missed = backends.filter(|(_, backend)| backend.is_missed(now));
             missed.map(|(place, _)| served.missed(place)).collect::<Vec<_>>()
         };
-        self.served.iter().flat_map(of_service).collect()
+        let missed = self.served.iter().flat_map(of_service);
+        missed.chain(self.responder.warnings()).collect()
     }
 
     /// Whoever wants to ask the threads something.

@@ -35,8 +35,10 @@ impl Proxies {
             packets: count,
             bytes,
         };
+        let asked = self.responder.counts();
+        let asked = asked.map(|(name, reason, count)| row(name.to_owned(), reason, count, 0));
         if self.served.is_empty() {
-            return Vec::new();
+            return asked.collect();
         }
         let sum =
             |value: &dyn Fn(&Served) -> u64| self.served.iter().map(|served| value(served)).sum();
@@ -100,6 +102,7 @@ impl Proxies {
             let ended = sum(&|served| served.state.ended(*cause));
             row(format!("proxy-{}", cause.name()), cause.describe(), ended, 0)
         }));
+        rows.extend(asked);
         rows
     }
 
@@ -126,7 +129,7 @@ impl Proxies {
             total: state.total.load(Relaxed),
             failures: state.failures.load(Relaxed),
             bytes: state.bytes_up.load(Relaxed) + state.bytes_down.load(Relaxed),
-            ejected: state.ejected(clock::now()).is_some(),
+            ejected: backends[place].ejected || state.ejected(clock::now()).is_some(),
         })
     }
 }

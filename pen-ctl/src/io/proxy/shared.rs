@@ -6,17 +6,19 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pen_common::abi::ServiceKey;
 use pen_common::hash::Secret;
 use pen_common::moment::Moment;
 use pen_common::net::Addr;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::blame::Teller;
 use super::tls;
+use crate::engine::event::Event;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Load, State};
 use crate::engine::proxy::clients::Clients;
@@ -71,6 +73,10 @@ pub(super) struct BackendState {
     connections: AtomicU32,
     /// A moment in nanoseconds.
     ejected_until: AtomicU64,
+    /// Connections in a row that it reset before it had sent anything.
+    pub(super) resets: AtomicU32,
+    /// Tells the engine of it.
+    pub(super) teller: OnceLock<Teller>,
     pub(super) total: AtomicU64,
     pub(super) failures: AtomicU64,
     /// Bytes to the backend.
@@ -100,12 +106,10 @@ impl BackendState {
         self.connections.load(Relaxed)
     }
 
-    /// It could not be connected to: it gets nothing new for this time.
-    pub(super) fn eject(&self, now: Moment, time: Duration) {
-        self.failures.fetch_add(1, Relaxed);
-        if !time.is_zero() {
-            self.ejected_until.store((now + time).0, Relaxed);
-        }
+    /// It gets nothing new for this time. True if that is news.
+    pub(super) fn eject(&self, now: Moment, time: Duration) -> bool {
+        let until = |until: u64| (until <= now.0).then(|| (now + time).0);
+        self.ejected_until.fetch_update(Relaxed, Relaxed, until).is_ok()
     }
 
     /// It did not answer a client's address. True if that is news.
@@ -439,7 +443,12 @@ pub(super) struct Registry {
 
 impl Registry {
     /// The services of a view, with what was there of them before.
-    pub(super) fn serve(&mut self, view: &View) -> Vec<Arc<Served>> {
+    /// The engine is told by `events` of those that fail.
+    pub(super) fn serve(
+        &mut self,
+        view: &View,
+        events: Option<&mpsc::Sender<Event>>,
+    ) -> Vec<Arc<Served>> {
         let mut before = std::mem::take(self);
         let serve = |service: &Arc<Service>| {
             let key = service.key;
@@ -451,6 +460,11 @@ impl Registry {
             let backends = service.backends.iter().map(|backend| {
                 let key = (key, backend.id, backend.generation);
                 let state = before.backends.remove(&key).unwrap_or_default();
+                if let Some(events) = events {
+                    let (backend, generation) = (backend.id, backend.generation);
+                    let teller = || Teller { events: events.clone(), backend, generation };
+                    state.teller.get_or_init(teller);
+                }
                 self.backends.insert(key, Arc::clone(&state));
                 state
             });
@@ -539,12 +553,10 @@ mod tests {
     fn ejection_ends_by_itself() {
         let backend = BackendState::default();
         let now = Moment(1_000);
-        backend.eject(now, Duration::ZERO);
-        assert_eq!(backend.ejected(now), None);
         let until = now + Duration::from_secs(1);
-        backend.eject(now, Duration::from_secs(1));
+        assert!(backend.eject(now, Duration::from_secs(1)));
+        assert!(!backend.eject(now, Duration::from_secs(9)), "it is ejected");
         assert_eq!((backend.ejected(now), backend.ejected(until)), (Some(until), None));
-        assert_eq!(backend.failures.load(Relaxed), 2);
     }
 
     #[test]

@@ -27,6 +27,8 @@ fn view(port: u16, backend: u16, of: Protocol, starting: bool) -> View {
         affinity: Affinity::Flow,
         memory: Memory::of(of),
         stubborn: false,
+        max_ejected: 100,
+        uses_all: false,
         proxy: Proxy::usual(),
         vip_access: None,
         access: None,
@@ -38,6 +40,7 @@ fn view(port: u16, backend: u16, of: Protocol, starting: bool) -> View {
             id: 1,
             generation: 1,
             incarnation: 1,
+            ejected: false,
             name: "b1".into(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, backend)).into(),
             weight: 1,
@@ -49,7 +52,7 @@ fn view(port: u16, backend: u16, of: Protocol, starting: bool) -> View {
         }],
     };
     let services = vec![Arc::new(service)];
-    View { secret: [1, 2], clients: 10, access_log: None, services }
+    View { secret: [1, 2], clients: 10, access_log: None, responder: None, services }
 }
 
 /// A port that nobody has at the moment.
@@ -104,7 +107,13 @@ fn sockets_that_were_left_and_are_not_needed_are_closed_without_any_service_too(
     let estate = waiting.inherit(std::process::id()).expect("descriptors");
     let mut proxies = Proxies::with(estate, events);
     TcpStream::connect(address).expect("it waits to be accepted");
-    let nothing = View { secret: [1, 2], clients: 10, access_log: None, services: Vec::new() };
+    let nothing = View {
+        secret: [1, 2],
+        clients: 10,
+        access_log: None,
+        responder: None,
+        services: Vec::new(),
+    };
     assert_eq!(proxies.serve(&nothing), []);
     let error = TcpStream::connect(address).expect_err("nobody would ever accept it");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);

@@ -556,6 +556,9 @@ impl Serving {
             place.backend.bytes_up.fetch_add(conn.up.get(), Relaxed);
             place.backend.bytes_down.fetch_add(conn.down.get(), Relaxed);
         }
+        if let Some(at) = conn.place.get().filter(|_| place.is_some()) {
+            conn.served.ended(at, cause, conn.down.get());
+        }
         drop((place, source));
         conn.served.state.count(cause);
         worker.tell(&conn, cause);

@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 
 pub(super) use self::agree::Session;
 pub(super) use self::handshake::{Opening, begin};
-pub(super) use self::origin::{Failure, approach};
+pub(super) use self::origin::{NotAgreed, approach};
 pub(super) use self::relay::{End, TlsRelay};
 pub(super) use self::state::State;
 pub(super) use self::store::Store;

@@ -124,7 +124,7 @@ impl Originator {
 }
 
 /// Why TLS was not agreed upon with a server: for the counters, and in words.
-pub(in crate::io::proxy) struct Failure {
+pub(in crate::io::proxy) struct NotAgreed {
     pub(in crate::io::proxy) fault: ServerFault,
     pub(in crate::io::proxy) why: String,
 }
@@ -136,13 +136,13 @@ pub(in crate::io::proxy) async fn approach(
     server: &Endpoint,
     alpn: Option<&[u8]>,
     stream: &mut Stream,
-) -> Result<(Session, Vec<u8>), Failure> {
+) -> Result<(Session, Vec<u8>), NotAgreed> {
     let tls = originator.begin(server, alpn).map_err(|error| failure(Trouble::Tls(error)))?;
     let agreement = agree(worker, tls, stream, Vec::new()).await.map_err(failure)?;
     Ok(agreement.into_session())
 }
 
-fn failure(trouble: Trouble) -> Failure {
+fn failure(trouble: Trouble) -> NotAgreed {
     let (fault, why) = match trouble {
         Trouble::Gone => (ServerFault::Closed, "it ended the connection".to_owned()),
         Trouble::TooLong => (ServerFault::Broken, "its messages are too long".to_owned()),
@@ -166,7 +166,7 @@ fn failure(trouble: Trouble) -> Failure {
             (fault, words(&error))
         }
     };
-    Failure { fault, why }
+    NotAgreed { fault, why }
 }
 
 /// An error as the operator can do something about it.

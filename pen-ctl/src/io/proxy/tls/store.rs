@@ -10,7 +10,6 @@ use std::{fmt, fs};
 
 use pen_common::abi::ServiceKey;
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -18,7 +17,7 @@ use super::super::shared::Served;
 use super::choice;
 use super::origin::Originator;
 use crate::api;
-use crate::config::tls::material::{self, Facts, Material};
+use crate::config::tls::material::{self, Facts, Material, crypto};
 use crate::config::{self, BackendTls, CertificateFiles, ClientAuth, Tls, UnknownName};
 use crate::engine::event::{Event, News};
 use crate::engine::proxy::expiry::{Stage, days_left};
@@ -338,7 +337,7 @@ impl Store {
         if let Some(known) = self.tickets.get(&policy) {
             return Ok(Arc::clone(known));
         }
-        let ticketer = Ticketer::new().map_err(|error| error.to_string())?;
+        let ticketer = crypto::Ticketer::new().map_err(|error| error.to_string())?;
         self.tickets.insert(policy, Arc::clone(&ticketer));
         Ok(ticketer)
     }

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::socket::{Connected, Origin};
 use crate::api::{Connection, RecordQuery};
+use crate::engine::event::Failure;
 use crate::engine::proxy::wheel::Tick;
 use crate::io::proxy::conn::TICK;
 use crate::io::proxy::shared::{Place, Served, Source};
@@ -166,9 +167,10 @@ impl Flow {
     }
 
     /// Its backend could not be reached.
-    pub(super) fn blame(&self, now: Moment, time: Duration) {
-        if let Some(Held { seat: Some(seat), .. }) = &*self.held.borrow() {
-            seat.backend.eject(now, time);
+    pub(super) fn blame(&self) {
+        let is_seated = matches!(&*self.held.borrow(), Some(Held { seat: Some(_), .. }));
+        if let Some(place) = self.place.get().filter(|_| is_seated) {
+            self.served.borrow().failed(place, Failure::Refused, None);
         }
         self.retries.set(self.retries.get() + 1);
         self.tried.borrow_mut().extend(self.place.get());

@@ -284,7 +284,7 @@ impl Station {
     /// A backend that refuses is left alone for a time, and the flow goes to another one.
     fn failed(self: &Rc<Self>, flow: &Rc<Flow>) -> Result<(), Cause> {
         let served = Arc::clone(&flow.served.borrow());
-        flow.blame(clock::now(), served.service.proxy.eject);
+        flow.blame();
         served.state.redispatched.fetch_add(1, Relaxed);
         let unheard = flow.unheard();
         if flow.denied.get() {
@@ -351,7 +351,7 @@ impl Station {
                 Ok(socket) => return Ok(socket),
                 // This machine knows no way there.
                 Err(error) if trouble(&error) == Trouble::Server => {
-                    flow.blame(now, served.service.proxy.eject);
+                    flow.blame();
                     served.state.redispatched.fetch_add(1, Relaxed);
                 }
                 Err(error) => return Err(self.cause(&error)),
