@@ -55,18 +55,21 @@ fn every_test_that_the_table_of_the_behaviours_of_tls_names_exists() {
 
 #[test]
 fn the_manual_of_tls_names_every_key_and_no_other() {
-    let output = check(
-        "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nmode = \"proxy\"\nbackends = \
-         [\"10.0.0.1:1\"]\ntls = { no-such-key-at-all = 1 }\n",
-    );
-    let (_, keys) = output.stderr.split_once("valid keys of `tls`: ").expect("the keys");
-    let keys: BTreeSet<_> = keys.lines().next().unwrap_or_default().split(", ").collect();
-    let manual = document("tls.md");
-    let (_, table) = manual.split_once("| key of `tls` |").expect("the table");
-    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
-    let cells = rows.filter_map(|row| row.split('|').nth(1));
-    let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
-    assert_eq!(named.collect::<BTreeSet<_>>(), keys);
+    for table in ["tls", "backend_tls"] {
+        let output = check(&format!(
+            "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nmode = \"proxy\"\nbackends = \
+             [\"10.0.0.1:1\"]\n{table} = {{ no-such-key-at-all = 1 }}\n"
+        ));
+        let valid = format!("valid keys of `{table}`: ");
+        let (_, keys) = output.stderr.split_once(&valid).expect("the keys");
+        let keys: BTreeSet<_> = keys.lines().next().unwrap_or_default().split(", ").collect();
+        let manual = document("tls.md");
+        let (_, rows) = manual.split_once(&format!("| key of `{table}` |")).expect("the table");
+        let rows = rows.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.split('|').nth(1));
+        let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        assert_eq!(named.collect::<BTreeSet<_>>(), keys, "{table}");
+    }
 }
 
 fn all_exist(name: &str, least: usize) {

@@ -61,8 +61,8 @@ pub use position::Position;
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
 pub use tls::{
-    CertificateFiles, Cipher, ClientAuth, FileFault, FileProblem, Route, Tls, TlsError, TlsVersion,
-    UnknownName,
+    BackendTls, CertificateFiles, Cipher, ClientAuth, FileFault, FileProblem, Route, Tls, TlsError,
+    TlsVersion, UnknownName,
 };
 pub use words::UnknownWord;
 
@@ -334,6 +334,8 @@ pub struct Proxy {
     pub abuse: Option<Backend>,
     /// TLS ends here.
     pub tls: Option<Box<Tls>>,
+    /// TLS begins here, towards servers.
+    pub backend_tls: Option<Box<BackendTls>>,
     /// Which backends are for clients that ask for which names; no name is in two of them.
     pub routes: Vec<Route>,
 }

@@ -13,10 +13,11 @@ use crate::config::tls::routes::RawRoutes;
 use crate::config::{Backend, Mode, Protocol, Proxy, Scheduler, Timeouts, TlsError, tls};
 
 /// Keys of a service that belong here.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "abuse",
     "accept_proxy",
     "acl",
+    "backend_tls",
     "eject",
     "eject_max",
     "eject_resets",
@@ -47,8 +48,16 @@ pub(super) const MAX_LIMIT: u32 = 1_000_000;
 /// of the backends, a port of this machine, of which Linux gives out 28 thousand.
 const USUAL_FLOWS: u32 = 16_384;
 /// Keys that mean nothing for datagrams.
-const ONLY_TCP: [&str; 7] =
-    ["accept_proxy", "fast_close", "forwarded_for", "queue", "routes", "send_proxy", "tls"];
+const ONLY_TCP: [&str; 8] = [
+    "accept_proxy",
+    "backend_tls",
+    "fast_close",
+    "forwarded_for",
+    "queue",
+    "routes",
+    "send_proxy",
+    "tls",
+];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
@@ -94,6 +103,7 @@ impl Proxy {
             fast_close: false,
             transparent: false,
             tls: None,
+            backend_tls: None,
             routes: Vec::new(),
         }
     }
@@ -130,6 +140,7 @@ pub(super) fn read(
     let transparent = table.boolean("transparent", report);
     let abuse = backend::single(table, "abuse", report);
     let tls = tls::read(table, system, report);
+    let backend_tls = tls::read_backend(table, system, report);
     let routes = tls::routes::read(table, report);
     let sealed = sealed(table, report);
     of_protocol?;
@@ -155,6 +166,7 @@ pub(super) fn read(
             transparent: transparent?.unwrap_or(usual.transparent),
             abuse: None,
             tls: tls?,
+            backend_tls: backend_tls?,
             routes: Vec::new(),
         },
         routes: routes?,

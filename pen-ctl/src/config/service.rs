@@ -16,7 +16,7 @@ use crate::config::probe::RawCheck;
 use crate::config::proxy;
 use crate::config::raw::{self, At, Names, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::tls::routes;
+use crate::config::tls::{self, routes};
 use crate::config::{
     Affinity, Listen, Mode, Ports, Protocol, Proxy, Service, UnixPath, node, unix, vip,
 };
@@ -174,6 +174,7 @@ impl Reader<'_> {
             }
         };
         proxy::of_families(table, proxy.as_deref(), listen.address, &servers, report)?;
+        tls::of_sockets(table, proxy.as_deref(), &servers, report)?;
         Ok(Service {
             name: name?.value,
             listen,

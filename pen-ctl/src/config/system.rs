@@ -44,6 +44,9 @@ pub trait System {
 
     /// Whether these are authorities, and a list of what they have taken back.
     fn authorities(&self, ca: &Path, crl: Option<&Path>) -> Result<(), FileProblem>;
+
+    /// Whether these are authorities that sign certificates of servers; those of the machine if not said.
+    fn server_authorities(&self, ca: Option<&Path>) -> Result<(), FileProblem>;
 }
 
 /// A file that should hold a secret.
@@ -145,6 +148,10 @@ mod real {
 
         fn authorities(&self, ca: &Path, crl: Option<&Path>) -> Result<(), FileProblem> {
             material::verifier(ca, crl, false).map(drop)
+        }
+
+        fn server_authorities(&self, ca: Option<&Path>) -> Result<(), FileProblem> {
+            material::server_roots(ca).map(drop)
         }
     }
 

@@ -241,6 +241,7 @@ fn service(service: &Service) -> Item {
             field("judgement", judgement_words(&service.judgement)),
             field("proxy", maybe(service.proxy.as_deref().map(proxy_words))),
             field("tls", maybe(service.proxy.as_deref().and_then(tls_words))),
+            field("backend_tls", maybe(service.proxy.as_deref().and_then(backend_tls_words))),
         ],
     }
 }
@@ -290,6 +291,10 @@ fn judgement_words(judgement: &config::Judgement) -> String {
 
 fn tls_words(proxy: &config::Proxy) -> Option<String> {
     proxy.tls.as_deref().map(tls::words)
+}
+
+fn backend_tls_words(proxy: &config::Proxy) -> Option<String> {
+    proxy.backend_tls.as_deref().map(tls::backend_words)
 }
 
 /// What only a proxy has, as the configuration calls it.

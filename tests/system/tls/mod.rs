@@ -3,12 +3,15 @@
 
 mod clients;
 mod crowd;
+mod ends;
 mod files;
 mod passthrough;
 mod refusals;
 mod responder;
 mod resume;
 mod serve;
+mod servers;
+mod servers_faults;
 
 use std::{
     io::{self, Read, Write},

@@ -157,6 +157,10 @@ impl System for FakeSystem {
             _ => Ok(()),
         }
     }
+
+    fn server_authorities(&self, ca: Option<&Path>) -> Result<(), FileProblem> {
+        ca.map_or(Ok(()), |ca| self.authorities(ca, None))
+    }
 }
 
 /// An interface and a VIP of each family, put behind a snippet so that its lines count from 1.

@@ -3,7 +3,8 @@
 use super::errors::Case;
 use super::parse_with_base;
 use crate::config::{
-    CertificateFiles, Cipher, ClientAuth, ErrorKind, Tls, TlsError, TlsVersion, UnknownName,
+    BackendTls, CertificateFiles, Cipher, ClientAuth, ErrorKind, Tls, TlsError, TlsVersion,
+    UnknownName,
 };
 
 #[rustfmt::skip]
@@ -82,6 +83,33 @@ tls = { certificates = [{ chain = "site.pem" }] }
 forwarded_for = "replace""#), &[
         r#"7:17: `forwarded_for` reads requests in the open, and with `tls` they come sealed; remove it, and use `send_proxy = "v2"`"#,
     ]),
+    // backend_tls
+    Case(web!("192.0.2.10:443", r#"backends = ["10.0.0.11:443"]
+mode = "proxy"
+protocol = "udp"
+backend_tls = {}"#), &[
+        r#"7:15: `backend_tls` has no effect without `protocol = "tcp"`; remove it, or add that"#,
+    ]),
+    Case(web!("192.0.2.10:443", r#"backends = ["10.0.0.11:443"]
+mode = "proxy"
+backend_tls = { sni = "app.example", name = "*.example", ca = "site.pem", certificate = { chain = "site.pem", key = "other.key" } }"#), &[
+        "6:17: unknown key `sni`; valid keys of `backend_tls`: alpn, ca, certificate, ciphers, max_version, min_version, name, verify",
+        "6:45: `*.example` is neither the name of a host nor an address; write what the servers' certificates are for, as in \"app.example\"",
+        "6:63: /etc/pen/site.pem: no certificate in it; it has to begin with `-----BEGIN CERTIFICATE-----`",
+        "6:117: /etc/pen/other.key: not the key of the certificate in /etc/pen/site.pem; name the two that belong together",
+    ]),
+    Case(web!("192.0.2.10:443", r#"backends = ["10.0.0.11:443"]
+mode = "proxy"
+backend_tls = { verify = false, ca = "ca.pem" }
+routes = [{ names = ["a.example"], backends = ["10.0.0.11:443"] }]"#), &[
+        "6:15: what `routes` passes on is sealed already; remove `backend_tls`, or add `tls`, which ends that of clients",
+        "6:38: `ca` has no effect without `verify = true`; remove it, or add that",
+    ]),
+    Case(web!("192.0.2.10:443", r#"backends = ["unix:/run/app.sock"]
+mode = "proxy"
+backend_tls = {}"#), &[
+        r#"6:15: nothing says for whom the certificate of unix:/run/app.sock has to be; add `name = "app.example"`"#,
+    ]),
     // routes
     Case(web!("192.0.2.10:443", r#"backends = ["10.0.0.11:80", { address = "10.0.0.12:80", name = "shop" }]
 mode = "proxy"
@@ -159,6 +187,58 @@ fn all_that_can_be_said_of_tls_is_taken() {
         resumption: false,
     };
     assert_eq!(found, expected);
+}
+
+fn backend_tls(keys: &str) -> BackendTls {
+    let text = format!(
+        "[[service]]\nname = \"web\"\nlisten = \"192.0.2.10:443\"\nmode = \"proxy\"\n\
+         backends = [\"10.0.0.11:443\"]\n[service.backend_tls]\n{keys}\n"
+    );
+    let config = parse_with_base(&text).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let proxy = config.services[0].proxy.clone().expect("proxied");
+    *proxy.backend_tls.expect("backend_tls")
+}
+
+#[test]
+fn servers_have_to_show_a_good_certificate_unless_it_is_said_that_they_need_not() {
+    let expected = BackendTls {
+        verify: true,
+        ca: None,
+        name: None,
+        certificate: None,
+        min_version: TlsVersion::V12,
+        max_version: TlsVersion::V13,
+        ciphers: vec![],
+        alpn: vec![],
+    };
+    assert_eq!(backend_tls(""), expected);
+    assert_eq!(backend_tls("verify = false"), BackendTls { verify: false, ..expected });
+}
+
+#[test]
+fn all_that_can_be_said_of_tls_to_servers_is_taken() {
+    let found = backend_tls(
+        "ca = \"ca.pem\"\nname = \"App.example\"\nmin_version = \"1.3\"\nalpn = [\"h2\"]\n\
+         ciphers = [\"TLS_AES_128_GCM_SHA256\"]\n\
+         certificate = { chain = \"site.pem\", key = \"site.key\" }",
+    );
+    let files = CertificateFiles {
+        chain: "/etc/pen/site.pem".into(),
+        key: "/etc/pen/site.key".into(),
+        ocsp: None,
+    };
+    let expected = BackendTls {
+        verify: true,
+        ca: Some("/etc/pen/ca.pem".into()),
+        name: Some("app.example".to_owned()),
+        certificate: Some(files),
+        min_version: TlsVersion::V13,
+        max_version: TlsVersion::V13,
+        ciphers: vec![Cipher::Aes128Gcm13],
+        alpn: vec!["h2".to_owned()],
+    };
+    assert_eq!(found, expected);
+    assert_eq!(backend_tls("name = \"10.0.0.11\"").name.as_deref(), Some("10.0.0.11"));
 }
 
 #[test]

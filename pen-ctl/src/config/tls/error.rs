@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::{Cipher, TlsVersion};
+use crate::config::{Cipher, TlsVersion, UnixPath};
 
 /// What is wrong with what the operator wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub enum TlsError {
     AuthWithoutCa,
     Sealed { with: &'static str },
     InvalidHostName { found: String },
+    InvalidServerName { found: String },
+    NamelessSocket { socket: UnixPath },
+    SealedTwice,
     UnknownBackend { name: String, near: Option<String> },
 }
 
@@ -92,6 +95,21 @@ impl fmt::Display for TlsError {
                 f,
                 "`{found}` is no name of a host; write \"a.example\", or \"*.example\" for all \
                  with one more label"
+            ),
+            Self::InvalidServerName { found } => write!(
+                f,
+                "`{found}` is neither the name of a host nor an address; write what the servers' \
+                 certificates are for, as in \"app.example\""
+            ),
+            Self::NamelessSocket { socket } => write!(
+                f,
+                "nothing says for whom the certificate of {socket} has to be; add `name = \
+                 \"app.example\"`"
+            ),
+            Self::SealedTwice => write!(
+                f,
+                "what `routes` passes on is sealed already; remove `backend_tls`, or add `tls`, \
+                 which ends that of clients"
             ),
             Self::UnknownBackend { name, near: Some(near) } => {
                 write!(f, "no backend of this service is called `{name}`; did you mean `{near}`?")

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::unistd::Group;
@@ -155,6 +155,40 @@ pub fn roots(file: &Path) -> Result<RootCertStore> {
         })?;
     }
     Ok(roots)
+}
+
+/// Where distributions keep the authorities that a machine knows, all in one file.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The file of authorities that sign certificates of servers, the machine's unless it is said.
+#[must_use]
+pub fn bundle(ca: Option<&Path>) -> PathBuf {
+    let known = || BUNDLES.iter().find(|file| Path::new(file).exists()).unwrap_or(&BUNDLES[0]);
+    ca.map_or_else(|| known().into(), Path::to_owned)
+}
+
+/// Reads the authorities that sign certificates of servers.
+///
+/// # Errors
+///
+/// The file with which something is wrong, and what.
+pub fn server_roots(ca: Option<&Path>) -> Result<RootCertStore> {
+    if let Some(ca) = ca {
+        return roots(ca);
+    }
+    let file = bundle(None);
+    let mut roots = RootCertStore::empty();
+    // Nobody here is to blame for single ones that are not understood.
+    let (known, _) = roots.add_parsable_certificates(certificates(&file, &read(&file, false)?)?);
+    match known {
+        0 => Err(FileProblem { file, fault: FileFault::NoCertificate }),
+        _ => Ok(roots),
+    }
 }
 
 fn read(file: &Path, secret: bool) -> Result<Vec<u8>> {

@@ -2,6 +2,7 @@
 //! that a key which does not belong to its certificate is an error of the configuration, found before
 //! anything is changed. What is kept of them here is where they are: they may be renewed in place.
 
+mod backend;
 mod error;
 #[cfg(feature = "io")]
 pub mod material;
@@ -10,6 +11,7 @@ pub(super) mod routes;
 
 use std::path::PathBuf;
 
+pub(super) use backend::{of_sockets, read as read_backend};
 pub use error::{FileFault, FileProblem, TlsError};
 pub(super) use read::read;
 
@@ -36,6 +38,28 @@ pub struct Tls {
     pub client_crl: Option<PathBuf>,
     /// Clients that come again need not go through all of it.
     pub resumption: bool,
+}
+
+/// How TLS begins towards the servers of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendTls {
+    /// Whether a server has to show a good certificate.
+    pub verify: bool,
+    /// Who has to have signed it; those that the machine knows unless said otherwise.
+    pub ca: Option<PathBuf>,
+    /// For which name or address it has to be, and which name is asked for; the server's address unless
+    /// said otherwise, and no name is asked for.
+    pub name: Option<String>,
+    /// What servers are shown.
+    pub certificate: Option<CertificateFiles>,
+    /// Oldest version.
+    pub min_version: TlsVersion,
+    /// Newest version.
+    pub max_version: TlsVersion,
+    /// Those that may be used, the preferred one first; empty: all that are known to be good.
+    pub ciphers: Vec<Cipher>,
+    /// Protocols that are asked for, the preferred one first; empty: what was agreed upon with the client.
+    pub alpn: Vec<String>,
 }
 
 /// Backends for clients that ask for a name, with TLS that ends here or is passed on as it is.

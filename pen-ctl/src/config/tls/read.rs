@@ -62,7 +62,7 @@ pub(in crate::config) fn read(
     })))
 }
 
-fn file(place: Place, problem: FileProblem, report: &mut Report<'_>) -> raw::Reported {
+pub(super) fn file(place: Place, problem: FileProblem, report: &mut Report<'_>) -> raw::Reported {
     report.add(place, ErrorKind::Tls(TlsError::File(problem)))
 }
 
@@ -87,29 +87,41 @@ fn certificates(
         .into_iter()
         .map(|found| {
             let table = raw::element(found, &CERTIFICATE, EXAMPLE, report)?;
-            let chain = table.required_text("chain", "\"/etc/pen/site.pem\"", report);
-            let key = table.text("key", report);
-            let ocsp = table.text("ocsp", report);
-            let (chain, key, ocsp) = (chain?, key?, ocsp?);
-            let path = |at: At<&str>, report: &Report<'_>| report.beside(at.place, at.value);
-            let files = CertificateFiles {
-                chain: path(chain, report),
-                key: path(key.unwrap_or(chain), report),
-                ocsp: ocsp.map(|ocsp| path(ocsp, report)),
-            };
-            system.certificate(&files).map_err(|problem| {
-                let of_ocsp = ocsp.filter(|_| files.ocsp.as_ref() == Some(&problem.file));
-                let of_key = key.filter(|_| problem.file == files.key);
-                let place = of_ocsp.or(of_key).unwrap_or(chain).place;
-                file(place, problem, report)
-            })?;
-            Ok(files)
+            certificate(&table, system, report)
         })
         .collect();
     read.into_iter().collect()
 }
 
-fn versions(table: &Table<'_>, report: &mut Report<'_>) -> Read<(TlsVersion, TlsVersion)> {
+/// The files of a certificate, if they are good.
+pub(super) fn certificate(
+    table: &Table<'_>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<CertificateFiles> {
+    let chain = table.required_text("chain", "\"/etc/pen/site.pem\"", report);
+    let key = table.text("key", report);
+    let ocsp = table.text("ocsp", report);
+    let (chain, key, ocsp) = (chain?, key?, ocsp?);
+    let path = |at: At<&str>, report: &Report<'_>| report.beside(at.place, at.value);
+    let files = CertificateFiles {
+        chain: path(chain, report),
+        key: path(key.unwrap_or(chain), report),
+        ocsp: ocsp.map(|ocsp| path(ocsp, report)),
+    };
+    system.certificate(&files).map_err(|problem| {
+        let of_ocsp = ocsp.filter(|_| files.ocsp.as_ref() == Some(&problem.file));
+        let of_key = key.filter(|_| problem.file == files.key);
+        let place = of_ocsp.or(of_key).unwrap_or(chain).place;
+        file(place, problem, report)
+    })?;
+    Ok(files)
+}
+
+pub(super) fn versions(
+    table: &Table<'_>,
+    report: &mut Report<'_>,
+) -> Read<(TlsVersion, TlsVersion)> {
     let (min, max) = (table.word("min_version", report), table.word("max_version", report));
     let (min, max) = (min?.unwrap_or(TlsVersion::V12), max?.unwrap_or(TlsVersion::V13));
     if min > max {
@@ -119,7 +131,7 @@ fn versions(table: &Table<'_>, report: &mut Report<'_>) -> Read<(TlsVersion, Tls
     Ok((min, max))
 }
 
-fn ciphers(
+pub(super) fn ciphers(
     table: &Table<'_>,
     versions: Read<(TlsVersion, TlsVersion)>,
     report: &mut Report<'_>,
@@ -161,7 +173,7 @@ fn ciphers(
     Ok(ciphers)
 }
 
-fn alpn(table: &Table<'_>, report: &mut Report<'_>) -> Read<Vec<String>> {
+pub(super) fn alpn(table: &Table<'_>, report: &mut Report<'_>) -> Read<Vec<String>> {
     let Some(At { value, .. }) = raw::texts(table, "alpn", report)? else { return Ok(Vec::new()) };
     let read: Vec<_> = value
         .into_iter()

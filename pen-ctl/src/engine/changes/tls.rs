@@ -1,6 +1,6 @@
 //! TLS of a service in words.
 
-use crate::config::{Route, Tls};
+use crate::config::{BackendTls, Cipher, Route, Tls};
 
 /// As the configuration calls it.
 pub(super) fn words(tls: &Tls) -> String {
@@ -25,6 +25,27 @@ pub(super) fn words(tls: &Tls) -> String {
         file(&tls.client_ca),
         file(&tls.client_crl),
         tls.resumption,
+    )
+}
+
+/// The same towards servers.
+pub(super) fn backend_words(tls: &BackendTls) -> String {
+    let BackendTls { verify, ca, name, certificate, min_version, max_version, ciphers, alpn } = tls;
+    let list = |words: Vec<String>, none: &str| match words.is_empty() {
+        true => none.to_owned(),
+        false => words.join(" "),
+    };
+    let file = |path: Option<&std::path::PathBuf>, none: &str| {
+        path.map_or_else(|| none.to_owned(), |path| path.display().to_string())
+    };
+    format!(
+        "verify {verify}, ca {}, name {}, certificate {}, versions {min_version} to {max_version}, \
+         ciphers {}, alpn {}",
+        file(ca.as_ref(), "usual"),
+        name.as_deref().unwrap_or("none"),
+        file(certificate.as_ref().map(|files| &files.chain), "none"),
+        list(ciphers.iter().map(Cipher::to_string).collect(), "usual"),
+        list(alpn.clone(), "the client's"),
     )
 }
 

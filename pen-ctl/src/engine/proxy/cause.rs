@@ -1,14 +1,17 @@
 //! How a proxied connection ended. Each ends in exactly one way, which its line in the log says and a
-//! counter counts.
+//! counter counts. And why TLS was not agreed upon with a server, after which another one is asked.
 
 macro_rules! causes {
-    ($($(#[doc = $doc:literal])+ $cause:ident = $name:literal,)+) => {
-        /// How a connection ended.
+    (
+        $(#[doc = $of:literal])+ $all:ident:
+        $($(#[doc = $doc:literal])+ $cause:ident = $name:literal,)+
+    ) => {
+        $(#[doc = $of])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
-        pub enum Cause { $($(#[doc = $doc])+ $cause,)+ }
+        pub enum $all { $($(#[doc = $doc])+ $cause,)+ }
 
-        impl Cause {
+        impl $all {
             /// All of them, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$cause,)+];
 
@@ -28,6 +31,8 @@ macro_rules! causes {
 }
 
 causes! {
+    /// How a connection ended.
+    Cause:
     /// The client ended its half first, and all was carried over.
     ClientClosed = "client-closed",
     /// The server ended its half first, and all was carried over.
@@ -77,6 +82,10 @@ causes! {
     TlsBroken = "tls-broken",
     /// The client went away without the notice by which TLS ends, and something may be missing.
     TlsTruncated = "tls-truncated",
+    /// The server broke the rules of TLS or ended it by an alert, or somebody altered what it sent.
+    ServerTlsBroken = "server-tls-broken",
+    /// The server went away without the notice by which TLS ends, and something may be missing.
+    ServerTlsTruncated = "server-tls-truncated",
     /// Nothing was said on a flow of UDP for its time: the usual end of one.
     FlowIdle = "flow-idle",
     /// A flow of UDP that was silent gave way to a new one: there were as many as there may be.
@@ -96,6 +105,23 @@ causes! {
     RequestTooLarge = "request-too-large",
 }
 
+causes! {
+    /// Why TLS was not agreed upon with a server.
+    ServerFault:
+    /// A server showed a certificate that is not good: expired, for another name, or by somebody unknown.
+    Untrusted = "untrusted",
+    /// A server ended the handshake by an alert.
+    Refused = "refused",
+    /// A server ended the connection in the middle of the handshake.
+    Closed = "closed",
+    /// A server had not agreed upon TLS when the time to connect was over.
+    Silent = "timeout",
+    /// A server speaks no version, cipher or protocol that the service asks for.
+    Incompatible = "incompatible",
+    /// A server did not speak TLS, or broke its rules.
+    Broken = "broken",
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -109,6 +135,10 @@ mod tests {
         for (number, cause) in Cause::ALL.iter().enumerate() {
             assert_eq!(*cause as usize, number);
             assert!(cause.describe().ends_with('.') && !cause.describe().contains('`'));
+        }
+        for (number, fault) in ServerFault::ALL.iter().enumerate() {
+            assert_eq!(*fault as usize, number);
+            assert!(fault.describe().ends_with('.') && !fault.name().contains(' '));
         }
     }
 }

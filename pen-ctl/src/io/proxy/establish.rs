@@ -1,5 +1,5 @@
-//! From an accepted connection to one that has its server: access, limits, the choice, and the next
-//! choice if that cannot be reached. What is decided here is decided by `engine::proxy`.
+//! From an accepted connection to one that has its server: access, limits, the choice, TLS if it begins
+//! here, and the next choice if that cannot be reached. What is decided here is decided by `engine::proxy`.
 
 use std::cell::Cell;
 use std::io;
@@ -11,27 +11,49 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::assume::assume;
 use super::conn::Conn;
 use super::shared::{Place, Served, Source};
 use super::stream::Stream;
+use super::tls::{self, NotAgreed, Session};
 use super::unix;
+use super::worker::Worker;
 use crate::config::{Endpoint, UnixPath};
 use crate::engine::event::Failure;
 use crate::engine::proxy::AccessList;
-use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::cause::{Cause, ServerFault};
 use crate::engine::proxy::choose::{Choice, Client, choose};
 use crate::io::clock;
 
 /// A connection to a server, and what it holds.
 pub(super) struct Established {
-    pub(super) server: Stream,
+    pub(super) server: Reached,
     /// `None` for the server for abuse, which has no limit.
     pub(super) place: Option<Place>,
     pub(super) source: Option<Source>,
+}
+
+/// A server that can be spoken to.
+pub(super) struct Reached {
+    pub(super) stream: Stream,
+    /// TLS begins here: it knows who the client is, and this is what it has said already.
+    pub(super) session: Option<(Session, Vec<u8>)>,
+}
+
+/// A client that wants a server.
+pub(super) struct Asker<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) conn: &'a Conn,
+    /// Places of backends that are not for what it asked for.
+    pub(super) barred: &'a [usize],
+    /// What a server is told before TLS begins.
+    pub(super) greeting: &'a [u8],
+    /// The protocol above TLS that was agreed upon with it.
+    pub(super) alpn: Option<&'a [u8]>,
 }
 
 /// Who waits for a place looks for one after this time, even if nobody has called.
@@ -57,8 +79,8 @@ pub(super) fn is_shut_out(conn: &Conn) -> bool {
 }
 
 /// Finds a server for a client.
-/// `barred` are places of backends that are not for what it asked for.
-pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Established, Cause> {
+pub(super) async fn establish(asker: &Asker<'_>) -> Result<Established, Cause> {
+    let conn = asker.conn;
     let served = &conn.served;
     // Clients of a Unix socket have no address that lists or limits could speak of: whoever may open
     // the file may connect.
@@ -70,7 +92,7 @@ pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Establish
         return Err(Cause::Denied);
     }
     if denied(&served.service.access) {
-        let established = abuse(conn, served).await;
+        let established = abuse(asker, served).await;
         conn.connected.set(established.is_ok().then(clock::now));
         return established;
     }
@@ -78,16 +100,16 @@ pub(super) async fn establish(conn: &Conn, barred: &[usize]) -> Result<Establish
         Some((source, limit)) => Some(served.state.admit(source, limit).ok_or(Cause::SourceLimit)?),
         None => None,
     };
-    let (server, place) = find(conn, served, source, barred).await?;
+    let (server, place) = find(asker, served, source).await?;
     Ok(Established { server, place: Some(place), source: held })
 }
 
 /// The server for those that the access list denies.
-async fn abuse(conn: &Conn, served: &Arc<Served>) -> Result<Established, Cause> {
+async fn abuse(asker: &Asker<'_>, served: &Arc<Served>) -> Result<Established, Cause> {
     let proxy = &served.service.proxy;
     let Some(abuse) = &proxy.abuse else { return Err(Cause::Denied) };
     let to = abuse.endpoint();
-    match connect(&to, seen(conn, &to), proxy.timeouts.connect).await {
+    match reach(asker, &to, seen(asker.conn, &to), None).await {
         Ok(server) => Ok(Established { server, place: None, source: None }),
         Err(Failed::Backend | Failed::Silent) => Err(Cause::ConnectFailed),
         Err(Failed::Local) => Err(Cause::Local),
@@ -96,12 +118,11 @@ async fn abuse(conn: &Conn, served: &Arc<Served>) -> Result<Established, Cause> 
 
 /// A backend that accepts, and a place there.
 async fn find(
-    conn: &Conn,
+    asker: &Asker<'_>,
     served: &Arc<Served>,
     address: Option<Addr>,
-    barred: &[usize],
-) -> Result<(Stream, Place), Cause> {
-    let proxy = &served.service.proxy;
+) -> Result<(Reached, Place), Cause> {
+    let &Asker { conn, barred, .. } = asker;
     let mut tried = Vec::new();
     loop {
         let port = Be16::new(conn.client.key().port());
@@ -116,7 +137,7 @@ async fn find(
         conn.placed.set(Some(clock::now()));
         let backend = &served.service.backends[place];
         let seen = seen(conn, &backend.address);
-        match connect(&backend.address, seen, proxy.timeouts.connect).await {
+        match reach(asker, &backend.address, seen, Some(place)).await {
             Ok(server) => {
                 conn.connected.set(Some(clock::now()));
                 if seen.is_some() {
@@ -202,6 +223,52 @@ async fn take_in_turn(served: &Served, client: &Client<'_>) -> Result<Taken, Cau
 fn seen(conn: &Conn, to: &Endpoint) -> Option<IpAddr> {
     let (client, server) = (conn.client.inet()?, to.inet()?);
     conn.served.source(client.ip(), server.ip())
+}
+
+/// Connects within the time for that, and agrees upon TLS if it begins here.
+async fn reach(
+    asker: &Asker<'_>,
+    to: &Endpoint,
+    seen: Option<IpAddr>,
+    place: Option<usize>,
+) -> Result<Reached, Failed> {
+    let proxy = &asker.conn.served.service.proxy;
+    let limit = proxy.timeouts.connect;
+    if proxy.backend_tls.is_none() {
+        let stream = connect(to, seen, limit).await?;
+        return Ok(Reached { stream, session: None });
+    }
+    // Boxed: services without it are not to have room for it.
+    Box::pin(reach_sealed(asker, to, seen, place, limit)).await
+}
+
+async fn reach_sealed(
+    asker: &Asker<'_>,
+    to: &Endpoint,
+    seen: Option<IpAddr>,
+    place: Option<usize>,
+    limit: Duration,
+) -> Result<Reached, Failed> {
+    let served = &asker.conn.served;
+    let deadline = Instant::now() + limit;
+    // Its files could not be read: it is said to the operator, and nothing is ever sent in the open.
+    let originator = served.state.tls.originator().ok_or(Failed::Local)?;
+    let mut stream = connect(to, seen, limit).await?;
+    let agreeing = async {
+        // If it is gone, that is met again.
+        let _ = stream.write_all(asker.greeting).await;
+        tls::approach(asker.worker, &originator, to, asker.alpn, &mut stream).await
+    };
+    let late = || NotAgreed { fault: ServerFault::Silent, why: "it does not answer".to_owned() };
+    let NotAgreed { fault, why } = match timeout_at(deadline, agreeing).await.map_err(|_| late()) {
+        Ok(Ok(session)) => return Ok(Reached { stream, session: Some(session) }),
+        Ok(Err(failure)) | Err(failure) => failure,
+    };
+    served.state.tls.count(fault);
+    if place.is_none_or(|place| served.backends[place].mistrust(clock::now())) {
+        tracing::warn!("service {}: {to}: TLS: {why}", served.service.name);
+    }
+    Err(Failed::Backend)
 }
 
 /// Connects within a time, from the client's address if that is to be seen.

@@ -45,7 +45,7 @@ use self::shared::{BackendState, Registry, Served};
 use self::stream::Ear;
 use self::worker::{Common, Ears, Orders, Question};
 use crate::api;
-use crate::config::Endpoint;
+use crate::config::{self, Endpoint};
 use crate::engine::event::Event;
 use crate::engine::proxy::transparent::Answers;
 use crate::engine::proxy::{Service, View};
@@ -257,7 +257,8 @@ impl Proxies {
     /// Has their files looked at, if there are any.
     fn watch_certificates(&mut self, failures: &mut Vec<(String, String)>) {
         let Some(events) = &self.events else { return };
-        let any = self.served.iter().any(|served| served.service.proxy.tls.is_some());
+        let with_files = |proxy: &config::Proxy| proxy.tls.is_some() || proxy.backend_tls.is_some();
+        let any = self.served.iter().any(|served| with_files(&served.service.proxy));
         if !any || self.watch.is_some() {
             return;
         }

@@ -34,12 +34,22 @@ pub(super) struct Preface {
     pub(super) left: u64,
     /// Why it ends here.
     pub(super) refused: Option<Cause>,
+    /// Until when all has to be over that comes before a server is looked for, if that has begun.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Preface {
     /// Of a client that has said nothing yet.
     pub(super) const fn of(client: Option<SocketAddr>) -> Self {
-        Self { client, asked: None, said: Vec::new(), heard: 0, left: u64::MAX, refused: None }
+        Self {
+            client,
+            asked: None,
+            said: Vec::new(),
+            heard: 0,
+            left: u64::MAX,
+            refused: None,
+            deadline: None,
+        }
     }
 }
 
@@ -57,6 +67,7 @@ pub(super) async fn read(service: &Service, stream: &Stream, peer: Option<Socket
 
 async fn read_into(preface: &mut Preface, service: &Service, stream: &Stream) -> Result<(), Cause> {
     let deadline = Instant::now() + service.proxy.timeouts.header;
+    preface.deadline = Some(deadline);
     if let Some(trusted) = &service.trusted {
         // Who may open the file of a Unix socket is trusted.
         let peer = preface.client.map(|peer| Addr::from(peer.ip().to_canonical()));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Proxies;
 use super::shared::{BackendState, Served};
 use crate::api::{Counter, ProxiedService};
-use crate::engine::proxy::cause::Cause;
+use crate::engine::proxy::cause::{Cause, ServerFault};
 use crate::io::clock;
 
 /// What a backend has to do.
@@ -94,6 +94,10 @@ impl Proxies {
                 0,
             ),
         ];
+        rows.extend(ServerFault::ALL.iter().map(|fault| {
+            let name = format!("proxy-server-handshake-{}", fault.name());
+            row(name, fault.describe(), sum(&|served| served.state.tls.counted(*fault)), 0)
+        }));
         rows.extend(Cause::ALL.iter().map(|cause| {
             let ended = sum(&|served| served.state.ended(*cause));
             row(format!("proxy-{}", cause.name()), cause.describe(), ended, 0)

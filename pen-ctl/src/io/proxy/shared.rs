@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::blame::Teller;
-use super::tls::Terminator;
+use super::tls;
 use crate::engine::event::Event;
 use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::choose::{Load, State};
@@ -55,7 +55,7 @@ pub(super) struct ServiceState {
     sources: Mutex<HashMap<Addr, u32>>,
     waiting: Mutex<Waiting>,
     waiters: AtomicUsize,
-    terminator: Mutex<Option<Arc<Terminator>>>,
+    pub(super) tls: tls::State,
     pub(super) gate: Gate,
     /// By cause.
     ends: Vec<AtomicU64>,
@@ -85,6 +85,8 @@ pub(super) struct BackendState {
     pub(super) bytes_down: AtomicU64,
     /// A moment in nanoseconds: until then it is told that answers to clients' addresses are missed.
     unheard_until: AtomicU64,
+    /// A moment in nanoseconds: until then it is not told again that TLS failed with it.
+    mistrusted_until: AtomicU64,
     /// The client whose address it did not answer last, hashed; 0 if it has answered one since.
     unheard_by: AtomicU64,
 }
@@ -122,6 +124,15 @@ impl BackendState {
         client.hash(&mut hasher);
         let client = hasher.finish().max(1);
         ![0, client].contains(&self.unheard_by.swap(client, Relaxed))
+    }
+
+    /// TLS was not agreed upon with it. True if that is to be told.
+    pub(super) fn mistrust(&self, now: Moment) -> bool {
+        let until = self.mistrusted_until.load(Relaxed);
+        until <= now.0 && {
+            self.mistrusted_until.store((now + UNHEARD).0, Relaxed);
+            true
+        }
     }
 
     /// It has answered the address of a client.
@@ -238,7 +249,7 @@ impl ServiceState {
             sources: Mutex::default(),
             waiting: Mutex::default(),
             waiters: AtomicUsize::new(0),
-            terminator: Mutex::default(),
+            tls: tls::State::default(),
             gate: Gate::default(),
             ends: Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             accepted: AtomicU64::new(0),
@@ -249,16 +260,6 @@ impl ServiceState {
 
     pub(super) fn memory(&self) -> MutexGuard<'_, State> {
         lock(&self.memory)
-    }
-
-    /// How TLS ends here now. One lock for each handshake, which costs a thousand times as much.
-    pub(super) fn terminator(&self) -> Option<Arc<Terminator>> {
-        lock(&self.terminator).clone()
-    }
-
-    /// From now on it ends so.
-    pub(super) fn set_terminator(&self, terminator: Option<Arc<Terminator>>) {
-        *lock(&self.terminator) = terminator;
     }
 
     /// A connection ended.

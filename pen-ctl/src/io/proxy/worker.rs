@@ -17,10 +17,10 @@ use nix::errno::Errno;
 use pen_common::abi::ServiceKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::conn::{Conn, Conns, TICK};
-use super::establish::{self, Established, establish};
+use super::establish::{self, Asker, Established, Reached, establish};
 use super::linger::linger;
 use super::log::{Line, Log};
 use super::pipe::Pipes;
@@ -28,7 +28,7 @@ use super::preface::{self, Preface};
 use super::relay::Relay;
 use super::shared::{Gate, Place, Served, Source};
 use super::stream::{Ear, Listener, Stream};
-use super::tls::{self, Opening, TlsRelay};
+use super::tls::{self, End, Opening, Session, TlsRelay};
 use super::udp::Udp;
 use crate::api::{Close, Connection, RecordQuery};
 use crate::config::Endpoint;
@@ -430,7 +430,7 @@ impl Link {
     fn cut_off(&self) -> Option<&Stream> {
         match self {
             Self::Plain(relay) => relay.cut_off(),
-            Self::Tls(_) => None,
+            Self::Tls(relay) => relay.cut_off(),
         }
     }
 }
@@ -478,7 +478,9 @@ async fn begin(
         None if with_tls && establish::is_shut_out(&conn) => Err(Cause::Denied),
         None if with_tls => {
             let sent = std::mem::take(&mut preface.said);
-            let opening = tls::begin(&worker, &conn, &mut client, sent).await;
+            let limit = served.service.proxy.timeouts.header;
+            let deadline = preface.deadline.unwrap_or_else(|| Instant::now() + limit);
+            let opening = tls::begin(&worker, &conn, &mut client, sent, deadline).await;
             opening.map(|mut opening| {
                 preface.said = std::mem::take(&mut opening.said);
                 preface.heard = preface.said.len() as u64;
@@ -488,43 +490,57 @@ async fn begin(
         None => Ok(Opening::default()),
         Some(cause) => Err(cause),
     };
-    let (opening, established) = match opening {
+    let mut begin = Vec::new();
+    let found = match opening {
         Ok(opening) => {
-            let barred = opening.barred.as_deref().unwrap_or_default();
-            let established = establish(&conn, barred).await;
+            begin = preface::introduction(&conn, &client, preface.asked).unwrap_or_default();
+            if let Some(facts) = &opening.facts {
+                fields::add(&mut begin, facts);
+            }
+            let asker = Asker {
+                worker: &worker,
+                conn: &conn,
+                barred: opening.barred.as_deref().unwrap_or_default(),
+                greeting: &begin,
+                alpn: opening.session.as_ref().and_then(Session::alpn),
+            };
+            let established = establish(&asker).await;
             if let Err(cause) = established {
                 preface::see_off(&served.service, &client, cause).await;
             }
-            (Some(opening), established)
+            established.map(|established| (opening.session, established))
         }
-        Err(cause) => (None, Err(cause)),
+        Err(cause) => Err(cause),
     };
-    let Established { server, place, source } = match established {
-        Ok(established) => established,
+    let (session, Established { server, place, source }) = match found {
+        Ok(found) => found,
         Err(cause) => {
             served.state.count(cause);
             worker.tell(&conn, cause);
             return None;
         }
     };
-    let mut begin = preface::introduction(&conn, &client, preface.asked).unwrap_or_default();
-    let Opening { session, facts, .. } = opening?;
-    if let Some(facts) = &facts {
-        fields::add(&mut begin, facts);
+    if server.session.is_some() {
+        // It was told before TLS began.
+        begin.clear();
     }
     if preface.heard > 0 {
         conn.up.set(preface.heard);
         entry.advance(|progress| progress.client_spoke = true);
         begin.extend(preface.said);
     }
-    let relay = match session {
-        None => {
+    let Reached { stream: server, session: of_server } = server;
+    let (of_server, said) = of_server.unzip();
+    let relay = match (session, of_server) {
+        (None, None) => {
             let mut relay = Relay::new(client, server, entry, Rc::clone(&worker), begin);
             relay.limit(preface.left);
             Link::Plain(relay)
         }
-        Some(session) => {
-            let relay = TlsRelay::new(client, server, session, entry, Rc::clone(&worker), begin);
+        (session, of_server) => {
+            let server = End::new(server, of_server, said.unwrap_or_default());
+            let ends = [End::new(client, session, begin), server];
+            let relay = TlsRelay::new(ends, preface.left, entry, Rc::clone(&worker));
             Link::Tls(Box::new(relay))
         }
     };

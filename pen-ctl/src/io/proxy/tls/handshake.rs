@@ -1,23 +1,17 @@
-//! A handshake, from the first byte to where the client may speak. Nothing is asked of a backend
-//! before. Whoever has sent what a step needs waits for its turn: a thread takes a few steps and then
-//! lets established connections go on, so that a crowd of newcomers is not felt by them.
+//! A client's handshake, from the first byte to where it may speak. Nothing is asked of a backend before.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
-use rustls::{Error, ProtocolVersion};
-use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::time::timeout;
+use rustls::{CommonState, Error, ProtocolVersion};
+use tokio::time::{Instant, timeout_at};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::super::conn::Conn;
 use super::super::stream::Stream;
 use super::super::worker::Worker;
-use super::records::{Progress, take_in};
+use super::agree::{Session, Trouble, agree, read, tell};
 use super::store::Terminator;
 use crate::config::ProxyVersion;
 use crate::config::tls::material;
@@ -25,20 +19,8 @@ use crate::engine::proxy::cause::Cause;
 use crate::engine::proxy::fields::{Agreed, Facts};
 use crate::engine::proxy::hello::{Hello, Reader, Reject};
 
-/// Bytes that may have come and not be understood yet: a message of the longest kind that rustls takes,
-/// in records.
-const MOST: usize = 72 * 1024;
 /// "unrecognized_name" (RFC 6066 3), fatal, in a record by itself.
 const UNKNOWN_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-
-/// A client that TLS was agreed upon with.
-pub(in crate::io::proxy) struct Session {
-    pub(super) tls: Box<UnbufferedServerConnection>,
-    /// The beginning of a record.
-    pub(super) begun: Vec<u8>,
-    /// It says nothing more.
-    pub(super) ended: bool,
-}
 
 /// What a client has said that begins with TLS.
 #[derive(Default)]
@@ -54,20 +36,20 @@ pub(in crate::io::proxy) struct Opening {
 }
 
 /// Hears what a client wants, which has sent these bytes already, and agrees with it upon TLS if that
-/// ends here.
+/// ends here. All of it is to be over by the deadline.
 pub(in crate::io::proxy) async fn begin(
     worker: &Worker,
     conn: &Conn,
     stream: &mut Stream,
     sent: Vec<u8>,
+    deadline: Instant,
 ) -> Result<Opening, Cause> {
     // Its files could not be read: it is said to the operator, and never served in the open.
     let terminator = match &conn.served.service.proxy.tls {
-        Some(_) => Some(conn.served.state.terminator().ok_or(Cause::Local)?),
+        Some(_) => Some(conn.served.state.tls.terminator().ok_or(Cause::Local)?),
         None => None,
     };
-    let limit = conn.served.service.proxy.timeouts.header;
-    match timeout(limit, open(worker, conn, terminator, stream, sent)).await {
+    match timeout_at(deadline, open(worker, conn, terminator, stream, sent)).await {
         Ok(result) => result,
         Err(_) => Err(Cause::HandshakeTimeout),
     }
@@ -98,13 +80,16 @@ async fn open(
         let facts = wanted.then_some(Facts { name: hello.name, tls: None });
         return Ok(Opening { session: None, said, facts, barred });
     };
-    let (session, said) = agree(worker, &terminator, stream, said).await?;
-    let facts = wanted.then(|| Facts { name: hello.name, tls: Some(agreed(&session.tls)) });
+    let tls = UnbufferedServerConnection::new(Arc::clone(&terminator.config));
+    let tls = tls.map_err(|_| Cause::Local)?;
+    let agreement = agree(worker, tls, stream, said).await.map_err(cause)?;
+    let facts = wanted.then(|| Facts { name: hello.name, tls: Some(agreed(&agreement.tls)) });
+    let (session, said) = agreement.into_session();
     Ok(Opening { session: Some(session), said, facts, barred })
 }
 
 /// What was agreed upon.
-fn agreed(tls: &UnbufferedServerConnection) -> Agreed {
+fn agreed(tls: &CommonState) -> Agreed {
     let name = |der: &CertificateDer<'_>| {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         material::common_name(&certificate)
@@ -119,43 +104,6 @@ fn agreed(tls: &UnbufferedServerConnection) -> Agreed {
         cipher: suite.unwrap_or_default().replacen("TLS13_", "TLS_", 1),
         alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
         certificate: tls.peer_certificates().and_then(<[_]>::first).map(name),
-    }
-}
-
-/// Agrees upon TLS. Also returned is what the client has said already.
-async fn agree(
-    worker: &Worker,
-    terminator: &Terminator,
-    stream: &mut Stream,
-    mut begun: Vec<u8>,
-) -> Result<(Session, Vec<u8>), Cause> {
-    let tls = UnbufferedServerConnection::new(Arc::clone(&terminator.config));
-    let mut tls = Box::new(tls.map_err(|_| Cause::Local)?);
-    let (mut out, mut said) = (Vec::new(), Vec::new());
-    loop {
-        let turn = worker.tls.turn().await;
-        let progress = take_in(&mut tls, &mut begun, &mut out, &mut said);
-        turn.end().await;
-        let Progress { taken, ended } = match progress {
-            Ok(progress) => progress,
-            Err(error) => {
-                tell(stream, &out).await;
-                return Err(cause(&error));
-            }
-        };
-        begun.drain(..taken);
-        if !out.is_empty() {
-            stream.write_all(&out).await.map_err(|_| Cause::HandshakeAborted)?;
-            out.clear();
-        }
-        if !tls.is_handshaking() {
-            // Kept for as long as the connection: not more than what is in it.
-            begun.shrink_to_fit();
-            return Ok((Session { tls, begun, ended }, said));
-        }
-        if ended || !read(worker, stream, &mut begun).await? {
-            return Err(Cause::HandshakeAborted);
-        }
     }
 }
 
@@ -175,50 +123,24 @@ async fn hear(
                 return Err(Cause::TlsBroken);
             }
         }
-        if !read(worker, stream, &mut bytes).await? {
+        if !read(worker, stream, &mut bytes).await.map_err(cause)? {
             return Ok(None);
         }
     }
 }
 
-/// Reads what there is; false at the end.
-async fn read(worker: &Worker, stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<bool, Cause> {
-    if bytes.len() >= MOST {
-        return Err(Cause::TlsBroken);
-    }
-    poll_fn(|cx| poll_read(worker, stream, bytes, cx)).await
-}
-
-/// As `poll_read` of the stream, which after a short read knows that there is nothing more for now, and
-/// does not ask the kernel: `try_read` would once for each message.
-fn poll_read(
-    worker: &Worker,
-    stream: &mut Stream,
-    bytes: &mut Vec<u8>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<bool, Cause>> {
-    let mut buffer = worker.buffer.borrow_mut();
-    let most = MOST.min(buffer.len());
-    let mut space = ReadBuf::new(&mut buffer[..most]);
-    let result = ready!(Pin::new(stream).poll_read(cx, &mut space));
-    result.map_err(|_| Cause::HandshakeAborted)?;
-    bytes.extend_from_slice(space.filled());
-    Poll::Ready(Ok(!space.filled().is_empty()))
-}
-
-/// Says why it ends, to a client that may not want to hear it.
-async fn tell(stream: &mut Stream, bytes: &[u8]) {
-    let _ = stream.write_all(bytes).await;
-}
-
 /// Why a handshake failed, as the operator counts it.
-fn cause(error: &Error) -> Cause {
-    match error {
-        Error::AlertReceived(_) => Cause::CertificateRefused,
-        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Cause::TlsIncompatible,
-        Error::NoCertificatesPresented | Error::InvalidCertificate(_) => {
-            Cause::BadClientCertificate
-        }
-        _ => Cause::TlsBroken,
+fn cause(trouble: Trouble) -> Cause {
+    match trouble {
+        Trouble::Gone => Cause::HandshakeAborted,
+        Trouble::TooLong => Cause::TlsBroken,
+        Trouble::Tls(error) => match error {
+            Error::AlertReceived(_) => Cause::CertificateRefused,
+            Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Cause::TlsIncompatible,
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => {
+                Cause::BadClientCertificate
+            }
+            _ => Cause::TlsBroken,
+        },
     }
 }

@@ -1,9 +1,13 @@
-//! TLS that ends at the proxy. A connection holds no buffer for it: records pass through those that
+//! TLS that ends or begins at the proxy. A connection holds no buffer for it: records pass through those that
 //! all connections of a thread share, and of one that is cut anywhere only the beginning is kept.
 
+mod agree;
+mod choice;
 mod handshake;
+mod origin;
 mod records;
 mod relay;
+mod state;
 mod store;
 mod watch;
 
@@ -13,9 +17,12 @@ use std::fmt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 
+pub(super) use self::agree::Session;
 pub(super) use self::handshake::{Opening, begin};
-pub(super) use self::relay::TlsRelay;
-pub(super) use self::store::{Store, Terminator};
+pub(super) use self::origin::{NotAgreed, approach};
+pub(super) use self::relay::{End, TlsRelay};
+pub(super) use self::state::State;
+pub(super) use self::store::Store;
 pub(super) use self::watch::Watch;
 
 /// Steps of handshakes that a thread takes before established connections have their turn. One takes

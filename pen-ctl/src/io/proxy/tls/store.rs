@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::{fmt, fs};
 
 use pen_common::abi::ServiceKey;
+use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use super::super::shared::Served;
+use super::choice;
+use super::origin::Originator;
 use crate::api;
 use crate::config::tls::material::{self, Facts, Material, crypto};
-use crate::config::{CertificateFiles, Cipher, ClientAuth, Tls, TlsVersion, UnknownName};
+use crate::config::{self, BackendTls, CertificateFiles, ClientAuth, Tls, UnknownName};
 use crate::engine::event::{Event, News};
 use crate::engine::proxy::expiry::{Stage, days_left};
 use crate::engine::proxy::names::Names;
@@ -101,7 +103,7 @@ type Policy = (ServiceKey, ClientAuth, u64);
 /// Tells one state of a file from another: device, number, length, and when it was changed.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// The services that end TLS, and what outlives their certificates.
+/// The services that end or begin TLS, and what outlives their certificates.
 #[derive(Default)]
 pub(in crate::io::proxy) struct Store {
     tickets: HashMap<Policy, Arc<dyn ProducesTickets>>,
@@ -115,7 +117,7 @@ pub(in crate::io::proxy) struct Store {
     broken: u64,
 }
 
-/// A service that ends TLS.
+/// A service that ends or begins TLS.
 struct Kept {
     served: Arc<Served>,
     /// Its files as they were when they were read last.
@@ -133,7 +135,7 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Has these services end TLS as they are to. Returns the names of those whose files are not good,
+    /// Has these services end and begin TLS as they are to. Returns the names of those whose files are not good,
     /// and why not; what they had before stays. `anew`: files may have changed.
     pub(in crate::io::proxy) fn follow(
         &mut self,
@@ -143,13 +145,22 @@ impl Store {
         let mut failures = Vec::new();
         let mut before = std::mem::take(&mut self.kept);
         for served in served {
-            let Some(wanted) = served.service.proxy.tls.as_deref() else {
-                served.state.set_terminator(None);
+            let config::Proxy { tls, backend_tls, .. } = &served.service.proxy;
+            if tls.is_none() {
+                served.state.tls.set_terminator(None);
+            }
+            if backend_tls.is_none() {
+                served.state.tls.set_originator(None);
+            }
+            if tls.is_none() && backend_tls.is_none() {
                 continue;
-            };
+            }
             let key = served.service.key;
-            let now = served.state.terminator();
-            let unchanged = !anew && now.is_some_and(|now| now.tls == *wanted);
+            let (terminator, originator) =
+                (served.state.tls.terminator(), served.state.tls.originator());
+            let unchanged = !anew
+                && terminator.as_deref().map(|now| &now.tls) == tls.as_deref()
+                && originator.as_deref().map(|now| &now.tls) == backend_tls.as_deref();
             match before.remove(&key).filter(|_| unchanged) {
                 Some(kept) => {
                     self.kept.insert(key, Kept { served: Arc::clone(served), ..kept });
@@ -165,18 +176,19 @@ impl Store {
 
     /// Reads the files of a service.
     fn load(&mut self, served: &Arc<Served>) -> Result<(), String> {
-        let Some(tls) = served.service.proxy.tls.as_deref() else { return Ok(()) };
         // Before they are read: what changes meanwhile is read again.
-        let stamps = stamps(tls);
-        let built = self.build(served.service.key, tls);
-        let problem = built.as_ref().err().cloned();
-        let result = built.map(|built| served.state.set_terminator(Some(Arc::new(built))));
+        let stamps = stamps(&served.service.proxy);
+        let result = self.replace(served);
+        let problem = result.as_ref().err().cloned();
         if let Some(why) = &problem {
             self.broken += 1;
             let name = &served.service.name;
-            let text = match served.state.terminator() {
-                Some(_) => format!("service {name}: {why}; the certificate from before stays"),
-                None => format!("service {name}: {why}; its clients are turned away"),
+            let config::Proxy { tls, backend_tls, .. } = &served.service.proxy;
+            let serves = (tls.is_none() || served.state.tls.terminator().is_some())
+                && (backend_tls.is_none() || served.state.tls.originator().is_some());
+            let text = match serves {
+                true => format!("service {name}: {why}; the certificate from before stays"),
+                false => format!("service {name}: {why}; its clients are turned away"),
             };
             self.tell(true, "certificate-broken", served, text);
         }
@@ -184,6 +196,17 @@ impl Store {
         let kept = Kept { served: Arc::clone(served), loaded, seen, problem };
         self.kept.insert(served.service.key, kept);
         result
+    }
+
+    /// Puts what is in the files into service: all of it, or nothing.
+    fn replace(&mut self, served: &Served) -> Result<(), String> {
+        let config::Proxy { tls, backend_tls, .. } = &served.service.proxy;
+        let build = |tls: &Tls| self.build(served.service.key, tls);
+        let terminator = tls.as_deref().map(build).transpose()?;
+        let originator = backend_tls.as_deref().map(Originator::new).transpose()?;
+        served.state.tls.set_terminator(terminator.map(Arc::new));
+        served.state.tls.set_originator(originator.map(Arc::new));
+        Ok(())
     }
 
     fn tell(&mut self, warning: bool, kind: &'static str, served: &Served, text: String) {
@@ -195,8 +218,7 @@ impl Store {
     pub(super) fn look(&mut self, now: i64) -> Option<Event> {
         let mut renewed = Vec::new();
         for kept in self.kept.values_mut() {
-            let Some(tls) = kept.served.service.proxy.tls.as_deref() else { continue };
-            let stamps = stamps(tls);
+            let stamps = stamps(&kept.served.service.proxy);
             if stamps != kept.loaded && stamps == kept.seen {
                 renewed.push(Arc::clone(&kept.served));
             }
@@ -226,8 +248,8 @@ impl Store {
             if let Some(why) = &kept.problem {
                 problems.insert(format!("service {name}: {why}"));
             }
-            let Some(terminator) = kept.served.state.terminator() else { continue };
-            for (files, facts) in terminator.certificates() {
+            let service = InService::of(&kept.served);
+            for (files, facts) in service.certificates() {
                 let stage = Stage::of(facts.not_after, now);
                 let days = days_left(facts.not_after, now);
                 let file = files.chain.display();
@@ -260,8 +282,8 @@ impl Store {
     pub(in crate::io::proxy) fn list(&self, now: i64) -> Vec<api::Certificate> {
         let mut all = Vec::new();
         for kept in self.kept.values() {
-            let Some(terminator) = kept.served.state.terminator() else { continue };
-            all.extend(terminator.certificates().map(|(files, facts)| api::Certificate {
+            let service = InService::of(&kept.served);
+            all.extend(service.certificates().map(|(files, facts)| api::Certificate {
                 service: kept.served.service.name.clone(),
                 file: files.chain.display().to_string(),
                 names: facts.names.clone(),
@@ -288,14 +310,9 @@ impl Store {
             .map_err(|problem| problem.to_string())?;
         let clients = material::clients(tls).map_err(|problem| problem.to_string())?;
         let certificates = Arc::new(Certificates::new(&materials).ok_or("no certificate")?);
-        let mut provider = material::provider();
-        if !tls.ciphers.is_empty() {
-            let usual = std::mem::take(&mut provider.cipher_suites);
-            let named = |cipher: &Cipher| usual.iter().find(|suite| is_named(suite, *cipher));
-            provider.cipher_suites = tls.ciphers.iter().filter_map(named).copied().collect();
-        }
-        let builder = ServerConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&versions(tls))
+        let provider = Arc::new(choice::provider(&tls.ciphers));
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&choice::versions(tls.min_version, tls.max_version))
             .map_err(|error| error.to_string())?;
         let builder = match clients {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -326,19 +343,42 @@ impl Store {
     }
 }
 
-/// States of all files that belong to it.
-fn stamps(tls: &Tls) -> Vec<Stamp> {
-    let of_certificates = tls.certificates.iter().flat_map(|files| {
-        let ocsp = files.ocsp.as_ref();
-        [Some(&files.chain), Some(&files.key), ocsp].into_iter().flatten()
-    });
-    let all = of_certificates.chain(&tls.client_ca).chain(&tls.client_crl);
+/// What a service has now.
+struct InService(Option<Arc<Terminator>>, Option<Arc<Originator>>);
+
+impl InService {
+    fn of(served: &Served) -> Self {
+        Self(served.state.tls.terminator(), served.state.tls.originator())
+    }
+
+    /// Its certificates, each with its files: those for clients, then the one for servers.
+    fn certificates(&self) -> impl Iterator<Item = (&CertificateFiles, &Facts)> {
+        let for_clients = self.0.iter().flat_map(|terminator| terminator.certificates());
+        for_clients.chain(self.1.iter().filter_map(|originator| originator.certificate()))
+    }
+}
+
+/// States of all files that belong to a service.
+fn stamps(proxy: &config::Proxy) -> Vec<Stamp> {
+    let of_certificate = |files: &CertificateFiles| {
+        let ocsp = files.ocsp.clone();
+        [Some(files.chain.clone()), Some(files.key.clone()), ocsp].into_iter().flatten()
+    };
+    let mut all: Vec<PathBuf> = Vec::new();
+    if let Some(tls) = proxy.tls.as_deref() {
+        all.extend(tls.certificates.iter().flat_map(of_certificate));
+        all.extend(tls.client_ca.iter().chain(&tls.client_crl).cloned());
+    }
+    if let Some(BackendTls { verify, ca, certificate, .. }) = proxy.backend_tls.as_deref() {
+        all.extend(certificate.iter().flat_map(of_certificate));
+        all.extend(verify.then(|| material::bundle(ca.as_deref())));
+    }
     let stamp = |file: &PathBuf| {
         let metadata = fs::metadata(file).ok()?;
         let (device, number) = (metadata.dev(), metadata.ino());
         Some((device, number, metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
     };
-    all.map(stamp).collect()
+    all.iter().map(stamp).collect()
 }
 
 /// Of what is asked of clients: the authorities, and what these have taken back.
@@ -349,17 +389,4 @@ fn digest(tls: &Tls) -> u64 {
         file.as_deref().map(read).hash(&mut hasher);
     }
     hasher.finish()
-}
-
-fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
-    let spoken = tls.min_version..=tls.max_version;
-    let both = [(TlsVersion::V13, &version::TLS13), (TlsVersion::V12, &version::TLS12)];
-    let wanted = both.into_iter().filter(|(version, _)| spoken.contains(version));
-    wanted.map(|(_, version)| version).collect()
-}
-
-fn is_named(suite: &SupportedCipherSuite, cipher: Cipher) -> bool {
-    // rustls calls those of TLS 1.3 `TLS13_...`, IANA `TLS_...`.
-    let name = suite.suite().as_str().unwrap_or_default();
-    name.replacen("TLS13_", "TLS_", 1) == cipher.name()
 }
