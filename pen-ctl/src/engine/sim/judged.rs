@@ -391,7 +391,8 @@ impl World {
                 let (service, backend) = (name.into(), format!("b{number}"));
                 let wish = SetAdmin { service, backend, admin: Admin::Ready, dry_run: false };
                 let other = self.elsewhere(number);
-                let found = self.services[at].backends.get_mut(&number).expect("it is there");
+                // One that leaves may have gone meanwhile.
+                let Some(found) = self.services[at].backends.get_mut(&number) else { continue };
                 if found.admin == Admin::Maint {
                     (found.up, found.against) = other;
                 }
