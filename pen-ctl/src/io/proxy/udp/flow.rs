@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use super::socket::{Connected, Origin};
 use crate::api::{Connection, RecordQuery};
 use crate::engine::event::Failure;
-use crate::engine::proxy::wheel::Tick;
+use crate::engine::proxy::{self, wheel::Tick};
 use crate::io::proxy::conn::TICK;
 use crate::io::proxy::shared::{Place, Served, Source};
 use crate::io::proxy::worker::Common;
@@ -164,6 +164,18 @@ impl Flow {
             seat.backend.bytes_up.fetch_add(self.up.get() - before.0, Relaxed);
             seat.backend.bytes_down.fetch_add(self.down.get() - before.1, Relaxed);
         }
+    }
+
+    /// The service has changed. Who refused the flow did so all the same, and may be the very change.
+    pub(super) fn follow(&self, served: &Arc<Served>) {
+        let was = self.served.replace(Arc::clone(served));
+        let identity = |backend: &proxy::Backend| (backend.id, backend.generation);
+        let now = |place: &usize| {
+            let refused = identity(&was.service.backends[*place]);
+            served.service.backends.iter().position(|found| identity(found) == refused)
+        };
+        let tried = self.tried.borrow().iter().filter_map(now).collect();
+        self.tried.replace(tried);
     }
 
     /// Its backend could not be reached.

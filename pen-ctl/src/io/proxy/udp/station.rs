@@ -93,8 +93,7 @@ impl Station {
             match fate(&was.service.backends[place], Some(&served.service.backends)) {
                 Fate::Stays(place) => {
                     flow.place.set(Some(place));
-                    flow.tried.borrow_mut().clear();
-                    *flow.served.borrow_mut() = Arc::clone(served);
+                    flow.follow(served);
                 }
                 // Not now: many may have to, and those that have ended in truth need not.
                 Fate::Moves => flow.stale.set(true),
@@ -304,8 +303,7 @@ impl Station {
         flow.leave();
         let served = Arc::clone(&self.served.borrow());
         if !Arc::ptr_eq(&served, &*flow.served.borrow()) {
-            flow.tried.borrow_mut().clear();
-            *flow.served.borrow_mut() = Arc::clone(&served);
+            flow.follow(&served);
         }
         flow.looked.set(self.worker.now());
         let found = match &served.service.proxy.abuse {
