@@ -340,7 +340,8 @@ fn a_server_whose_queue_is_full_is_waited_for_and_then_another_one_is_asked() {
     named(&folder.path("other"), "other");
     let servers = [folder.at("full"), folder.at("other")];
     let servers = servers.each_ref().map(String::as_str);
-    let alone = service("alone", &folder.at("alone"), &servers[..1], "");
+    // What the other service finds out about the server is not for this one.
+    let alone = service("alone", &folder.at("alone"), &servers[..1], "eject = \"0s\"");
     let keys = "scheduler = \"weight\"\ntimeouts = { connect = \"200ms\" }";
     let pend = start(&lab, &(service("web", &folder.at("pen"), &servers, keys) + &alone));
     assert_eq!(who(&pen).unwrap(), "other");
