@@ -109,6 +109,7 @@ fn a_thousand_drips_end_at_the_deadline_and_delay_nobody() {
         pace(Duration::from_millis(20));
     }
     let count = proxied.len() as u64;
+    println!("of {count} handshakes the slowest took {:?}", proxied.iter().max());
     let (proxied, straightly) = (most(proxied), most(straightly));
     // What the machine is busy with besides shows in those that go to the server themselves.
     let bound = Duration::from_millis(100) + 4 * straightly;
