@@ -3,6 +3,7 @@
 //! know each other; `daemon` connects them.
 
 pub mod answers;
+mod anyone;
 pub mod carp;
 mod cause;
 pub mod clock;

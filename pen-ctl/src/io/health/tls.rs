@@ -6,13 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -23,6 +20,7 @@ use crate::config::tls::material;
 use crate::config::{Endpoint, ProbeTls, Verify};
 use crate::engine::event::{Outcome, ProbeError};
 use crate::engine::probe::tls::{Validity, judge};
+use crate::io::anyone::Anyone;
 use crate::io::clock;
 
 /// Settings that are kept; more have seldom been in use at a time.
@@ -138,7 +136,7 @@ fn client(tls: &ProbeTls, protocols: &[&[u8]]) -> Result<ClientConfig, ProbeErro
                 WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
             builder.build().map_err(|error| local(&error))?
         }
-        None => Arc::new(Anyone(Arc::clone(&provider))),
+        None => Arc::new(Anyone::new(Arc::clone(&provider))),
     };
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -151,47 +149,6 @@ fn client(tls: &ProbeTls, protocols: &[&[u8]]) -> Result<ClientConfig, ProbeErro
     // A server that knows a client again shows no certificate.
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-/// Takes any certificate of which the server has the key.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 // === Words ===

@@ -6,14 +6,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error};
 
 use super::super::stream::Stream;
 use super::super::worker::Worker;
@@ -22,6 +19,7 @@ use super::choice;
 use crate::config::tls::material::{self, Facts};
 use crate::config::{BackendTls, CertificateFiles, Endpoint};
 use crate::engine::proxy::cause::ServerFault;
+use crate::io::anyone::Anyone;
 
 /// Sessions that are kept of each server, to be resumed.
 const SESSIONS: usize = 64;
@@ -62,7 +60,7 @@ impl Originator {
                 );
                 builder.build().map_err(|error| error.to_string())?
             }
-            false => Arc::new(Anybody(Arc::clone(&provider))),
+            false => Arc::new(Anyone::new(Arc::clone(&provider))),
         };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&choice::versions(tls.min_version, tls.max_version))
@@ -190,44 +188,5 @@ fn words(error: &Error) -> String {
                 .to_owned()
         }
         why => why.to_string(),
-    }
-}
-
-/// Believes any server, as the operator has spelled out: only that it has the key of what it shows.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
