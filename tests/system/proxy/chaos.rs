@@ -86,7 +86,9 @@ fn after_all_kinds_of_trouble_nothing_is_left_and_no_byte_was_wrong() {
     let late = resident(pid);
     println!("{served:?} served, {broken:?} broken; {early} and {late} bytes of memory");
     assert!(late < early + MEMORY, "{early} bytes of memory have become {late}");
-    assert!(served.load(Relaxed) > 100, "{served:?} served, {broken:?} broken");
+    // One of the servers is always there, and whoever could not be reached a moment ago may be back.
+    let (served, broken) = (served.load(Relaxed), broken.load(Relaxed));
+    assert!(served > 100 && broken < served / 2, "{served} served, {broken} broken");
     wait_until(LONG, "all descriptors are back", || {
         // A thread keeps a few pipes for the next one who needs them.
         (descriptors(pid) <= baseline + 2 * 2 * 8).then_some(())

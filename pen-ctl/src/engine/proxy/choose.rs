@@ -120,8 +120,26 @@ impl<L: Load> Chooser<'_, L> {
             // Not remembered: once others are back, it is a new client.
             Some(place) => Choice::Take { place, known: false },
             None if full => Choice::Full,
-            None => Choice::None,
+            None => self.last_resort(state),
         }
+    }
+
+    /// One that clients could not reach lately is better than nobody, for it may be back. Not one after
+    /// the other: each may take its time to fail.
+    fn last_resort(&self, state: &mut State) -> Choice {
+        let all = 0..self.service.backends.len();
+        let failed = |place: &usize| self.client.tried.contains(place) && self.is_ejected(*place);
+        if self.service.stubborn || all.clone().filter(failed).count() > 1 {
+            return Choice::None;
+        }
+        let may_be_back = |place: &usize| {
+            self.is_wanted(*place)
+                && !self.client.tried.contains(place)
+                && self.has_room(*place, false)
+        };
+        let pool: Vec<usize> = all.filter(may_be_back).collect();
+        let place = self.pick(&pool, state);
+        place.map_or(Choice::None, |place| Choice::Take { place, known: false })
     }
 
     /// Where a remembered client was, if that backend has lived ever since.
@@ -147,12 +165,16 @@ impl<L: Load> Chooser<'_, L> {
 
     /// It takes new clients, as far as it is up to itself.
     fn is_able(&self, place: usize) -> bool {
+        self.is_wanted(place) && !self.is_ejected(place)
+    }
+
+    /// The same, whatever clients have found out about it.
+    fn is_wanted(&self, place: usize) -> bool {
         let backend = &self.service.backends[place];
         backend.state == abi::Backend::UP
             && backend.wanted
             && !backend.emergency
             && !self.client.barred.contains(&place)
-            && !self.is_ejected(place)
     }
 
     fn nobody_can(&self) -> bool {

@@ -435,6 +435,22 @@ fn the_server_for_emergencies_takes_over_only_when_nobody_else_can() {
 }
 
 #[test]
+fn who_failed_lately_is_better_than_nobody_once() {
+    for scheduler in ALL {
+        let mut world = World::new(scheduler, Affinity::Client, 3);
+        world.ejected.get_mut().extend([0, 1, 2]);
+        assert!(matches!(world.ask(address(1), 1, &[]), Choice::Take { known: false, .. }));
+        assert!(place(world.ask(address(1), 1, &[0])) > 0, "{scheduler}: another one");
+        assert_eq!(world.ask(address(1), 1, &[0, 1]), Choice::None, "{scheduler}: not all of them");
+        world.ejected.get_mut().remove(&2);
+        assert_eq!(place(world.ask(address(1), 1, &[])), 2, "{scheduler}: rather one that did not");
+        world.service.stubborn = true;
+        world.ejected.get_mut().insert(2);
+        assert_eq!(world.ask(address(2), 1, &[]), Choice::None, "{scheduler}");
+    }
+}
+
+#[test]
 fn overload_is_an_emergency_too() {
     let mut world =
         World::new(Scheduler::LeastConn, Affinity::Flow, 2).limits(1, None).with_emergency();
@@ -535,7 +551,10 @@ proptest! {
             };
             let backend = &world.service.backends[place];
             prop_assert!(!tried.contains(&place));
-            prop_assert!(!world.is_ejected(place));
+            let rather = |at| world.is_able_at(at) && world.connections(at) < 2 && !tried.contains(&at);
+            if world.is_ejected(place) {
+                prop_assert!(!known && !(0..world.service.backends.len()).any(rather));
+            }
             let least = if known { abi::Backend::DRAIN } else { abi::Backend::UP };
             prop_assert!(backend.state >= least);
             prop_assert!(backend.limit(known).is_none_or(|limit| world.connections(place) < limit));
