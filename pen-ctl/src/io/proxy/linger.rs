@@ -17,6 +17,9 @@ use crate::io::sys;
 /// Whoever neither ends nor takes anything for so long loses what it has not got yet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So often this is waited for at most: a minute.
+const ROUNDS: u8 = 12;
+
 /// Who has got all, and says nothing for so long, is not sending.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -34,8 +37,12 @@ pub(super) async fn linger(stream: &Stream) {
         return;
     }
     let mut left = waiting(stream);
-    // Who takes what it was told, if slowly, is waited for.
-    while timeout(PATIENCE, discard(stream)).await.is_err() {
+    // Who takes what it was told, if slowly, is waited for; but a byte now and then holds no place for
+    // ever. The kernel goes on to deliver what is left, unless more comes from there.
+    for _ in 0..ROUNDS {
+        if timeout(PATIENCE, discard(stream)).await.is_ok() {
+            return;
+        }
         let was = std::mem::replace(&mut left, waiting(stream));
         if left == 0 || left >= was {
             return;
