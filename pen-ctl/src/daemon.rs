@@ -30,15 +30,16 @@ use self::signals::{EndSignals, Signals};
 use self::sync::Sync;
 use crate::api::{Reload, Reply, Request};
 use crate::config::{Config, DRAIN_FOR_HEIR};
+use crate::engine::Engine;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
-use crate::engine::Engine;
 use crate::io::answers::Answering;
 use crate::io::carp::Command;
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
 use crate::io::health::{Prober, Way};
 use crate::io::netlink::Netlink;
+use crate::io::notify::Notifier;
 use crate::io::proxy::Proxies;
 use crate::io::{clock, privileges};
 use crate::show;
@@ -149,6 +150,7 @@ async fn serve(
         dataplane,
         netlink,
         prober: Prober::new(events.clone()),
+        notifier: Notifier::new(events.clone()),
         events,
         starting: true,
         failure: None,
@@ -280,6 +282,7 @@ struct Daemon {
     answers: Answering,
     carp: Carp,
     sync: Sync,
+    notifier: Notifier,
 }
 
 impl Daemon {
@@ -417,6 +420,9 @@ impl Daemon {
                 }
                 Action::ShareState { view, secret } => self.sync.share(view, secret),
                 Action::DetachOthers(keep) => self.dataplane.detach_others(&keep),
+                Action::Notify(delivery) => {
+                    self.notifier.start(self.engine.node_name(), *delivery);
+                }
                 Action::Log { warning: true, text } => tracing::warn!("{text}"),
                 Action::Log { warning: false, text } => tracing::info!("{text}"),
             }
@@ -449,6 +455,9 @@ impl Daemon {
     fn answer(&mut self, call: Call) {
         let result = match self.reply(&call.request) {
             Ok(Answer::ByCarp(question)) => return self.carp.ask(question, call.reply),
+            Ok(Answer::ByReceiver(test)) => {
+                return self.notifier.test(self.engine.node_name(), test, call.reply);
+            }
             Ok(Answer::Later(work)) => return self.aside.run(call.reply, work),
             Ok(Answer::AfterReading(Reload { dry_run })) => {
                 return self.reader.begin(Wish { dry_run, answer: Some(call.reply) });

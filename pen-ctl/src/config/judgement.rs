@@ -3,10 +3,41 @@
 
 use std::time::Duration;
 
+use crate::config::Service;
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Read, Report, Table};
-use crate::config::{Judgement, PanicPolicy, Service};
+
+/// How the backends of a service are judged together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What is done while too few backends are usable.
+    pub panic: PanicPolicy,
+    /// Too few are less than so many percent of those that are wanted; 0 is never.
+    pub panic_threshold: u32,
+    /// So many percent of the backends that are wanted may be ejected at a time, and one at least
+    /// unless this is 0.
+    pub max_ejected: u32,
+    /// With fewer usable backends the service has lost its quorum.
+    pub quorum: Option<u32>,
+    /// So many more are needed to regain it.
+    pub quorum_hysteresis: u32,
+    /// The weight of a backend that returns grows for so long.
+    pub slow_start: Duration,
+    /// Name of another service whose checks decide; all backends of this one are among its own.
+    pub track: Option<String>,
+}
+
+/// What is done while too few backends of a service are usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanicPolicy {
+    /// All are used, whatever checks say: perhaps it is the checks that fail.
+    FailOpen,
+    /// New clients are turned away: those that are left would only fail under the load.
+    FailClosed,
+    /// The backend for emergencies takes all new clients.
+    Emergency,
+}
 
 /// Keys of a service that belong here.
 pub(super) const KEYS: [&str; 7] = [

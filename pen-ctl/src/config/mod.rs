@@ -17,6 +17,7 @@ mod load;
 mod memory;
 mod node;
 mod not_built;
+mod notify;
 mod ports;
 mod position;
 mod probe;
@@ -53,8 +54,12 @@ pub use cidr::Cidr;
 pub use endpoint::{Endpoint, UnixPath};
 pub use error::{CheckError, ConfigError, ErrorKind};
 pub use host::{LONGEST_NAME, is_valid as is_host_name};
+pub use judgement::{Judgement, PanicPolicy};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
+#[cfg(test)]
+pub(crate) use notify::EVENTS;
+pub use notify::{Notify, NotifyError, To, Webhook};
 pub use ports::Ports;
 pub use position::Position;
 #[cfg(feature = "io")]
@@ -96,6 +101,8 @@ pub struct Config {
     pub vips: Vec<Vip>,
     /// Services.
     pub services: Vec<Service>,
+    /// Who is told of events; names are unique.
+    pub notify: Vec<Notify>,
 }
 
 /// This node.
@@ -261,37 +268,6 @@ pub struct Service {
     pub judgement: Judgement,
     /// What else there is to say of it; `Some` in mode `proxy` and no other.
     pub proxy: Option<Box<Proxy>>,
-}
-
-/// How the backends of a service are judged together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// What is done while too few backends are usable.
-    pub panic: PanicPolicy,
-    /// Too few are less than so many percent of those that are wanted; 0 is never.
-    pub panic_threshold: u32,
-    /// So many percent of the backends that are wanted may be ejected at a time, and one at least
-    /// unless this is 0.
-    pub max_ejected: u32,
-    /// With fewer usable backends the service has lost its quorum.
-    pub quorum: Option<u32>,
-    /// So many more are needed to regain it.
-    pub quorum_hysteresis: u32,
-    /// The weight of a backend that returns grows for so long.
-    pub slow_start: Duration,
-    /// Name of another service whose checks decide; all backends of this one are among its own.
-    pub track: Option<String>,
-}
-
-/// What is done while too few backends of a service are usable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PanicPolicy {
-    /// All are used, whatever checks say: perhaps it is the checks that fail.
-    FailOpen,
-    /// New clients are turned away: those that are left would only fail under the load.
-    FailClosed,
-    /// The backend for emergencies takes all new clients.
-    Emergency,
 }
 
 /// What only a service of mode `proxy` has.

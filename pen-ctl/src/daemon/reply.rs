@@ -5,7 +5,7 @@ use std::process;
 
 use super::Daemon;
 use super::aside::Answer;
-use crate::api::{self, Counts, Left, Refusal, Reply, Request};
+use crate::api::{self, Counts, Left, NotifyTest, Refusal, Reply, Request};
 use crate::engine;
 use crate::io::carp::Question;
 use crate::io::clock;
@@ -50,6 +50,7 @@ impl Daemon {
             Request::Counters => {
                 let mut counters = engine::counters(&self.counts()?);
                 counters.extend(self.proxies.counters());
+                counters.extend(self.engine.notify_counters());
                 Reply::Counters(counters)
             }
             Request::Events { since } => Reply::Events(self.engine.events(*since)),
@@ -104,6 +105,9 @@ impl Daemon {
             Request::Carp => return Ok(Answer::ByCarp(Question::Show)),
             Request::CarpOrder(wish) => {
                 return Ok(Answer::ByCarp(Question::Order(wish.clone())));
+            }
+            Request::NotifyTest(NotifyTest { receiver }) => {
+                return Ok(Answer::ByReceiver(self.engine.notify_test(now, receiver)?));
             }
             Request::Leave => {
                 Reply::Left(Left { pid: process::id(), interfaces: self.engine.attached() })
