@@ -6,6 +6,7 @@ mod certificates;
 mod changes;
 mod connections;
 mod decap;
+mod notify;
 mod probes;
 pub mod records;
 mod simulation;
@@ -20,6 +21,7 @@ pub use self::certificates::Certificate;
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
+pub use self::notify::{NotifyTest, NotifyTested};
 pub use self::probes::{OneBackend, Probe, Probes};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
 pub use self::simulation::{Other, Share, Simulate, Simulation};
@@ -70,6 +72,8 @@ pub enum Request {
     Sync,
     /// `POST /v1/carp`: [`CarpOrdered`].
     CarpOrder(CarpWish),
+    /// `POST /v1/notify-test`: [`NotifyTested`].
+    NotifyTest(NotifyTest),
     /// `POST /v1/leave`: [`Left`]. The daemon ends, and leaves the kernel forwarding.
     Leave,
     /// `POST /v1/reload`: [`Changes`].
@@ -457,6 +461,8 @@ pub enum Reply {
     Sync(Sync),
     /// To [`Request::CarpOrder`].
     CarpOrdered(CarpOrdered),
+    /// To [`Request::NotifyTest`].
+    NotifyTested(NotifyTested),
     /// To [`Request::Leave`].
     Left(Left),
     /// To [`Request::Reload`].

@@ -36,6 +36,7 @@ mod links;
 mod listings;
 mod nat;
 mod neighbours;
+mod notify;
 mod numbers;
 mod operator;
 mod output;

@@ -6,6 +6,8 @@
 mod carp;
 #[path = "penctl/decap.rs"]
 mod decap;
+#[path = "penctl/notify.rs"]
+mod notify;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -112,6 +114,9 @@ enum Verb {
     Certs,
     /// Peers that are told of connections, so that those go on there when an address moves
     Sync,
+    /// Who is told of events
+    #[command(subcommand)]
+    Notify(notify::Verb),
     /// End the daemon, but let the kernel go on forwarding, for the next one
     Leave,
     /// End forwarding where no daemon runs: remove the links and maps that one has left
@@ -381,6 +386,7 @@ async fn run(args: &Args) -> Result<(), ClientError> {
         Verb::Carp(args) => args.request(),
         Verb::Certs => Request::Certificates,
         Verb::Sync => Request::Sync,
+        Verb::Notify(verb) => verb.request(),
         Verb::Leave => Request::Leave,
         Verb::Reload { dry_run } => Request::Reload(Reload { dry_run: *dry_run }),
         Verb::Diff => Request::Reload(Reload { dry_run: true }),
@@ -512,6 +518,7 @@ fn render(verb: &Verb, answer: &[u8], style: Style) -> Result<String, ClientErro
         Verb::Carp(args) => args.render(answer, style)?,
         Verb::Certs => show::certificates(&parse::<Vec<_>>(answer)?, style),
         Verb::Sync => show::sync(&parse(answer)?, style),
+        Verb::Notify(_) => show::notify_tested(&parse(answer)?),
         Verb::Leave => show::left(&parse(answer)?),
         Verb::Reload { .. } | Verb::Diff => show::changes(&parse(answer)?, style),
         Verb::Check { .. } | Verb::Decap(_) | Verb::Detach { .. } => {

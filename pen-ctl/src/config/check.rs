@@ -34,6 +34,8 @@ pub struct Check {
     pub fast_interval: Duration,
     /// The same while a backend is down. Not below the interval.
     pub down_interval: Duration,
+    /// Each wait is longer or shorter by up to so many percent, at random; at most 50.
+    pub jitter: u32,
     /// A probe that takes longer has failed. Not above the interval.
     pub timeout: Duration,
     /// Successes in a row that bring a backend up.

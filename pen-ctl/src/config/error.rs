@@ -3,6 +3,7 @@
 //! no source code at hand.
 
 mod check;
+mod notify;
 mod text;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use self::check::CheckError;
+pub use self::notify::NotifyError;
 use crate::config::position::Position;
 use crate::config::{Cidr, Listen, Mode, Ports, TlsError, UnixPath};
 
@@ -148,4 +150,7 @@ pub enum ErrorKind {
     InvalidDuration { key: &'static str, found: String },
     DurationWithoutUnit { key: &'static str, found: String },
     Check(CheckError),
+
+    // Who is told of events.
+    Notify(NotifyError),
 }

@@ -12,7 +12,7 @@ use crate::config::error::{ConfigError, ErrorKind};
 use crate::config::position::Position;
 use crate::config::raw::{Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Config, access_log, acl, carp, node, responder, service, sync, vip};
+use crate::config::{Config, access_log, acl, carp, node, notify, responder, service, sync, vip};
 
 /// A configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +141,7 @@ const ROOT: Spec = Spec {
         "service",
         "pool",
         "sync",
+        "notify",
     ],
 };
 
@@ -194,6 +195,7 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
     carp::check(&groups, &members, &addresses, vips.is_ok(), report);
     let sync = sync::sync(roots, &addresses, system, report);
     let ports = node.as_ref().map(|node| node.masquerade_ports).ok();
+    let notify = notify::notify(roots, system, report);
     let services = service::services(roots, &addresses, &acl_names, ports, system, report);
     if let Ok(services) = &services {
         carp::check_services(&groups, services, report);
@@ -209,5 +211,6 @@ fn build(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'_>) -> Rea
         sync: sync?,
         vips: vips?,
         services: services?,
+        notify: notify?,
     })
 }

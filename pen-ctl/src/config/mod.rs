@@ -17,6 +17,7 @@ mod load;
 mod memory;
 mod node;
 mod not_built;
+mod notify;
 mod ports;
 mod position;
 mod probe;
@@ -56,6 +57,9 @@ pub use host::{LONGEST_NAME, is_valid as is_host_name};
 pub use judgement::{Judgement, PanicPolicy};
 pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
+#[cfg(test)]
+pub(crate) use notify::EVENTS;
+pub use notify::{Notify, NotifyError, To, Webhook};
 pub use ports::Ports;
 pub use position::Position;
 #[cfg(feature = "io")]
@@ -97,6 +101,8 @@ pub struct Config {
     pub vips: Vec<Vip>,
     /// Services.
     pub services: Vec<Service>,
+    /// Who is told of events; names are unique.
+    pub notify: Vec<Notify>,
 }
 
 /// This node.

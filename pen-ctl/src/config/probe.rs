@@ -13,6 +13,7 @@ use std::time::Duration;
 use regex::bytes::RegexBuilder;
 use toml::de::DeValue;
 
+pub(super) use self::kinds::{program, user};
 use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{self, At, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
@@ -21,13 +22,14 @@ use crate::config::{Agent, Check, CheckKind, Init, Mode, Pattern, Protocol};
 
 const CHECK: Spec = Spec { name: "check", title: "`check`", keys: &KEYS };
 /// Keys that every type has.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 10] = [
     "type",
     "agent",
     "init",
     "interval",
     "fast_interval",
     "down_interval",
+    "jitter",
     "timeout",
     "rise",
     "fall",
@@ -38,7 +40,7 @@ const ASKING: [&str; 3] = ["address", "port", "tunnel"];
 const ADDRESS: [&str; 1] = ["address"];
 /// What several types call so, each in its own way.
 const EXPECT: [&str; 1] = ["expect"];
-const KEYS: [&str; 38] = raw::joined(&[
+const KEYS: [&str; 39] = raw::joined(&[
     &COMMON,
     &ASKING,
     &EXPECT,
@@ -57,6 +59,8 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
 const DEFAULT_RISE: u32 = 2;
 const DEFAULT_FALL: u32 = 3;
+/// Percent; with more, checks would follow each other at any time.
+const MAX_JITTER: u32 = 50;
 /// Bytes that a compiled expression may take.
 const MAX_REGEX: usize = 1 << 20;
 
@@ -291,7 +295,8 @@ impl RawCheck {
             tunnels && self.address.is_none() && (kind.needs_port() || kind == CheckKind::None),
         );
         let Self { port, rise, fall, .. } = *self;
-        let Times { interval, fast: fast_interval, down: down_interval, timeout } = self.times;
+        let Times { interval, fast: fast_interval, down: down_interval, jitter, timeout } =
+            self.times;
         Ok(Check {
             kind,
             address: self.address.map(|at| at.value),
@@ -300,6 +305,7 @@ impl RawCheck {
             interval,
             fast_interval,
             down_interval,
+            jitter,
             timeout,
             rise,
             fall,
@@ -323,6 +329,7 @@ struct Times {
     interval: Duration,
     fast: Duration,
     down: Duration,
+    jitter: u32,
     timeout: Duration,
 }
 
@@ -331,6 +338,7 @@ impl Times {
         interval: DEFAULT_INTERVAL,
         fast: DEFAULT_INTERVAL,
         down: DEFAULT_INTERVAL,
+        jitter: 0,
         timeout: DEFAULT_TIMEOUT,
     };
 }
@@ -341,6 +349,7 @@ fn times(table: &Table<'_>, report: &mut Report<'_>) -> Read<Times> {
     let interval = duration(table, "interval", MIN, MAX, report);
     let fast = duration(table, "fast_interval", MIN, MAX, report);
     let down = duration(table, "down_interval", MIN, MAX, report);
+    let jitter = jitter(table, report);
     let timeout = duration(table, "timeout", Duration::from_millis(1), MAX, report);
     let interval = interval?.map_or(DEFAULT_INTERVAL, |interval| interval.value);
     let (fast, down) = (fast?, down?);
@@ -359,7 +368,20 @@ fn times(table: &Table<'_>, report: &mut Report<'_>) -> Read<Times> {
         Some(timeout) => timeout.value,
     };
     let [fast, down] = [fast, down].map(|at| at.map_or(interval, |at| at.value));
-    Ok(Times { interval, fast, down, timeout })
+    Ok(Times { interval, fast, down, jitter: jitter?, timeout })
+}
+
+/// Reads a share of the interval in percent.
+fn jitter(table: &Table<'_>, report: &mut Report<'_>) -> Read<u32> {
+    let Some(At { place, value }) = table.text("jitter", report)? else { return Ok(0) };
+    let digits = value
+        .strip_suffix('%')
+        .map(str::trim_end)
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    let percent = digits.and_then(|digits| digits.parse().ok());
+    percent.filter(|percent| *percent <= MAX_JITTER).ok_or_else(|| {
+        report.add(place, CheckError::NoJitter { text: value.to_owned(), max: MAX_JITTER }.into())
+    })
 }
 
 /// Reads a duration with a unit.

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::api::{Refusal, Reload, Reply};
+use crate::engine::notify::Delivery;
 use crate::io::carp::Question;
 use crate::io::clock;
 
@@ -30,6 +31,8 @@ pub(super) enum Answer {
     Later(Work),
     /// What the thread of CARP says.
     ByCarp(Question),
+    /// Whether somebody could be told of events.
+    ByReceiver(Delivery),
     /// What comes of the configuration once it has been read again.
     AfterReading(Reload),
 }

@@ -2,6 +2,7 @@
 //! by what the engine knows things by, so that a service that was renamed is not another one.
 
 mod groups;
+mod notify;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ enum Id {
     Acl(String),
     Group(String),
     Vip(IpAddr),
+    Notify(String),
     Service(ServiceKey),
     Backend(ServiceKey, IpAddr, u16),
 }
@@ -48,7 +50,8 @@ struct Field {
 
 /// The differences, in the order of the new configuration; what is gone comes last.
 pub(super) fn changes(old: &Config, new: &Config) -> Vec<ConfigChange> {
-    let secrets = groups::secrets(old, new);
+    let mut secrets = groups::secrets(old, new);
+    secrets.extend(notify::paths(old, new));
     let (old, new) = (items(old), items(new));
     let before: BTreeMap<&Id, &Item> = old.iter().map(|item| (&item.id, item)).collect();
     let after: BTreeMap<&Id, &Item> = new.iter().map(|item| (&item.id, item)).collect();
@@ -126,6 +129,7 @@ fn items(config: &Config) -> Vec<Item> {
     items.extend(config.acls.iter().map(acl));
     items.extend(config.carp.iter().map(groups::group));
     items.extend(config.vips.iter().map(vip));
+    items.extend(config.notify.iter().map(notify::receiver));
     for of in &config.services {
         items.push(service(of));
         items.extend(of.all_backends().map(|found| backend(of, found)));
@@ -267,9 +271,13 @@ fn words(check: &Check) -> String {
         true => String::new(),
         false => format!(", {word} interval {}", humantime::format_duration(time)),
     };
+    let jitter = match check.jitter {
+        0 => String::new(),
+        percent => format!(", jitter {percent}%"),
+    };
     let (fast, down) = (other("fast", check.fast_interval), other("down", check.down_interval));
     format!(
-        "{how}{at}{port}{through}, interval {interval}{fast}{down}, timeout {timeout}, rise {rise}, fall {fall}{init}{agent}"
+        "{how}{at}{port}{through}, interval {interval}{fast}{down}{jitter}, timeout {timeout}, rise {rise}, fall {fall}{init}{agent}"
     )
 }
 

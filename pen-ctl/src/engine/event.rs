@@ -12,6 +12,7 @@ use pen_common::net::MacAddr;
 
 use super::carp;
 use super::census::Census;
+use super::notify::Delivery;
 use super::probe::agent::Said;
 use super::proxy::View;
 use super::proxy::transparent::Answers;
@@ -146,6 +147,15 @@ pub enum Event {
     SyncReport(crate::api::Sync),
     /// The maps were opened, and have room for this much.
     MapsOpened(Sizes),
+    /// An attempt to tell somebody of an event ended.
+    Notified {
+        /// Name of the receiver.
+        receiver: String,
+        /// Which attempt.
+        serial: u64,
+        /// Or why it could not be told.
+        result: Result<(), String>,
+    },
     /// Writes to the maps failed; this is what the maps hold in fact.
     WriteFailed {
         /// What the system said.
@@ -434,6 +444,8 @@ pub enum Action {
         /// Key of the flow hash.
         secret: pen_common::hash::Secret,
     },
+    /// Tell somebody of an event; answered by `Notified`.
+    Notify(Box<Delivery>),
     /// Tell the operator's log.
     Log {
         /// Needs attention.

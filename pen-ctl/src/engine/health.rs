@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use pen_common::hash::{Secret, siphash};
 use pen_common::moment::Moment;
 
 use super::event::{Outcome, ProbeError};
@@ -42,6 +43,10 @@ pub struct Rules {
     pub fast_interval: Duration,
     /// The same while it is down.
     pub down_interval: Duration,
+    /// Each of these waits is longer or shorter by up to so many percent.
+    pub jitter: u32,
+    /// What decides by how much; another one for each backend and node.
+    pub seed: Secret,
     /// Successes in a row that bring it up.
     pub rise: u32,
     /// Failures in a row that take it down.
@@ -173,6 +178,7 @@ impl Health {
             State::Down => rules.down_interval,
             State::Up => rules.interval,
         };
+        let wait = jittered(wait, rules, self.serial);
         self.next_probe = now.max(self.last_probe + wait);
     }
 
@@ -194,14 +200,29 @@ impl Health {
     }
 }
 
+/// A wait that is a little longer or shorter, as the probe before it and the seed decide.
+fn jittered(wait: Duration, rules: &Rules, serial: u64) -> Duration {
+    let span = wait * rules.jitter / 100;
+    let choices = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX / 4) * 2 + 1;
+    let drawn = siphash(rules.seed, [serial, 0, 0]) % choices;
+    wait.saturating_sub(span) + Duration::from_nanos(drawn)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const RULES: Rules =
-        Rules { interval: SECOND, fast_interval: SECOND, down_interval: SECOND, rise: 2, fall: 3 };
+    const RULES: Rules = Rules {
+        interval: SECOND,
+        fast_interval: SECOND,
+        down_interval: SECOND,
+        jitter: 0,
+        seed: [0; 2],
+        rise: 2,
+        fall: 3,
+    };
     const TOOK: Duration = Duration::from_millis(1);
     const SILENCE: ProbeError = ProbeError::Timeout(Duration::from_millis(500));
 
@@ -285,6 +306,36 @@ mod tests {
         }
         // Up at 0, in doubt from 1000 on, down at 1200, in doubt from 6200 on, up at 6300.
         assert_eq!(starts, [0, 1000, 1100, 1200, 6200, 6300, 7300]);
+    }
+
+    /// The waits between the first probes of a backend that is well.
+    fn waits(rules: &Rules) -> Vec<u128> {
+        let mut health = Health::new(State::Up, at(0));
+        let mut last = at(0);
+        let mut wait = || {
+            let due = health.next_deadline();
+            let serial = health.poll(due, rules).expect("due");
+            health.record(due, serial, TOOK, Ok(()), rules);
+            let waited = due.since(last).as_micros();
+            last = due;
+            waited
+        };
+        (0..2000).map(|_| wait()).skip(1).collect()
+    }
+
+    #[test]
+    fn waits_differ_by_as_much_as_the_jitter_allows_and_the_interval_holds_on_average() {
+        let rules = Rules { jitter: 10, seed: [1, 2], ..RULES };
+        let drawn = waits(&rules);
+        let (shortest, longest) = (drawn.iter().min().copied(), drawn.iter().max().copied());
+        assert!((900_000..905_000).contains(&shortest.expect("some")), "{shortest:?}");
+        assert!((1_095_000..=1_100_000).contains(&longest.expect("some")), "{longest:?}");
+        let mean = drawn.iter().sum::<u128>() / 1999;
+        assert!((995_000..1_005_000).contains(&mean), "{mean}");
+        assert_eq!(drawn, waits(&rules), "the same seed draws the same");
+        assert_ne!(drawn, waits(&Rules { seed: [1, 3], ..rules }), "another backend, another draw");
+        let none = waits(&Rules { jitter: 0, ..rules });
+        assert!(none.iter().all(|wait| *wait == 1_000_000), "none without");
     }
 
     #[test]

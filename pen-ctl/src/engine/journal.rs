@@ -31,14 +31,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Adds an entry; the oldest goes if there are too many.
-    pub fn add(&mut self, at: Moment, kind: &'static str, subject: &str, text: String) {
+    /// Adds an entry, and returns its number; the oldest goes if there are too many.
+    pub fn add(&mut self, at: Moment, kind: &'static str, subject: &str, text: String) -> u64 {
         self.last += 1;
         if self.entries.len() == KEPT {
             self.entries.pop_front();
         }
         let entry = Entry { sequence: self.last, at, kind, subject: subject.to_owned(), text };
         self.entries.push_back(entry);
+        self.last
     }
 
     /// Entries with a number above `sequence`, oldest first.

@@ -67,6 +67,7 @@ impl Engine {
     /// health, operator's wishes, numbers and slots. Backends that are no longer asked for stay
     /// until their flows have ended.
     pub(super) fn merge_config(&mut self, now: Moment) {
+        self.receivers.configure(&self.config.notify);
         let mut before: BTreeMap<ServiceKey, Service> = std::mem::take(&mut self.services)
             .into_iter()
             .map(|found| (found.key, found))

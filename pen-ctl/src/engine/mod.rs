@@ -4,7 +4,7 @@
 //! [`Engine::next_deadline`] says when to call again. It knows no clock, socket, task or log.
 //!
 //! [`event`] is the vocabulary that all parts share; the parts ([`health`], [`ids`], [`journal`],
-//! [`network`], [`scheduler`]) know nothing of each other and meet only here.
+//! [`network`], [`notify`], [`scheduler`]) know nothing of each other and meet only here.
 
 pub mod access;
 mod agent;
@@ -22,6 +22,7 @@ pub mod journal;
 mod judgement;
 mod merge;
 pub mod network;
+pub mod notify;
 mod operator;
 mod passive;
 pub mod probe;
@@ -42,6 +43,7 @@ mod slow;
 pub mod sync;
 pub mod tables;
 mod takeover;
+mod telling;
 mod warnings;
 mod why;
 
@@ -69,6 +71,7 @@ use health::Health;
 use ids::Ids;
 use journal::Journal;
 use network::Network;
+use notify::Receivers;
 use probing::Asked;
 use scheduler::Member;
 use share::Sharing;
@@ -142,6 +145,8 @@ pub struct Engine {
     warned: BTreeSet<String>,
     actions: VecDeque<Action>,
     journal: Journal,
+    /// Who is told of events.
+    receivers: Receivers,
 }
 
 /// A service at run time.
@@ -276,6 +281,7 @@ impl Engine {
             warned: BTreeSet::new(),
             actions: VecDeque::new(),
             journal: Journal::default(),
+            receivers: Receivers::default(),
         };
         engine.adopt_ids();
         engine.adopt_groups();
@@ -302,6 +308,8 @@ impl Engine {
             self.refresh(now);
         }
         self.release_attach(now);
+        // Last: what has just happened is told as well.
+        self.notify(now);
     }
 
     fn note(&mut self, now: Moment, event: Event) {
@@ -311,7 +319,8 @@ impl Engine {
                 self.dirty = true;
                 self.detach_others();
                 let text = format!("node {} started", self.config.node.name);
-                self.journal.add(now, "started", &self.config.node.name, text);
+                let name = self.config.node.name.clone();
+                self.note_event(now, false, "started", &name, text);
             }
             Event::TimePassed => {}
             Event::LinkChanged(link) => self.link_changed(now, link),
@@ -355,11 +364,11 @@ impl Engine {
             Event::PeerState(adopted) => self.adopt_state(now, &adopted),
             Event::SyncComplete(complete) => self.note_complete(complete),
             Event::SyncReport(report) => self.note_sync(report),
-            Event::CarpTold { warning: true, kind, subject, text } => {
-                self.warn(now, kind, &subject, text);
+            Event::CarpTold { warning, kind, subject, text } => {
+                self.announce(now, warning, kind, &subject, text);
             }
-            Event::CarpTold { warning: false, kind, subject, text } => {
-                self.tell(now, kind, &subject, text);
+            Event::Notified { receiver, serial, result } => {
+                self.notified(now, &receiver, serial, result);
             }
             Event::CarpTwin { group, address } => {
                 self.groups.twins.insert(group, address);
@@ -398,7 +407,11 @@ impl Engine {
                 self.next_release(),
             ])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
-            .chain([self.answers.next_deadline(), self.next_agent()])
+            .chain([
+                self.answers.next_deadline(),
+                self.next_agent(),
+                self.receivers.next_deadline(),
+            ])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -532,17 +545,5 @@ impl Engine {
                 }
             }
         }
-    }
-
-    // --- telling ---
-
-    fn tell(&mut self, now: Moment, kind: &'static str, subject: &str, text: String) {
-        self.actions.push_back(Action::Log { warning: false, text: text.clone() });
-        self.journal.add(now, kind, subject, text);
-    }
-
-    fn warn(&mut self, now: Moment, kind: &'static str, subject: &str, text: String) {
-        self.actions.push_back(Action::Log { warning: true, text: text.clone() });
-        self.journal.add(now, kind, subject, text);
     }
 }

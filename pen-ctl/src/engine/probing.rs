@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pen_common::hash::Secret;
 use pen_common::moment::Moment;
 
 use super::event::{self, Action, ProbeError, ProbeId, Tunnel};
@@ -135,13 +136,14 @@ impl Engine {
 
     /// Asks those whose turn it is.
     pub(super) fn start_probes(&mut self, now: Moment) {
+        let node_seed = self.node_seed();
         for service in &mut self.services {
             let check = &service.config.check;
             if check.kind == CheckKind::None {
                 continue;
             }
-            let rules = rules(check);
             for backend in service.backends.iter_mut().filter(|backend| backend.asked.leads) {
+                let rules = rules(check, [node_seed, u64::from(backend.id)]);
                 let Some(serial) = backend.health.poll(now, &rules) else { continue };
                 self.actions.push_back(Action::StartProbe {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
@@ -168,7 +170,8 @@ impl Engine {
             Some((at, index))
         });
         let Some((at, index)) = found else { return };
-        let rules = rules(&self.services[at].config.check);
+        let seed = [self.node_seed(), u64::from(probe.backend)];
+        let rules = rules(&self.services[at].config.check, seed);
         let backend = &mut self.services[at].backends[index];
         let was_local = matches!(backend.health.last_error(), Some(ProbeError::Local(_)));
         let state = backend.health.record(now, probe.serial, took, outcome, &rules);
@@ -231,6 +234,14 @@ impl Engine {
         }
     }
 
+    /// Tells this node's draws from those of others, which probe the same backends.
+    fn node_seed(&self) -> u64 {
+        // FNV-1a: names are unlike enough.
+        self.config.node.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
     /// A backend as the operator calls it.
     pub(super) fn subject(&self, at: usize, index: usize) -> String {
         let service = &self.services[at];
@@ -238,11 +249,13 @@ impl Engine {
     }
 }
 
-fn rules(check: &config::Check) -> Rules {
+fn rules(check: &config::Check, seed: Secret) -> Rules {
     Rules {
         interval: check.interval,
         fast_interval: check.fast_interval,
         down_interval: check.down_interval,
+        jitter: check.jitter,
+        seed,
         rise: check.rise,
         fall: check.fall,
     }

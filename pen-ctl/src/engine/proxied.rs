@@ -154,8 +154,7 @@ impl Engine {
     ) {
         self.certificate_problems = problems;
         for News { warning, kind, subject, text } in news {
-            self.actions.push_back(Action::Log { warning, text: text.clone() });
-            self.journal.add(now, kind, &subject, text);
+            self.announce(now, warning, kind, &subject, text);
         }
     }
 

@@ -26,7 +26,7 @@ impl Engine {
             uptime_s: now.since(self.started_at).as_secs(),
             pid,
             interfaces: self.interfaces(),
-            warnings: self.warnings().into_iter().collect(),
+            warnings: self.warnings().into_iter().chain(self.failing_receivers()).collect(),
             services: self.services.len(),
             backends: backends.clone().count(),
             backends_usable: backends.filter(|backend| backend.usable).count(),

@@ -32,7 +32,8 @@ pub enum CheckError {
     NoDnsName { text: String },
     AnswerOfError { rcode: Rcode },
     NoHello { text: String },
-    NoProgram { text: String },
+    NoJitter { text: String, max: u32 },
+    NoProgram { key: &'static str, text: String },
     ZeroInArgument,
     TwoPatterns { text: &'static str, regex: &'static str },
 }
@@ -153,9 +154,15 @@ impl fmt::Display for CheckError {
                 f,
                 "`{text}` is no name to greet with; write that of this machine, without blanks"
             ),
-            Self::NoProgram { text } => write!(
+            Self::NoJitter { text, max } => {
+                write!(
+                    f,
+                    "`{text}` is no share of the interval; write one from \"0%\" to \"{max}%\""
+                )
+            }
+            Self::NoProgram { key, text } => write!(
                 f,
-                "`{text}` is no program; begin `command` with its whole path, and give each \
+                "`{text}` is no program; begin `{key}` with its whole path, and give each \
                  argument in quotes of its own: no shell reads them"
             ),
             Self::ZeroInArgument => {

@@ -493,6 +493,7 @@ impl fmt::Display for ErrorKind {
                 "`{key}` lacks a unit; write \"{found}ms\" or \"{found}s\", with the quotes"
             ),
             Self::Check(error) => error.fmt(f),
+            Self::Notify(error) => error.fmt(f),
         }
     }
 }

@@ -126,24 +126,32 @@ pub(super) fn smtp(table: &Table<'_>, report: &mut Report<'_>) -> Read<Arc<str>>
 }
 
 pub(super) fn exec(table: &Table<'_>, report: &mut Report<'_>) -> Read<Exec> {
-    let command = command(table, report);
-    let user = table.text("user", report);
-    Ok(Exec {
-        words: command?,
-        user: user?.map_or_else(|| "nobody".to_owned(), |at| at.value.to_owned()),
-    })
+    let command = program("command", table, report);
+    let user = user(table, report);
+    Ok(Exec { words: command?, user: user? })
 }
 
-fn command(table: &Table<'_>, report: &mut Report<'_>) -> Read<Vec<String>> {
-    let Some(At { place, value: words }) = table.array("command", report)? else {
-        return Err(table.lacks("command", "[\"/usr/local/bin/check\"]", report));
+/// Whose rights a program has.
+pub(in crate::config) fn user(table: &Table<'_>, report: &mut Report<'_>) -> Read<String> {
+    let user = table.text("user", report)?;
+    Ok(user.map_or_else(|| "nobody".to_owned(), |at| at.value.to_owned()))
+}
+
+/// A program and its arguments.
+pub(in crate::config) fn program(
+    key: &'static str,
+    table: &Table<'_>,
+    report: &mut Report<'_>,
+) -> Read<Vec<String>> {
+    let Some(At { place, value: words }) = table.array(key, report)? else {
+        return Err(table.lacks(key, "[\"/usr/local/bin/check\"]", report));
     };
     let words = words.into_iter().map(|word| raw::text(word, "a string in quotes", report));
     let words: Vec<At<&str>> = words.collect::<Read<_>>()?;
     let program = words.first().map_or("", |word| word.value);
     let at: Place = words.first().map_or(place, |word| word.place);
     if !program.starts_with('/') {
-        let kind = CheckError::NoProgram { text: program.to_owned() };
+        let kind = CheckError::NoProgram { key, text: program.to_owned() };
         return Err(report.add(at, kind.into()));
     }
     if let Some(word) = words.iter().find(|word| word.value.contains('\0')) {

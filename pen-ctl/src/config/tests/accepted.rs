@@ -44,6 +44,7 @@ fn nothing_is_a_valid_configuration() {
         sync: None,
         vips: vec![],
         services: vec![],
+        notify: vec![],
     };
     assert_eq!(parse_all(&[""]), Ok(expected.clone()));
     assert_eq!(parse_all(&[]), Ok(expected));
@@ -106,6 +107,7 @@ fn everything_can_be_written_out() {
         limits: Limits::default(),
     };
     let expected = Config {
+        notify: vec![],
         node: Node {
             name: "n1".to_owned(),
             secret: Some([0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff]),
@@ -166,6 +168,7 @@ fn everything_can_be_written_out() {
                 rise: 1,
                 fall: 9,
                 init: crate::config::Init::First,
+                jitter: 0,
                 agent: None,
                 address: None,
             },
@@ -188,6 +191,7 @@ fn a_service_has_defaults() {
         rise: 2,
         fall: 3,
         init: crate::config::Init::First,
+        jitter: 0,
         agent: None,
         address: None,
     };

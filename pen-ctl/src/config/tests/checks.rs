@@ -37,6 +37,14 @@ check = { type = "http", headers = ["X: 1"] }"#), &[
         r#"5:36: expected a table, written `{ Name = "value" }`, found an array"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { jitter = "51%" }"#), &[
+        r#"5:20: `51%` is no share of the interval; write one from "0%" to "50%""#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { jitter = "+5 %" }"#), &[
+        r#"5:20: `+5 %` is no share of the interval; write one from "0%" to "50%""#,
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "http", body_regex = "(ok" }"#), &[
         "5:39: no regular expression (unclosed group); correct it, or search for a plain text instead",
     ]),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::{
-    BASE, FakeSystem, carp_cases, checks, general_cases, lines, parse_all, parse_with_base,
+    BASE, FakeSystem, carp_cases, checks, general_cases, lines, notify, parse_all, parse_with_base,
     service_cases, tls, unix,
 };
 use crate::config::{ConfigError, ErrorKind, Source, parse};
@@ -15,7 +15,7 @@ pub(super) struct Case(pub(super) &'static str, pub(super) &'static [&'static st
 fn cases() -> impl Iterator<Item = &'static Case> {
     let cases = general_cases::CASES.iter().chain(service_cases::CASES);
     let cases = cases.chain(carp_cases::CASES).chain(checks::CASES);
-    cases.chain(unix::CASES).chain(tls::CASES)
+    cases.chain(unix::CASES).chain(tls::CASES).chain(notify::CASES)
 }
 
 fn errors(texts: &[&str]) -> Vec<ConfigError> {
@@ -132,7 +132,7 @@ fn a_machine_that_lists_no_interfaces_says_where_to_look() {
 }
 
 /// Texts that exceed a limit by one, and the error.
-fn excesses() -> [(String, &'static str); 7] {
+fn excesses() -> [(String, &'static str); 8] {
     let vips = |count: u32| -> String {
         let vip = |n| {
             let address = std::net::Ipv4Addr::from_bits(0xc612_0000 + n);
@@ -169,6 +169,12 @@ fn excesses() -> [(String, &'static str); 7] {
         "[[interface]]\nname = \"eth1\"\n".to_owned() + &(0..count).map(group).collect::<String>()
     };
     [
+        (
+            (0..33)
+                .map(|n| format!("[[notify]]\nname = \"n{n}\"\nwebhook = \"http://a\"\n"))
+                .collect(),
+            "more than 32 [[notify]]; remove some",
+        ),
         (groups(256), "more than 255 carp groups; remove some"),
         (vips(4095), "more than 4096 VIPs; remove some"),
         (services(1, &backends(1001)), "more than 1000 backends in one list; remove some"),
@@ -205,7 +211,7 @@ fn limits_are_told() {
 
 #[test]
 fn a_long_list_in_a_message_is_cut() {
-    let (vips, _) = &excesses()[1];
+    let (vips, _) = &excesses()[2];
     let text = format!("{vips}[[service]]\nname = \"a\"\nlisten = \"192.0.2.9:1\"\n");
     let errors = parse_with_base(&format!("{text}backends = [\"10.0.0.11\"]\n")).unwrap_err();
     assert!(errors.iter().all(|error| error.to_string().len() < 400));

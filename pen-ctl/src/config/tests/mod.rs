@@ -26,6 +26,7 @@ mod checks;
 mod errors;
 mod files;
 mod general_cases;
+mod notify;
 mod random;
 mod service_cases;
 mod tls;

@@ -146,6 +146,7 @@ impl Draft {
                 rise: self.rise,
                 fall: 3,
                 init: crate::config::Init::First,
+                jitter: 0,
                 agent: None,
                 address: None,
             },
@@ -193,6 +194,7 @@ proptest! {
         let text = format!("[[interface]]\nname = \"eth0\"\nxdp = \"{xdp_word}\"\n{services}");
         let interface = "eth0".to_owned();
         let expected = Config {
+            notify: vec![],
             access_log: None,
             responder: None,
             node: Node {

@@ -161,6 +161,7 @@ impl Reader<'_> {
             sync: None,
             vips: vec![vip],
             services: Vec::new(),
+            notify: Vec::new(),
         };
         Some(Invocation {
             config,

@@ -11,6 +11,7 @@ mod judged;
 mod judgement;
 mod listing;
 mod modes;
+mod notify;
 mod operator;
 mod passive;
 mod ports;
@@ -37,6 +38,7 @@ use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::notify::Delivery;
 use super::probe::agent::Said;
 use super::proxy;
 use super::sync::view::View;
@@ -69,6 +71,7 @@ pub(super) fn config(backends: u8) -> Config {
         acls: Vec::new(),
         carp: Vec::new(),
         sync: None,
+        notify: Vec::new(),
         vips: vec![vip(VIP)],
         services: vec![Service {
             name: "web".into(),
@@ -103,6 +106,7 @@ pub(super) fn config(backends: u8) -> Config {
                 rise: 2,
                 fall: 3,
                 init: config::Init::First,
+                jitter: 0,
                 agent: None,
                 address: None,
             },
@@ -168,6 +172,8 @@ pub(super) struct Sim {
     pub(super) groups: Vec<event::Group>,
     pub(super) usable: BTreeMap<u32, Result<(), String>>,
     pub(super) demoted: BTreeMap<(u32, String), u16>,
+    /// Messages of events.
+    pub(super) told: Vec<Delivery>,
     /// What peers may know.
     pub(super) shared: Option<Arc<View>>,
 }
@@ -247,6 +253,7 @@ impl Sim {
             groups: Vec::new(),
             usable: BTreeMap::new(),
             demoted: BTreeMap::new(),
+            told: Vec::new(),
             shared: None,
         }
     }
@@ -283,6 +290,7 @@ impl Sim {
             match action {
                 Action::WriteTables(writes) => self.write(&writes),
                 Action::ResolveNeighbour(address) => self.resolve(address),
+                Action::Notify(delivery) => self.told.push(*delivery),
                 Action::StartProbe { probe, target, timeout, .. } => {
                     let address = target.key().ip();
                     self.probes.entry(address).or_default().push(self.now);

@@ -41,6 +41,7 @@ pub(super) fn parse(
         ("/v1/certificates", &Method::GET) => Request::Certificates,
         ("/v1/sync", &Method::GET) => Request::Sync,
         ("/v1/carp", &Method::POST) => Request::CarpOrder(json(body)?),
+        ("/v1/notify-test", &Method::POST) => Request::NotifyTest(json(body)?),
         ("/v1/leave", &Method::POST) => Request::Leave,
         ("/v1/reload", &Method::POST) => Request::Reload(reload(body)?),
         (path, _) if PATHS.contains(&path) => {
@@ -99,6 +100,9 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
         Request::CarpOrder(wish) => {
             (Method::POST, "/v1/carp".to_owned(), body(serde_json::to_vec(wish)))
         }
+        Request::NotifyTest(wish) => {
+            (Method::POST, "/v1/notify-test".to_owned(), body(serde_json::to_vec(wish)))
+        }
         Request::Leave => (Method::POST, "/v1/leave".to_owned(), Vec::new()),
         Request::Reload(wish) => {
             (Method::POST, "/v1/reload".to_owned(), body(serde_json::to_vec(wish)))
@@ -106,7 +110,7 @@ pub(super) fn format(request: &Request) -> (Method, String, Vec<u8>) {
     }
 }
 
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 21] = [
     "/v1/status",
     "/v1/services",
     "/v1/backends",
@@ -125,6 +129,7 @@ const PATHS: [&str; 20] = [
     "/v1/carp",
     "/v1/certificates",
     "/v1/sync",
+    "/v1/notify-test",
     "/v1/leave",
     "/v1/reload",
 ];
@@ -141,7 +146,7 @@ fn since(query: &str) -> Result<u64, Refused> {
 pub(super) const fn patience(request: &Request) -> Duration {
     match request {
         // The daemon gives up after 40 seconds.
-        Request::Reload(_) => Duration::from_secs(45),
+        Request::NotifyTest(_) | Request::Reload(_) => Duration::from_secs(45),
         // What is done beside its loop waits for two seconds and works for six.
         _ => Duration::from_secs(9),
     }
@@ -167,7 +172,8 @@ mod tests {
     use super::*;
     use crate::api::carp::CarpOrder;
     use crate::api::{
-        Admin, CarpWish, Close, Explain, OneBackend, RecordQuery, SetAdmin, SetWeight, Simulate,
+        Admin, CarpWish, Close, Explain, NotifyTest, OneBackend, RecordQuery, SetAdmin, SetWeight,
+        Simulate,
     };
     use crate::config::Protocol;
 
@@ -224,6 +230,7 @@ mod tests {
                 order: CarpOrder::Promote,
                 dry_run: true,
             }),
+            Request::NotifyTest(NotifyTest { receiver: "pager".into() }),
             Request::Leave,
             Request::Reload(Reload { dry_run: true }),
         ];
