@@ -30,14 +30,15 @@ use self::signals::{EndSignals, Signals};
 use self::sync::Sync;
 use crate::api::{Reload, Reply, Request};
 use crate::config::{Config, DRAIN_FOR_HEIR};
+use crate::engine::Engine;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
-use crate::engine::Engine;
 use crate::io::answers::Answering;
 use crate::io::carp::Command;
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
 use crate::io::health::{Prober, Way};
+use crate::io::names::{self, Resolver};
 use crate::io::netlink::Netlink;
 use crate::io::proxy::Proxies;
 use crate::io::{clock, privileges};
@@ -132,7 +133,8 @@ async fn serve(
         }
     };
     let carp = Carp::new(groups, events.clone(), node, places.state.clone());
-    let mut engine = Engine::new(config, adopted, secret, clock::now());
+    let named = names::load(&places.state);
+    let mut engine = Engine::knowing(config, adopted, secret, clock::now(), named);
     if dataplane.has_other_version() {
         tracing::warn!(
             "another version of pen forwards here. It goes on until all backends are known, and is \
@@ -149,6 +151,7 @@ async fn serve(
         dataplane,
         netlink,
         prober: Prober::new(events.clone()),
+        resolver: Resolver::new(events.clone(), places.state.clone()),
         events,
         starting: true,
         failure: None,
@@ -269,6 +272,7 @@ struct Daemon {
     netlink: Netlink,
     events: mpsc::Sender<Event>,
     prober: Prober,
+    resolver: Resolver,
     /// An interface that cannot be attached at the start ends the daemon.
     starting: bool,
     failure: Option<String>,
@@ -360,6 +364,8 @@ impl Daemon {
                     self.prober.start(probe, kind, way, timeout);
                 }
                 Action::AskAgent(question) => self.prober.ask_agent(question),
+                Action::AskName { query, resolvers } => self.resolver.ask(query, resolvers),
+                Action::KeepNames(answers) => self.resolver.keep(answers),
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
                     self.attached(interface, result);

@@ -22,6 +22,7 @@ mod position;
 mod probe;
 mod proxy;
 mod raw;
+mod resolvers;
 mod responder;
 mod server;
 mod service;
@@ -58,7 +59,7 @@ pub use load::{Source, load, parse};
 pub use memory::SLOT_COUNTS;
 pub use ports::Ports;
 pub use position::Position;
-pub use server::{Backend, Limits};
+pub use server::{Backend, Limits, Named};
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
@@ -117,6 +118,8 @@ pub struct Node {
     /// configuration does not say: not at all then, and [`DRAIN_FOR_HEIR`] if another daemon takes
     /// its place.
     pub drain_at_exit: Option<Duration>,
+    /// Servers of the DNS that names are asked of; those of the machine if there are none.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// For so long connections of proxies go on in a daemon whose place another one has taken.
@@ -249,9 +252,11 @@ pub struct Service {
     pub affinity: Affinity,
     /// How long, and in which table.
     pub memory: Memory,
-    /// At least one; names and (address, port) are unique within the service, in a mode that keeps
-    /// the port even addresses; not all weights are 0; none is a VIP.
+    /// At least one, unless there are [`Service::names`]; names and (address, port) are unique within
+    /// the service, in a mode that keeps the port even addresses; not all weights are 0; none is a VIP.
     pub backends: Vec<Backend>,
+    /// More of them, which the DNS names.
+    pub names: Vec<Named>,
     /// Takes everything while no other backend can; not among [`Service::backends`], but under the
     /// same rules.
     pub emergency: Option<Backend>,

@@ -1,4 +1,4 @@
-//! The servers of a service.
+//! The servers of a service: those that the configuration knows, and those that the DNS names.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -44,4 +44,21 @@ pub struct Limits {
     pub max_known: Option<u32>,
     /// Of the scheduler `prio`: the lowest number is preferred.
     pub prio: u32,
+}
+
+/// Servers that the DNS names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What names of its backends begin with; unique like those of other backends.
+    pub name: String,
+    /// What is asked for, in lower case and without a dot at the end.
+    pub host: String,
+    /// Asked for are records SRV, which say port, weight and priority; otherwise addresses.
+    pub srv: bool,
+    /// As [`Backend::port`]; 0 if records say it.
+    pub port: u16,
+    /// As [`Backend::weight`]; 1 if records say it.
+    pub weight: u32,
+    /// What a proxy grants each of them.
+    pub limits: Limits,
 }

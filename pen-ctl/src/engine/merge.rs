@@ -124,6 +124,7 @@ impl Engine {
                     service.backends.push(Backend { leaving: true, ..backend });
                 }
             }
+            service.unnamed = self.names.awaited(&service.config);
             self.services.push(service);
         }
         self.share_probes();
@@ -215,6 +216,7 @@ impl Engine {
             ask_until: Moment::NEVER,
             fresh,
             start_by: if fresh { now + START_WINDOW } else { Moment::NEVER },
+            unnamed: false,
             panicking: false,
             quorum: None,
             down: None,

@@ -21,6 +21,8 @@ pub mod ids;
 pub mod journal;
 mod judgement;
 mod merge;
+pub mod names;
+mod naming;
 pub mod network;
 mod operator;
 mod passive;
@@ -136,6 +138,7 @@ pub struct Engine {
     certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
     answers: Answering,
+    names: names::Names,
     groups: Groups,
     sharing: Sharing,
     /// What the operator was warned of.
@@ -168,6 +171,8 @@ struct Service {
     fresh: bool,
     /// When it is made at the latest; never once that is over.
     start_by: Moment,
+    /// What names of its servers stand for is still to be learned.
+    unnamed: bool,
     /// Too few of its backends are usable.
     panicking: bool,
     /// Whether it has its quorum; `None` before the first checks.
@@ -242,10 +247,22 @@ impl Engine {
     /// secret if neither the configuration nor the maps have one.
     #[must_use]
     pub fn new(config: Config, adopted: Tables, random: Secret, now: Moment) -> Self {
+        Self::knowing(config, adopted, random, now, Vec::new())
+    }
+
+    /// The same with what the DNS said to the controller before this one.
+    #[must_use]
+    pub fn knowing(
+        config: Config,
+        adopted: Tables,
+        random: Secret,
+        now: Moment,
+        named: Vec<(names::Query, names::Answer)>,
+    ) -> Self {
         let kept = adopted.cfg.secret;
         let secret = config.node.secret.unwrap_or(if kept == [0, 0] { random } else { kept });
         let mut engine = Self {
-            config,
+            config: config.clone(),
             secret,
             started_at: now,
             started: false,
@@ -271,6 +288,7 @@ impl Engine {
             certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
             answers: Answering::default(),
+            names: names::Names::new(named),
             groups: Groups::default(),
             sharing: Sharing::default(),
             warned: BTreeSet::new(),
@@ -279,6 +297,7 @@ impl Engine {
         };
         engine.adopt_ids();
         engine.adopt_groups();
+        engine.take_config(now, config);
         engine.merge_config(now);
         engine.adopt_hops();
         engine
@@ -330,6 +349,7 @@ impl Engine {
             Event::ProbeDone { probe, took, outcome } => {
                 self.probe_done(now, probe, took, outcome);
             }
+            Event::NameAnswered { query, result } => self.name_answered(now, &query, result),
             Event::AgentAnswered { probe, answer } => self.agent_answered(now, probe, answer),
             Event::BackendFailed { backend, generation, failure } => {
                 self.backend_failed(now, backend, generation, failure);
@@ -398,7 +418,7 @@ impl Engine {
                 self.next_release(),
             ])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
-            .chain([self.answers.next_deadline(), self.next_agent()])
+            .chain([self.answers.next_deadline(), self.next_agent(), self.names.next_deadline()])
             .min()
             .unwrap_or(Moment::NEVER)
     }
@@ -431,6 +451,7 @@ impl Engine {
         }
         self.start_probes(now);
         self.ask_agents(now);
+        self.ask_names(now);
         self.run_ejections(now);
         self.run_ramps(now);
         self.listen_again(now);
