@@ -38,6 +38,7 @@ use crate::io::carp::Command;
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
 use crate::io::health::{Prober, Way};
+use crate::io::names::{self, Resolver};
 use crate::io::netlink::Netlink;
 use crate::io::notify::Notifier;
 use crate::io::proxy::Proxies;
@@ -133,7 +134,8 @@ async fn serve(
         }
     };
     let carp = Carp::new(groups, events.clone(), node, places.state.clone());
-    let mut engine = Engine::new(config, adopted, secret, clock::now());
+    let named = names::load(&places.state);
+    let mut engine = Engine::knowing(config, adopted, secret, clock::now(), named);
     if dataplane.has_other_version() {
         tracing::warn!(
             "another version of pen forwards here. It goes on until all backends are known, and is \
@@ -151,6 +153,7 @@ async fn serve(
         netlink,
         prober: Prober::new(events.clone()),
         notifier: Notifier::new(events.clone()),
+        resolver: Resolver::new(events.clone(), places.state.clone()),
         events,
         starting: true,
         failure: None,
@@ -271,6 +274,7 @@ struct Daemon {
     netlink: Netlink,
     events: mpsc::Sender<Event>,
     prober: Prober,
+    resolver: Resolver,
     /// An interface that cannot be attached at the start ends the daemon.
     starting: bool,
     failure: Option<String>,
@@ -363,6 +367,8 @@ impl Daemon {
                     self.prober.start(probe, kind, way, timeout);
                 }
                 Action::AskAgent(question) => self.prober.ask_agent(question),
+                Action::AskName { query, resolvers } => self.resolver.ask(query, resolvers),
+                Action::KeepNames(answers) => self.resolver.keep(answers),
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
                     self.attached(interface, result);

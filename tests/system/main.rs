@@ -34,6 +34,7 @@ mod jumbo;
 mod lab;
 mod links;
 mod listings;
+mod names;
 mod nat;
 mod neighbours;
 mod notify;

@@ -1,23 +1,31 @@
 //! Reads `backends`. A list may belong to a pool and so to several services: [`RawBackend`] is what
-//! was written, [`Binder::bind`] makes it the backends of one service, where names become addresses
-//! and the rules of the service's mode apply.
+//! was written, [`Binder::bind`] makes it the backends of one service, where the rules of the
+//! service's mode apply. Names of hosts stay names: nobody is asked here.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use toml::de::DeValue;
 
 use crate::config::error::ErrorKind;
 use crate::config::proxy::MAX_LIMIT;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
-use crate::config::system::System;
 use crate::config::vip::{socket_address, usable};
-use crate::config::{Backend, Limits, Listen, Mode, Protocol, UnixPath, unix};
+use crate::config::{Backend, Endpoint, Limits, Listen, Mode, Named, Protocol, UnixPath, unix};
 
 const BACKEND: Spec = Spec {
     name: "backend",
     title: "a backend",
-    keys: &["address", "max_connections", "max_known", "name", "prio", "weight"],
+    keys: &[
+        "address",
+        "host",
+        "max_connections",
+        "max_known",
+        "name",
+        "port",
+        "prio",
+        "srv",
+        "weight",
+    ],
 };
 
 /// It takes everything or nothing: a weight would say nothing.
@@ -49,6 +57,8 @@ pub(super) struct RawBackend {
 enum Host {
     Address(IpAddr),
     Name(String),
+    /// A name that records SRV belong to.
+    Srv(String),
     Unix(UnixPath),
 }
 
@@ -125,8 +135,7 @@ fn detailed(table: &Table<'_>, report: &mut Report<'_>) -> Read<RawBackend> {
     let name = table
         .text("name", report)
         .and_then(|name| name.map(|name| raw::name(name, report)).transpose());
-    let text = table.required_text("address", "\"10.0.0.11:80\"", report)?;
-    let (host, port) = endpoint(text, report)?;
+    let (text, host, port) = server(table, report)?;
     let name = match name? {
         Some(name) => name,
         None => default_name(text, &host, report)?,
@@ -134,6 +143,56 @@ fn detailed(table: &Table<'_>, report: &mut Report<'_>) -> Read<RawBackend> {
     let weight = weight?.unwrap_or(1);
     let limits = limits?;
     Ok(RawBackend { place: text.place, name, host, port, weight, limits, proxied })
+}
+
+/// Which server, or which servers, by one of three keys.
+fn server<'d>(
+    table: &Table<'d>,
+    report: &mut Report<'_>,
+) -> Read<(At<&'d str>, Host, Option<u16>)> {
+    let mut ways = ["address", "host", "srv"].into_iter().filter_map(|key| table.get(key));
+    if let (Some(_), Some(At { place, .. })) = (ways.next(), ways.next()) {
+        return Err(report.add(place, ErrorKind::OneWayToServer));
+    }
+    let (is_host, srv) = (table.has("host"), table.text("srv", report)?);
+    for (key, means_nothing, needs) in [
+        ("port", !is_host, "`host = \"app.example\"`"),
+        ("weight", srv.is_some(), "`address` or `host` instead of `srv`"),
+        ("prio", srv.is_some(), "`address` or `host` instead of `srv`"),
+    ] {
+        if let Some(At { place, .. }) = table.get(key).filter(|_| means_nothing) {
+            return Err(report.add(place, ErrorKind::NoEffect { key, needs }));
+        }
+    }
+    if let Some(text) = srv {
+        let name = host_name(text, "_http._tcp.app.example", report)?;
+        return Ok((text, Host::Srv(name), None));
+    }
+    if let Some(text) = table.text("host", report)? {
+        let port = table.integer("port", 1..=65535, report)?;
+        let port = port.map(|port| u16::try_from(port).expect("of the range"));
+        return Ok((text, Host::Name(host_name(text, "app.example", report)?), port));
+    }
+    let text = table.required_text("address", "\"10.0.0.11:80\"", report)?;
+    let (host, port) = endpoint(text, report)?;
+    Ok((text, host, port))
+}
+
+/// The name of a host, and nothing else.
+fn host_name(
+    At { place, value: text }: At<&str>,
+    example: &'static str,
+    report: &mut Report<'_>,
+) -> Read<String> {
+    if !is_host_name(text) {
+        return Err(report.add(place, ErrorKind::InvalidHost { text: text.to_owned(), example }));
+    }
+    Ok(plain(text))
+}
+
+/// One spelling for each name.
+fn plain(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 /// What a proxy grants a backend.
@@ -157,7 +216,7 @@ fn default_name(text: At<&str>, host: &Host, report: &mut Report<'_>) -> Read<At
         Host::Address(_) | Host::Unix(_) => {
             Ok(At { place: text.place, value: text.value.to_owned() })
         }
-        Host::Name(_) => raw::name(text, report),
+        Host::Name(_) | Host::Srv(_) => raw::name(text, report),
     }
 }
 
@@ -177,7 +236,7 @@ fn endpoint(
             Ok((Host::Address(address.to_canonical()), port))
         }
         Host::Address(address) => Ok((Host::Address(usable(place, address, report)?), port)),
-        Host::Name(_) | Host::Unix(_) => Ok((host, port)),
+        Host::Name(_) | Host::Srv(_) | Host::Unix(_) => Ok((host, port)),
     }
 }
 
@@ -194,7 +253,7 @@ fn parse_endpoint(text: &str) -> Option<(Host, Option<u16>)> {
         Some((host, port)) => (host, Some(port.parse().ok()?)),
         None => (text, None),
     };
-    is_host_name(host).then(|| (Host::Name(host.to_owned()), port))
+    is_host_name(host).then(|| (Host::Name(plain(host)), port))
 }
 
 /// As RFC 1123 has it, with the underscore that some networks use.
@@ -227,6 +286,7 @@ pub(super) struct Owner {
 /// The backends of one service.
 pub(super) struct Bound {
     pub(super) backends: Vec<Backend>,
+    pub(super) names: Vec<Named>,
     pub(super) emergency: Option<Backend>,
     pub(super) abuse: Option<Backend>,
 }
@@ -234,72 +294,109 @@ pub(super) struct Bound {
 /// Makes lists of backends those of services.
 pub(super) struct Binder<'a> {
     vips: &'a Names<IpAddr>,
-    system: &'a dyn System,
-    /// Hosts that have been asked for: a pool's are needed once for each service.
-    resolved: HashMap<String, Result<Vec<IpAddr>, String>>,
+}
+
+/// What backends of one service have already.
+struct Taken {
+    names: Names<String>,
+    addresses: Names<IpAddr>,
+    endpoints: Names<Endpoint>,
+}
+
+/// One of a list.
+enum Server {
+    Known(Backend),
+    Named(Named),
 }
 
 impl<'a> Binder<'a> {
-    pub(super) fn new(vips: &'a Names<IpAddr>, system: &'a dyn System) -> Self {
-        Self { vips, system, resolved: HashMap::new() }
+    pub(super) const fn new(vips: &'a Names<IpAddr>) -> Self {
+        Self { vips }
     }
 
     /// The backends of a service, the one for emergencies, and the one for clients that it denies.
     pub(super) fn bind(
-        &mut self,
+        &self,
         list: &[Read<RawBackend>],
         emergency: Option<&RawBackend>,
         abuse: Option<&RawBackend>,
         owner: &Owner,
         report: &mut Report<'_>,
     ) -> Read<Bound> {
-        let mode = owner.mode;
-        let mut names = Names::new("backend name");
-        let mut addresses = Names::new("backend");
-        let mut endpoints = Names::new("backend");
-        let all = list.iter().map(|raw| raw.as_ref().map_err(|reported| *reported));
-        let backends: Vec<_> = all
-            .chain(emergency.map(Ok))
-            .chain(abuse.map(Ok))
-            .map(|raw| {
-                let raw = raw?;
-                let backend = self.backend(raw, owner, report)?;
-                let place = raw.place;
-                if let Some(At { place, value: key }) = raw.proxied
-                    && mode != Mode::Proxy
-                {
-                    return Err(report.add(place, ErrorKind::OnlyProxied { key, mode }));
+        let mut taken = Taken {
+            names: Names::new("backend name"),
+            addresses: Names::new("backend"),
+            endpoints: Names::new("backend"),
+        };
+        let mut server = |raw: &RawBackend| self.server(raw, owner, &mut taken, report);
+        let servers: Vec<_> =
+            list.iter().map(|raw| server(raw.as_ref().map_err(|reported| *reported)?)).collect();
+        let singles = [emergency, abuse].map(|raw| raw.map(|raw| (raw.place, server(raw))));
+        let (mut backends, mut names) = (Vec::new(), Vec::new());
+        for server in servers.into_iter().collect::<Read<Vec<_>>>()? {
+            match server {
+                Server::Known(backend) => backends.push(backend),
+                Server::Named(named) => names.push(named),
+            }
+        }
+        let [emergency, abuse] = singles.map(|single| {
+            let Some((place, server)) = single else { return Ok(None) };
+            match server? {
+                Server::Known(backend) => Ok(Some(backend)),
+                Server::Named(Named { host, .. }) => {
+                    Err(report.add(place, ErrorKind::NamedAlone { host }))
                 }
-                if mode.takes_ports() {
-                    let value = backend.endpoint();
-                    endpoints.claim(Ok(At { place, value }), report)?;
-                } else {
-                    // The port decides nothing: the same address is the same server.
-                    addresses.claim(Ok(At { place, value: backend.address }), report)?;
-                }
-                names.claim(Ok(raw.name.clone()), report)?;
-                Ok(backend)
-            })
-            .collect();
-        let mut backends: Vec<_> = backends.into_iter().collect::<Read<_>>()?;
-        let abuse = abuse.and_then(|_| backends.pop());
-        let emergency = emergency.and_then(|_| backends.pop());
-        Ok(Bound { backends, emergency, abuse })
+            }
+        });
+        Ok(Bound { backends, names, emergency: emergency?, abuse: abuse? })
+    }
+
+    fn server(
+        &self,
+        raw: &RawBackend,
+        owner: &Owner,
+        taken: &mut Taken,
+        report: &mut Report<'_>,
+    ) -> Read<Server> {
+        let (mode, place) = (owner.mode, raw.place);
+        let server = match &raw.host {
+            Host::Name(host) => Server::Named(named(raw, host, false, owner, report)?),
+            Host::Srv(host) => Server::Named(named(raw, host, true, owner, report)?),
+            Host::Address(address) => Server::Known(self.backend(raw, *address, owner, report)?),
+            Host::Unix(path) => Server::Known(unix_backend(raw, path, owner, report)?),
+        };
+        if let Some(At { place, value: key }) = raw.proxied
+            && mode != Mode::Proxy
+        {
+            return Err(report.add(place, ErrorKind::OnlyProxied { key, mode }));
+        }
+        match &server {
+            Server::Known(backend) if mode.takes_ports() => {
+                let value = backend.endpoint();
+                taken.endpoints.claim(Ok(At { place, value }), report)?;
+            }
+            Server::Known(backend) => {
+                // The port decides nothing: the same address is the same server.
+                taken.addresses.claim(Ok(At { place, value: backend.address }), report)?;
+            }
+            Server::Named(_) => {}
+        }
+        taken.names.claim(Ok(raw.name.clone()), report)?;
+        Ok(server)
     }
 
     fn backend(
-        &mut self,
+        &self,
         raw: &RawBackend,
+        address: IpAddr,
         owner: &Owner,
         report: &mut Report<'_>,
     ) -> Read<Backend> {
         let Owner { listen, mode, .. } = *owner;
         let (vip, place) = (listen.address, raw.place);
-        let address = match &raw.host {
-            Host::Address(address) if mode == Mode::Proxy => *address,
-            Host::Address(address) => usable(place, *address, report)?,
-            Host::Name(host) => self.resolve(host, vip, mode, place, report)?,
-            Host::Unix(path) => return unix_backend(raw, path, owner, report),
+        let address = match mode {
+            Mode::Proxy => address,
+            _ => usable(place, address, report)?,
         };
         if let Some(declared) = self.vips.find(&address) {
             let kind = ErrorKind::BackendIsVip { address, vip: report.position(declared) };
@@ -309,54 +406,62 @@ impl<'a> Binder<'a> {
             let kind = ErrorKind::FamilyMismatch { backend: address, vip, mode };
             return Err(report.add(place, kind));
         }
-        // As in `listen`, 0 is no port.
-        let port = match (raw.port.filter(|port| *port != 0), listen.ports.single()) {
-            (None, None) if owner.socket.is_some() => {
-                return Err(report.add(place, ErrorKind::BackendWithoutPort { address }));
-            }
-            (Some(port), None) if owner.socket.is_some() => port,
-            (None, own) => own.unwrap_or(0),
-            // To give all of them one port would mix up flows of one client to several of them: its
-            // answers would all come from that port.
-            (Some(port), None) => {
-                return Err(report.add(place, ErrorKind::PortOfMany { port, listen }));
-            }
-            (Some(port), Some(own)) if port != own && !mode.takes_ports() => {
-                return Err(report.add(place, ErrorKind::PortMismatch { port, listen, mode }));
-            }
-            (Some(port), Some(_)) => port,
-        };
+        let example = || SocketAddr::new(address, 80).to_string();
+        let port = port(raw, &address.to_string(), example, owner, report)?;
         let RawBackend { weight, limits, .. } = *raw;
         let name = raw.name.value.clone();
         Ok(Backend { name, address, port, socket: None, weight, limits })
     }
+}
 
-    /// The first address of a host that has the family of the VIP; of the other family only if
-    /// there is none, and the mode takes it.
-    fn resolve(
-        &mut self,
-        host: &str,
-        vip: IpAddr,
-        mode: Mode,
-        place: Place,
-        report: &mut Report<'_>,
-    ) -> Read<IpAddr> {
-        let ask = || self.system.resolve(host).map_err(|error| error.to_string());
-        let answer = self.resolved.entry(host.to_owned()).or_insert_with(ask);
-        let host = host.to_owned();
-        let addresses = match answer {
-            Ok(addresses) => addresses,
-            Err(reason) => {
-                let kind = ErrorKind::UnresolvableName { host, reason: reason.clone() };
-                return Err(report.add(place, kind));
-            }
-        };
-        let mut addresses = addresses.iter().map(IpAddr::to_canonical);
-        let any = addresses.clone().next().filter(|_| mode.takes_families());
-        match addresses.find(|address| address.is_ipv4() == vip.is_ipv4()).or(any) {
-            Some(address) => usable(place, address, report),
-            None => Err(report.add(place, ErrorKind::NoAddressOfFamily { host, vip })),
+/// Servers that the DNS names.
+fn named(
+    raw: &RawBackend,
+    host: &str,
+    srv: bool,
+    owner: &Owner,
+    report: &mut Report<'_>,
+) -> Read<Named> {
+    let Owner { listen, mode, .. } = *owner;
+    let has_port =
+        mode.takes_ports() && (owner.socket.is_some() || listen.ports.single().is_some());
+    let port = match srv {
+        true if !has_port => {
+            return Err(report.add(raw.place, ErrorKind::SrvPorts { listen, mode }));
         }
+        true => 0,
+        false => port(raw, host, || format!("{host}:80"), owner, report)?,
+    };
+    let RawBackend { weight, limits, .. } = *raw;
+    let (name, host) = (raw.name.value.clone(), host.to_owned());
+    Ok(Named { name, host, srv, port, weight, limits })
+}
+
+/// The port of a backend.
+fn port(
+    raw: &RawBackend,
+    backend: &str,
+    example: impl FnOnce() -> String,
+    owner: &Owner,
+    report: &mut Report<'_>,
+) -> Read<u16> {
+    let Owner { listen, mode, .. } = *owner;
+    let place = raw.place;
+    // As in `listen`, 0 is no port.
+    match (raw.port.filter(|port| *port != 0), listen.ports.single()) {
+        (None, None) if owner.socket.is_some() => {
+            let (backend, example) = (backend.to_owned(), example());
+            Err(report.add(place, ErrorKind::BackendWithoutPort { backend, example }))
+        }
+        (Some(port), None) if owner.socket.is_some() => Ok(port),
+        (None, own) => Ok(own.unwrap_or(0)),
+        // To give all of them one port would mix up flows of one client to several of them: its
+        // answers would all come from that port.
+        (Some(port), None) => Err(report.add(place, ErrorKind::PortOfMany { port, listen })),
+        (Some(port), Some(own)) if port != own && !mode.takes_ports() => {
+            Err(report.add(place, ErrorKind::PortMismatch { port, listen, mode }))
+        }
+        (Some(port), Some(_)) => Ok(port),
     }
 }
 

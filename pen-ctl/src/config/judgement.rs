@@ -122,7 +122,9 @@ pub(super) fn follow(
     for (table, service) in tables.iter().zip(&*services) {
         let (Some(quorum), Ok(table)) = (service.judgement.quorum, table) else { continue };
         let count = service.backends.len();
+        // How many a name stands for is not known here.
         if quorum as usize > count
+            && service.names.is_empty()
             && let Some(At { place, .. }) = table.get("quorum")
         {
             let (found, min, max) = (quorum.to_string(), "1".to_owned(), count.to_string());
@@ -133,6 +135,10 @@ pub(super) fn follow(
     for (table, service) in tables.iter().zip(services) {
         let (Some(name), Ok(table)) = (&service.judgement.track, table) else { continue };
         let place = table.get("track").map_or(table.place, |track| track.place);
+        if !service.names.is_empty() {
+            result = Err(report.add(place, ErrorKind::NamesAndTrack));
+            continue;
+        }
         let Some(tracked) = before.iter().find(|tracked| tracked.name == *name) else {
             let near = raw::nearest(name, &names.in_order());
             let kind = || ErrorKind::UndeclaredService { name: name.clone(), near };

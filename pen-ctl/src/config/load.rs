@@ -25,7 +25,7 @@ pub struct Source {
 
 /// Reads a configuration: the main file, then `conf.d/*.toml` beside it in lexical order.
 ///
-/// Blocks while it reads files and resolves host names.
+/// Blocks while it reads files. Names of hosts are not asked for.
 pub fn load(main: &Path, system: &dyn System) -> Result<Config, Vec<ConfigError>> {
     parse(&read(main)?, system)
 }

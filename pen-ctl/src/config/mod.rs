@@ -23,7 +23,9 @@ mod position;
 mod probe;
 mod proxy;
 mod raw;
+mod resolvers;
 mod responder;
+mod server;
 mod service;
 mod sync;
 mod system;
@@ -62,6 +64,7 @@ pub(crate) use notify::EVENTS;
 pub use notify::{Notify, NotifyError, To, Webhook};
 pub use ports::Ports;
 pub use position::Position;
+pub use server::{Backend, Limits, Named};
 #[cfg(feature = "io")]
 pub use system::RealSystem;
 pub use system::{SecretFile, System};
@@ -122,6 +125,8 @@ pub struct Node {
     /// configuration does not say: not at all then, and [`DRAIN_FOR_HEIR`] if another daemon takes
     /// its place.
     pub drain_at_exit: Option<Duration>,
+    /// Servers of the DNS that names are asked of; those of the machine if there are none.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// For so long connections of proxies go on in a daemon whose place another one has taken.
@@ -254,9 +259,11 @@ pub struct Service {
     pub affinity: Affinity,
     /// How long, and in which table.
     pub memory: Memory,
-    /// At least one; names and (address, port) are unique within the service, in a mode that keeps
-    /// the port even addresses; not all weights are 0; none is a VIP.
+    /// At least one, unless there are [`Service::names`]; names and (address, port) are unique within
+    /// the service, in a mode that keeps the port even addresses; not all weights are 0; none is a VIP.
     pub backends: Vec<Backend>,
+    /// More of them, which the DNS names.
+    pub names: Vec<Named>,
     /// Takes everything while no other backend can; not among [`Service::backends`], but under the
     /// same rules.
     pub emergency: Option<Backend>,
@@ -534,46 +541,4 @@ pub struct Memory {
     pub prefix_v4: u8,
     /// Bits of an IPv6 address that make a client, 1..=128.
     pub prefix_v6: u8,
-}
-
-/// A real server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Name without `/`; the address or path as it was written if the operator gave none.
-    pub name: String,
-    /// Address, of the same family as the VIP unless the service encapsulates; of a Unix socket the
-    /// one that stands for its path.
-    pub address: IpAddr,
-    /// Port; that of the service unless it translates. If the service has many: 0, for that of the
-    /// packet.
-    pub port: u16,
-    /// The Unix socket that it is, instead of an address; only in mode `proxy`.
-    pub socket: Option<UnixPath>,
-    /// Share of new flows relative to the other backends, 0..=[`MAX_WEIGHT`]; 0 takes none.
-    pub weight: u32,
-    /// What a proxy grants it.
-    pub limits: Limits,
-}
-
-impl Backend {
-    /// Where connections to it lead.
-    #[must_use]
-    pub fn endpoint(&self) -> Endpoint {
-        match &self.socket {
-            Some(path) => Endpoint::Unix(path.clone()),
-            None => SocketAddr::new(self.address, self.port).into(),
-        }
-    }
-}
-
-/// What a proxy grants a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at a time.
-    pub max_connections: Option<u32>,
-    /// Connections at a time up to which clients are taken that are remembered here; not below
-    /// [`Limits::max_connections`].
-    pub max_known: Option<u32>,
-    /// Of the scheduler `prio`: the lowest number is preferred.
-    pub prio: u32,
 }

@@ -9,12 +9,21 @@ use crate::config::load::Roots;
 use crate::config::probe::duration;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
 use crate::config::system::System;
-use crate::config::{Control, Interface, Node, Ports, Sizes, XdpMode, unix};
+use crate::config::{Control, Interface, Node, Ports, Sizes, XdpMode, resolvers, unix};
 
 const NODE: Spec = Spec {
     name: "node",
     title: "[node]",
-    keys: &["name", "secret_file", "masquerade_ports", "flows", "clients", "translations", DRAIN],
+    keys: &[
+        "name",
+        "secret_file",
+        "masquerade_ports",
+        "flows",
+        "clients",
+        "translations",
+        DRAIN,
+        "resolvers",
+    ],
 };
 const DRAIN: &str = "drain_at_exit";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -37,18 +46,21 @@ pub(super) fn node(roots: &Roots<'_>, system: &dyn System, report: &mut Report<'
             masquerade_ports,
             sizes,
             drain_at_exit: None,
+            resolvers: Vec::new(),
         });
     };
     let secret = secret(&table, system, report);
     let masquerade_ports = masquerade_ports(&table, system, report);
     let sizes = sizes(&table, report);
     let drain_at_exit = duration(&table, DRAIN, Duration::ZERO, DAY, report);
+    let resolvers = resolvers::resolvers(&table, report);
     Ok(Node {
         name: name?,
         secret: secret?,
         masquerade_ports: masquerade_ports?,
         sizes: sizes?,
         drain_at_exit: drain_at_exit?.map(|found| found.value),
+        resolvers: resolvers?,
     })
 }
 

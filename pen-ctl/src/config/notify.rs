@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(40);
 const ALL: &str = "all";
 
 /// Events that can be told, and `all`.
-pub(crate) const EVENTS: [&str; 57] = [
+pub(crate) const EVENTS: [&str; 60] = [
     "admin",
     "adopted",
     "agent",
@@ -72,6 +72,9 @@ pub(crate) const EVENTS: [&str; 57] = [
     "link-down",
     "link-gone",
     "link-up",
+    "name-changed",
+    "name-resolved",
+    "name-unresolved",
     "not-listening",
     "not-probed",
     "notify-failed",

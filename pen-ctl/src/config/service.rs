@@ -58,7 +58,7 @@ pub(super) fn services(
         system,
         masquerade_ports,
         pools: Pools::read(roots, system, report),
-        binder: Binder::new(vips, system),
+        binder: Binder::new(vips),
         names: Names::new("service"),
         listens: Listens::default(),
         sockets: Names::new("listen"),
@@ -159,7 +159,7 @@ impl Reader<'_> {
         let check = own_check?.or(check).unwrap_or_else(RawCheck::absent);
         let place = check.place();
         let check = check.of_service(protocol, single_port, mode, report);
-        let Bound { backends, emergency, abuse } = backends?;
+        let Bound { backends, names, emergency, abuse } = backends?;
         let (check, file) = (check?, file?);
         let mut probed = backends.iter().chain(&emergency);
         if let Some(socket) = probed.find_map(|backend| backend.socket.clone()) {
@@ -169,7 +169,10 @@ impl Reader<'_> {
         let proxy = match proxy? {
             None => None,
             Some(raw) => {
-                let routes = routes::bind(raw.routes, &backends, report)?;
+                let known = backends.iter().map(|backend| &*backend.name);
+                let known: Vec<&str> =
+                    known.chain(names.iter().map(|named| &*named.name)).collect();
+                let routes = routes::bind(raw.routes, &known, report)?;
                 Some(Box::new(Proxy { abuse, routes, socket: file, ..raw.proxy }))
             }
         };
@@ -184,6 +187,7 @@ impl Reader<'_> {
             affinity: affinity?,
             memory: memory?,
             backends,
+            names,
             emergency,
             stubborn: stubborn?.unwrap_or(false),
             check,

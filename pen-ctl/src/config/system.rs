@@ -2,7 +2,6 @@
 //! in tests, which have a machine of their own.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 
 use crate::config::{CertificateFiles, FileProblem, Ports};
@@ -19,9 +18,6 @@ pub trait System {
     fn interface_exists(&self, name: &str) -> bool {
         self.interfaces().iter().any(|interface| interface == name)
     }
-
-    /// Addresses of a host.
-    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 
     /// Reads a secret and what decides whether it is one.
     fn secret(&self, path: &Path) -> io::Result<SecretFile>;
@@ -67,7 +63,6 @@ pub use real::RealSystem;
 mod real {
     use std::fs::{self, File};
     use std::io::{self, Read as _};
-    use std::net::{IpAddr, ToSocketAddrs as _};
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
@@ -96,10 +91,6 @@ mod real {
 
         fn interface_exists(&self, name: &str) -> bool {
             if_nametoindex(name).is_ok()
-        }
-
-        fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-            Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
         }
 
         fn secret(&self, path: &Path) -> io::Result<SecretFile> {
@@ -167,14 +158,6 @@ mod real {
             assert!(!RealSystem.interface_exists("no-such-nic"));
             let ports = RealSystem.local_ports().unwrap();
             assert!(ports.first < ports.last);
-        }
-
-        #[test]
-        fn an_address_resolves_to_itself() {
-            assert_eq!(
-                RealSystem.resolve("192.0.2.1").unwrap(),
-                ["192.0.2.1".parse::<IpAddr>().unwrap()]
-            );
         }
 
         #[test]

@@ -1,5 +1,5 @@
-//! Reads the configuration again, beside the daemon's loop: files may be on a slow disk, and host
-//! names are asked for. What was read comes back to the loop, one reading at a time.
+//! Reads the configuration again, beside the daemon's loop: files may be on a slow
+//! disk. What was read comes back to the loop, one reading at a time.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,8 +66,7 @@ impl Reader {
                 Ok(Ok(read)) => read.map_err(|errors| refusal(&errors)),
                 Ok(Err(_)) | Err(_) => Err(Refusal {
                     error: format!("the configuration was not read within {PATIENCE:?}"),
-                    cure: "see whether its host names can be resolved; nothing was changed"
-                        .to_owned(),
+                    cure: "see whether its disk answers; nothing was changed".to_owned(),
                 }),
             };
             // Without a receiver the daemon has ended.

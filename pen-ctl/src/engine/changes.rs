@@ -2,6 +2,7 @@
 //! by what the engine knows things by, so that a service that was renamed is not another one.
 
 mod groups;
+mod names;
 mod notify;
 mod tls;
 
@@ -30,6 +31,8 @@ enum Id {
     Notify(String),
     Service(ServiceKey),
     Backend(ServiceKey, IpAddr, u16),
+    /// The name of servers, whether records say their ports, and the port.
+    Named(ServiceKey, String, bool, u16),
 }
 
 /// A part of a configuration in words.
@@ -57,7 +60,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<ConfigChange> {
     let after: BTreeMap<&Id, &Item> = new.iter().map(|item| (&item.id, item)).collect();
     // Backends of a service that comes or goes as a whole are not worth lines of their own.
     let is_told = |id: &Id| match id {
-        Id::Backend(service, ..) => {
+        Id::Backend(service, ..) | Id::Named(service, ..) => {
             let service = Id::Service(*service);
             before.contains_key(&service) && after.contains_key(&service)
         }
@@ -133,6 +136,7 @@ fn items(config: &Config) -> Vec<Item> {
     for of in &config.services {
         items.push(service(of));
         items.extend(of.all_backends().map(|found| backend(of, found)));
+        items.extend(of.names.iter().map(|found| names::named(of, found)));
     }
     items
 }
@@ -165,6 +169,7 @@ fn node(Config { node, access_log: log, responder, .. }: &Config) -> Item {
         fields: vec![
             field("name", &node.name),
             field("masquerade_ports", node.masquerade_ports),
+            names::resolvers(node),
             field("flows", node.sizes.flows),
             field("clients", node.sizes.clients),
             field("translations", node.sizes.translations),
@@ -225,7 +230,7 @@ fn service(service: &Service) -> Item {
         Endpoint::Unix(path) => path.to_string(),
     };
     let (memory, check) = (&service.memory, &service.check);
-    let count = service.backends.len();
+    let count = service.backends.len() + service.names.len();
     Item {
         id: Id::Service(service_key(service)),
         subject: format!("service {}", service.name),

@@ -111,14 +111,15 @@ fn flags(vip: &Vip, link: &Link) -> u16 {
     echo | if router { AddrEntry::ROUTER } else { 0 }
 }
 
-/// Whether the first check of some backend is still to come: nothing is known of the service then.
+/// Whether the first check of some backend is still to come, or its name to be resolved: nothing is known of the service then.
 pub(super) fn awaits_checks(service: &Service) -> bool {
-    service.config.check.kind != CheckKind::None
-        && service.backends.iter().any(|backend| {
-            backend.health.state() == State::Checking
-                && backend.admin != Admin::Maint
-                && !service.is_emergency(backend)
-        })
+    service.unnamed
+        || service.config.check.kind != CheckKind::None
+            && service.backends.iter().any(|backend| {
+                backend.health.state() == State::Checking
+                    && backend.admin != Admin::Maint
+                    && !service.is_emergency(backend)
+            })
 }
 
 /// Whether something about a backend is still to be learned that is learned soon: the first check,

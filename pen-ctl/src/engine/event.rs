@@ -12,6 +12,7 @@ use pen_common::net::MacAddr;
 
 use super::carp;
 use super::census::Census;
+use super::names::{Answer, Query};
 use super::notify::Delivery;
 use super::probe::agent::Said;
 use super::proxy::View;
@@ -69,6 +70,13 @@ pub enum Event {
         probe: ProbeId,
         /// What it said.
         answer: Result<Said, ProbeError>,
+    },
+    /// The DNS was asked for servers.
+    NameAnswered {
+        /// What was asked.
+        query: Query,
+        /// What it said, or why that is not known.
+        result: Result<Answer, String>,
     },
     /// A client of a proxy could not be served by a backend.
     BackendFailed {
@@ -394,6 +402,15 @@ pub enum Action {
     },
     /// Ask the agent on a backend for its words; answered by `AgentAnswered`.
     AskAgent(Question),
+    /// Ask the DNS for servers; answered by `NameAnswered`.
+    AskName {
+        /// What.
+        query: Query,
+        /// Whom; the servers that the machine asks if there are none.
+        resolvers: Vec<SocketAddr>,
+    },
+    /// Keep these answers of the DNS for the next daemon.
+    KeepNames(Vec<(Query, Answer)>),
     /// Attach XDP to an interface, or replace the program that is pinned for it; answered by
     /// `AttachDone`.
     AttachXdp {

@@ -125,6 +125,7 @@ impl Engine {
                     service.backends.push(Backend { leaving: true, ..backend });
                 }
             }
+            service.unnamed = self.names.awaited(&service.config);
             self.services.push(service);
         }
         self.share_probes();
@@ -216,6 +217,7 @@ impl Engine {
             ask_until: Moment::NEVER,
             fresh,
             start_by: if fresh { now + START_WINDOW } else { Moment::NEVER },
+            unnamed: false,
             panicking: false,
             quorum: None,
             down: None,

@@ -21,6 +21,8 @@ pub mod ids;
 pub mod journal;
 mod judgement;
 mod merge;
+pub mod names;
+mod naming;
 pub mod network;
 pub mod notify;
 mod operator;
@@ -139,6 +141,7 @@ pub struct Engine {
     certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
     answers: Answering,
+    names: names::Names,
     groups: Groups,
     sharing: Sharing,
     /// What the operator was warned of.
@@ -173,6 +176,8 @@ struct Service {
     fresh: bool,
     /// When it is made at the latest; never once that is over.
     start_by: Moment,
+    /// What names of its servers stand for is still to be learned.
+    unnamed: bool,
     /// Too few of its backends are usable.
     panicking: bool,
     /// Whether it has its quorum; `None` before the first checks.
@@ -247,10 +252,22 @@ impl Engine {
     /// secret if neither the configuration nor the maps have one.
     #[must_use]
     pub fn new(config: Config, adopted: Tables, random: Secret, now: Moment) -> Self {
+        Self::knowing(config, adopted, random, now, Vec::new())
+    }
+
+    /// The same with what the DNS said to the controller before this one.
+    #[must_use]
+    pub fn knowing(
+        config: Config,
+        adopted: Tables,
+        random: Secret,
+        now: Moment,
+        named: Vec<(names::Query, names::Answer)>,
+    ) -> Self {
         let kept = adopted.cfg.secret;
         let secret = config.node.secret.unwrap_or(if kept == [0, 0] { random } else { kept });
         let mut engine = Self {
-            config,
+            config: config.clone(),
             secret,
             started_at: now,
             started: false,
@@ -276,6 +293,7 @@ impl Engine {
             certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
             answers: Answering::default(),
+            names: names::Names::new(named),
             groups: Groups::default(),
             sharing: Sharing::default(),
             warned: BTreeSet::new(),
@@ -285,6 +303,7 @@ impl Engine {
         };
         engine.adopt_ids();
         engine.adopt_groups();
+        engine.take_config(now, config);
         engine.merge_config(now);
         engine.adopt_hops();
         engine
@@ -339,6 +358,7 @@ impl Engine {
             Event::ProbeDone { probe, took, outcome } => {
                 self.probe_done(now, probe, took, outcome);
             }
+            Event::NameAnswered { query, result } => self.name_answered(now, &query, result),
             Event::AgentAnswered { probe, answer } => self.agent_answered(now, probe, answer),
             Event::BackendFailed { backend, generation, failure } => {
                 self.backend_failed(now, backend, generation, failure);
@@ -411,6 +431,7 @@ impl Engine {
                 self.answers.next_deadline(),
                 self.next_agent(),
                 self.receivers.next_deadline(),
+                self.names.next_deadline(),
             ])
             .min()
             .unwrap_or(Moment::NEVER)
@@ -444,6 +465,7 @@ impl Engine {
         }
         self.start_probes(now);
         self.ask_agents(now);
+        self.ask_names(now);
         self.run_ejections(now);
         self.run_ramps(now);
         self.listen_again(now);

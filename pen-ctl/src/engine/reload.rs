@@ -22,9 +22,9 @@ impl Engine {
         dry_run: bool,
     ) -> Result<Changes, Refusal> {
         self.refuse_fixed(&config)?;
-        let changes = changes(&self.config, &config);
+        let changes = changes(&self.as_written(), &config);
         if !dry_run {
-            self.config = config;
+            self.take_config(now, config);
             self.merge_config(now);
             self.handle(now, Event::TimePassed);
             // Only now: frames that are under way to an interface still leave by it.

@@ -11,6 +11,13 @@ impl Engine {
     /// All that an operator should look after now.
     #[must_use]
     pub fn warnings(&self) -> BTreeSet<String> {
+        let mut warnings = self.lasting();
+        warnings.extend(self.names.problems());
+        warnings
+    }
+
+    /// Those that no other event tells of.
+    fn lasting(&self) -> BTreeSet<String> {
         let mut warnings = self.answers_that_are_not_forwarded();
         warnings.extend(self.answers.problems().cloned());
         warnings.extend(self.maps_of_another_size());
@@ -31,7 +38,8 @@ impl Engine {
 
     /// Tells what was not told yet.
     pub(super) fn refresh_warnings(&mut self, now: Moment) {
-        let warnings = self.warnings();
+        let mut warnings = self.lasting();
+        warnings.extend(self.names.left_out.iter().cloned());
         for warning in &warnings {
             if !self.warned.contains(warning) {
                 self.warn(now, "warning", "node", warning.clone());

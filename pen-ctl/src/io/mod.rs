@@ -11,6 +11,7 @@ pub mod control;
 pub mod dataplane;
 pub mod decap;
 pub mod health;
+pub mod names;
 pub mod netlink;
 pub mod notify;
 pub mod privileges;

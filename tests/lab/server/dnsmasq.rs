@@ -20,6 +20,11 @@ impl Dnsmasq {
 
     /// Starts it on all addresses at port 53; on return it answers.
     pub fn start(netns: &Netns, name: &str) -> Result<Self> {
+        Self::start_with(netns, name, &[])
+    }
+
+    /// The same with more of its options, such as `--host-record=app.pen.test,10.77.0.11,1`.
+    pub fn start_with(netns: &Netns, name: &str, options: &[String]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let mut command = netns.command("dnsmasq");
         // Nothing of the machine's own settings, and no other server to ask.
@@ -30,7 +35,7 @@ impl Dnsmasq {
             "--no-hosts",
         ]);
         command.args(["--pid-file=", "--user=root", "--log-facility=-", "--cache-size=0"]);
-        command.arg(format!("--txt-record={},{name}", Self::WHO));
+        command.arg(format!("--txt-record={},{name}", Self::WHO)).args(options);
         let mut process = Process::start(name, command, &scratch.file("log"))?;
         wait_for_answer(&mut process, netns, 53)?;
         Ok(Self { process, _scratch: scratch })

@@ -237,14 +237,31 @@ impl fmt::Display for ErrorKind {
             Self::UnusableAddress { address, why } => {
                 write!(f, "{address} is {why}; use an address of one host on a network")
             }
-            Self::UnresolvableName { host, reason } => write!(
+            Self::InvalidHost { text, example } => {
+                write!(f, "`{text}` is no name of a host; write one like \"{example}\"")
+            }
+            Self::InvalidResolver { text } => write!(
                 f,
-                "the host `{host}` cannot be resolved ({reason}); correct it, or write its address"
+                "`{text}` is no address of a name server; write one like \"10.0.0.53\" or \
+                 \"[2001:db8::53]:53\""
             ),
-            Self::NoAddressOfFamily { host, vip } => write!(
+            Self::OneWayToServer => f.write_str(
+                "a backend has one of `address`, `host` and `srv`; remove the others, or make them \
+                 backends of their own",
+            ),
+            Self::NamedAlone { host } => write!(
                 f,
-                "the host `{host}` has no {} address, which the VIP {vip} needs; write an address",
-                family(*vip)
+                "`{host}` is a name, which may be several servers, and here is room for one; write \
+                 its address"
+            ),
+            Self::NamesAndTrack => f.write_str(
+                "which servers a name stands for changes, so that the service that it tracks might \
+                 not have them; remove `track`, or write addresses",
+            ),
+            Self::SrvPorts { listen, mode } => write!(
+                f,
+                "a record SRV says the port, and the service on {listen} in mode `{mode}` leaves \
+                 ports as they are; use `host`, or one port and mode `nat`, `masquerade` or `proxy`"
             ),
 
             Self::UndeclaredCarp { name, near } => {
@@ -453,11 +470,10 @@ impl fmt::Display for ErrorKind {
                 "the service listens on {socket} itself, which would be a loop; write the backend's \
                  own socket"
             ),
-            Self::BackendWithoutPort { address } => write!(
+            Self::BackendWithoutPort { backend, example } => write!(
                 f,
-                "the service listens on a Unix socket, so that the backend {address} has no port to \
-                 take over; write \"{}\"",
-                std::net::SocketAddr::new(*address, 80)
+                "the service listens on a Unix socket, so that the backend {backend} has no port to \
+                 take over; write \"{example}\""
             ),
             Self::TransparentFamily { backend, listen } => {
                 let family = |address: &IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };

@@ -6,7 +6,7 @@ use super::{BASE, FakeSystem, lines, parse_all, parse_with_base};
 use crate::config::words::Word;
 use crate::config::{
     Access, AccessLog, Acl, Affinity, Backend, Check, CheckKind, Cidr, Config, Control,
-    ForwardedFor, Interface, Judgement, Limits, Listen, Memory, Mode, Node, Ports, Protocol,
+    ForwardedFor, Interface, Judgement, Limits, Listen, Memory, Mode, Named, Node, Ports, Protocol,
     Responder, Service, Sizes, Source, Vip, XdpMode, parse,
 };
 
@@ -34,6 +34,7 @@ fn nothing_is_a_valid_configuration() {
             masquerade_ports: PORTS,
             sizes: Sizes::default(),
             drain_at_exit: None,
+            resolvers: Vec::new(),
         },
         interfaces: vec![],
         control: Control { socket: "/run/pen/pend.sock".into() },
@@ -61,6 +62,7 @@ fn everything_can_be_written_out() {
         clients = 16_777_216
         translations = 4096
         drain_at_exit = "90s"
+        resolvers = ["10.0.0.53", "[2001:db8::53]:5353"]
         [control]
         socket = "/run/p.sock"
         [responder]
@@ -114,6 +116,7 @@ fn everything_can_be_written_out() {
             masquerade_ports: Ports { first: 1024, last: 2047 },
             sizes: Sizes { flows: 1024, clients: 16_777_216, translations: 4096 },
             drain_at_exit: Some(Duration::from_secs(90)),
+            resolvers: ["10.0.0.53:53", "[2001:db8::53]:5353"].map(|at| at.parse().unwrap()).into(),
         },
         interfaces: vec![Interface { name: "eth1".to_owned(), xdp: XdpMode::Native }],
         control: Control { socket: "/run/p.sock".into() },
@@ -154,6 +157,7 @@ fn everything_can_be_written_out() {
             memory: Memory::of(Protocol::Udp),
             backends: vec![backend("10.0.0.11", "10.0.0.11", 1), backend("w2", "10.0.0.12", 2)],
             emergency: Some(backend("sorry", "10.0.0.99", 1)),
+            names: Vec::new(),
             stubborn: true,
             judgement: Judgement::usual(),
             proxy: None,
@@ -242,15 +246,11 @@ fn backends_have_many_spellings() {
         ("\"10.0.0.11\"", "10.0.0.11", "10.0.0.11"),
         ("\"10.0.0.11:80\"", "10.0.0.11:80", "10.0.0.11"),
         ("\"::ffff:10.0.0.11\"", "::ffff:10.0.0.11", "10.0.0.11"),
-        ("\"web1.example\"", "web1.example", "10.0.0.21"),
-        ("\"web1.example:80\"", "web1.example:80", "10.0.0.21"),
-        ("{ address = \"web1.example\", name = \"a\" }", "a", "10.0.0.21"),
     ];
     let v6 = [
         ("\"2001:db8::11\"", "2001:db8::11", "2001:db8::11"),
         ("\"[2001:db8::11]\"", "[2001:db8::11]", "2001:db8::11"),
         ("\"[2001:db8::11]:80\"", "[2001:db8::11]:80", "2001:db8::11"),
-        ("\"web1.example:80\"", "web1.example:80", "2001:db8::21"),
     ];
     let v4 = v4.map(|case| ("192.0.2.10:80", case));
     let v6 = v6.map(|case| ("[2001:db8::10]:80", case));
@@ -325,20 +325,47 @@ fn a_mode_that_translates_takes_other_ports_and_one_address_with_several() {
 }
 
 #[test]
+fn names_of_servers_have_many_spellings_and_nobody_is_asked() {
+    // backend, name, host, records SRV, port, weight
+    for (text, name, host, srv, port, weight) in [
+        ("\"App.example\"", "App.example", "app.example", false, 80, 1),
+        ("\"app.example:8080\"", "app.example:8080", "app.example", false, 8080, 1),
+        ("{ address = \"app.example.\", name = \"a\" }", "a", "app.example", false, 80, 1),
+        (
+            "{ host = \"app.example\", port = 8080, weight = 2 }",
+            "app.example",
+            "app.example",
+            false,
+            8080,
+            2,
+        ),
+        (
+            "{ srv = \"_http._tcp.app.example\", name = \"a\" }",
+            "a",
+            "_http._tcp.app.example",
+            true,
+            0,
+            1,
+        ),
+    ] {
+        let web =
+            service(&format!("listen = \"192.0.2.10:80\"\nmode = \"nat\"\nbackends = [{text}]"));
+        let (name, host, limits) = (name.to_owned(), host.to_owned(), Limits::default());
+        assert_eq!(web.names, [Named { name, host, srv, port, weight, limits }], "{text}");
+        assert_eq!(web.backends, []);
+    }
+}
+
+#[test]
 fn a_mode_that_encapsulates_takes_backends_of_both_families() {
     for (mode, expected) in [("ipip", Mode::Ipip), ("gue", Mode::Gue)] {
         for listen in ["192.0.2.10:80", "[2001:db8::10]:80"] {
             let web = service(&format!(
                 "listen = \"{listen}\"\nmode = \"{mode}\"\n\
-                 backends = [\"10.0.0.11\", \"2001:db8::11\", \"v6.example\", \"web1.example\"]"
+                 backends = [\"10.0.0.11\", \"2001:db8::11\"]"
             ));
             assert_eq!(web.mode, expected);
-            let host = web.backends[3].address;
-            assert_eq!(
-                host.is_ipv4(),
-                web.listen.address.is_ipv4(),
-                "a host's address is like the VIP's"
-            );
+            assert_eq!(web.backends.len(), 2);
         }
     }
 }
@@ -434,7 +461,7 @@ fn listening(listens: &[&str]) -> String {
 }
 
 #[test]
-fn a_pool_takes_the_port_and_family_of_each_service() {
+fn a_pool_takes_the_port_of_each_service() {
     let all = services(
         "[[pool]]\nname = \"p\"\nbackends = [\"web1.example\"]\ncheck = { rise = 7 }\n\
          [[service]]\nname = \"a\"\nlisten = \"192.0.2.10:80\"\npool = \"p\"\n\
@@ -444,17 +471,17 @@ fn a_pool_takes_the_port_and_family_of_each_service() {
     let seen: Vec<_> = all
         .iter()
         .map(|service| {
-            let backend = &service.backends[0];
+            let named = &service.names[0];
             let Check { kind, rise, fall, .. } = service.check.clone();
-            (backend.address.to_string(), backend.port, kind, rise, fall)
+            (named.host.clone(), named.port, kind, rise, fall)
         })
         .collect();
     // A service's own check replaces the pool's as a whole.
     assert_eq!(
         seen,
         [
-            ("10.0.0.21".to_owned(), 80, CheckKind::Tcp, 7, 3),
-            ("2001:db8::21".to_owned(), 443, CheckKind::Tcp, 2, 5),
+            ("web1.example".to_owned(), 80, CheckKind::Tcp, 7, 3),
+            ("web1.example".to_owned(), 443, CheckKind::Tcp, 2, 5),
         ]
     );
 }

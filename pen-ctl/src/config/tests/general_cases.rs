@@ -36,7 +36,7 @@ interface = "eth0""#, &[
     ]),
     Case(r#"[node]
 colour = "red""#, &[
-        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file, masquerade_ports, flows, clients, translations, drain_at_exit",
+        "2:1: unknown key `colour`; valid keys of [node]: name, secret_file, masquerade_ports, flows, clients, translations, drain_at_exit, resolvers",
     ]),
     Case(web!("192.0.2.10:80", r#"bakends = ["10.0.0.11"]"#), &[
         "4:1: unknown key `bakends`; did you mean `backends`?",

@@ -33,7 +33,6 @@ mod tls;
 mod unix;
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 
 use crate::config::{
@@ -41,7 +40,7 @@ use crate::config::{
     System, parse,
 };
 
-/// A machine with two interfaces, three hosts in its DNS and a few secrets, good and bad.
+/// A machine with two interfaces and a few secrets, good and bad.
 pub(super) struct FakeSystem {
     pub(super) host_name: io::Result<&'static str>,
     pub(super) interfaces: &'static [&'static str],
@@ -73,17 +72,6 @@ impl System for FakeSystem {
 
     fn interfaces(&self) -> Vec<String> {
         self.interfaces.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let addresses: &[&str] = match host {
-            "web1.example" => &["2001:db8::21", "10.0.0.21", "10.0.0.22"],
-            "v6.example" => &["2001:db8::22"],
-            "vip.example" => &["192.0.2.10"],
-            "local.example" => &["127.0.0.1"],
-            _ => return Err(io::Error::other("no such host")),
-        };
-        Ok(addresses.iter().map(|address| address.parse().unwrap()).collect())
     }
 
     fn secret(&self, path: &Path) -> io::Result<SecretFile> {

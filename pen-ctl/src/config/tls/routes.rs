@@ -2,10 +2,10 @@
 //! first message of TLS, whether that ends here or is passed on as it is.
 
 use super::TlsError;
+use crate::config::Route;
 use crate::config::error::ErrorKind;
 use crate::config::host::is_valid;
 use crate::config::raw::{self, At, Names, Place, Read, Report, Spec, Table};
-use crate::config::{Backend, Route};
 
 const ROUTE: Spec = Spec { name: "routes", title: "a route", keys: &["backends", "names"] };
 
@@ -67,17 +67,16 @@ fn names(
 /// The routes, once the backends are known that they name.
 pub(in crate::config) fn bind(
     RawRoutes(routes): RawRoutes,
-    backends: &[Backend],
+    known: &[&str],
     report: &mut Report<'_>,
 ) -> Read<Vec<Route>> {
-    let known: Vec<&str> = backends.iter().map(|backend| &*backend.name).collect();
     let bound: Vec<_> = routes
         .into_iter()
         .map(|RawRoute { names, backends }| {
             let mut found = Ok(());
             for (place, name) in &backends {
                 if !known.contains(&name.as_str()) {
-                    let near = raw::nearest(name, &known);
+                    let near = raw::nearest(name, known);
                     let kind = TlsError::UnknownBackend { name: name.clone(), near };
                     found = Err(report.add(*place, ErrorKind::Tls(kind)));
                 }

@@ -151,6 +151,7 @@ impl Reader<'_> {
                 masquerade_ports: Ports { first: 10240, last: 32767 },
                 sizes: Sizes::default(),
                 drain_at_exit: None,
+                resolvers: Vec::new(),
             },
             interfaces: vec![Interface { name: interface, xdp: XdpMode::Off }],
             control: Control { socket: socket.into() },

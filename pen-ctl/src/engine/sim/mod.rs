@@ -11,6 +11,7 @@ mod judged;
 mod judgement;
 mod listing;
 mod modes;
+mod naming;
 mod notify;
 mod operator;
 mod passive;
@@ -38,6 +39,7 @@ use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
 use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
+use super::names;
 use super::notify::Delivery;
 use super::probe::agent::Said;
 use super::proxy;
@@ -63,6 +65,7 @@ pub(super) fn config(backends: u8) -> Config {
             masquerade_ports: Ports { first: 10240, last: 32767 },
             sizes: Sizes::default(),
             drain_at_exit: None,
+            resolvers: Vec::new(),
         },
         interfaces: vec![Interface { name: "eth0".into(), xdp: XdpMode::Auto }],
         control: Control { socket: "/run/pen/pend.sock".into() },
@@ -92,6 +95,7 @@ pub(super) fn config(backends: u8) -> Config {
                 })
                 .collect(),
             emergency: None,
+            names: Vec::new(),
             stubborn: false,
             judgement: config::Judgement::usual(),
             proxy: None,
@@ -112,6 +116,20 @@ pub(super) fn config(backends: u8) -> Config {
             },
         }],
     }
+}
+
+/// The same with servers that the DNS names, as `app`, and no others.
+pub(super) fn named(srv: bool) -> Config {
+    let mut config = config(0);
+    config.services[0].names = vec![config::Named {
+        name: "app".into(),
+        host: "app.example".into(),
+        srv,
+        port: if srv { 0 } else { 80 },
+        weight: if srv { 1 } else { 3 },
+        limits: config::Limits::default(),
+    }];
+    config
 }
 
 /// A virtual address that answers everybody.
@@ -136,6 +154,12 @@ pub(super) struct Sim {
     pub(super) refusing: BTreeSet<IpAddr>,
     /// What the agents on hosts say; elsewhere there is none.
     pub(super) agents: BTreeMap<IpAddr, &'static str>,
+    /// What the DNS says to every question.
+    pub(super) dns: Result<names::Answer, String>,
+    /// When it was asked.
+    pub(super) questions: Vec<Moment>,
+    /// What is kept for the next controller.
+    pub(super) kept_names: Vec<(names::Query, names::Answer)>,
     /// What all backends are behind.
     pub(super) router: Option<IpAddr>,
     /// This node's own address.
@@ -232,6 +256,9 @@ impl Sim {
             dead: BTreeSet::new(),
             refusing: BTreeSet::new(),
             agents: BTreeMap::new(),
+            dns: Err("no answer".to_owned()),
+            questions: Vec::new(),
+            kept_names: Vec::new(),
             router: None,
             own: Some(OWN),
             starved: false,
@@ -313,6 +340,12 @@ impl Sim {
                     let answer = words.and_then(|words| Said::parse(words.as_bytes()));
                     self.engine.handle(self.now, Event::AgentAnswered { probe, answer });
                 }
+                Action::AskName { query, .. } => {
+                    self.questions.push(self.now);
+                    let result = self.dns.clone();
+                    self.engine.handle(self.now, Event::NameAnswered { query, result });
+                }
+                Action::KeepNames(answers) => self.kept_names = answers,
                 Action::AttachXdp { interface, .. } => {
                     self.attached.push(interface.clone());
                     let result = Ok(Attachment { native: true, frags: false, warning: None });
