@@ -30,6 +30,7 @@ mod emergency;
 mod explain;
 mod health;
 mod icmp;
+mod judged;
 mod jumbo;
 mod lab;
 mod links;
