@@ -2,6 +2,9 @@
 //! every mode at the same time, and what their clients see of that.
 
 mod all_ways;
+mod flapping;
+mod slow;
+mod track;
 
 use std::{fs, net::IpAddr, net::SocketAddr};
 
