@@ -3,8 +3,10 @@
 
 mod all_ways;
 mod flapping;
+mod quorum;
 mod slow;
 mod track;
+mod wishes;
 
 use std::{fs, net::IpAddr, net::SocketAddr};
 
