@@ -34,7 +34,11 @@ impl Dnsmasq {
             "--no-resolv",
             "--no-hosts",
         ]);
-        command.args(["--pid-file=", "--user=root", "--log-facility=-", "--cache-size=0"]);
+        command.args(["--pid-file=", "--user=root", "--log-facility=-"]);
+        // DNSSEC needs a cache.
+        if !options.iter().any(|option| option.starts_with("--cache-size=")) {
+            command.arg("--cache-size=0");
+        }
         command.arg(format!("--txt-record={},{name}", Self::WHO)).args(options);
         let mut process = Process::start(name, command, &scratch.file("log"))?;
         wait_for_answer(&mut process, netns, 53)?;

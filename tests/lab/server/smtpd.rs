@@ -16,10 +16,15 @@ pub struct Smtpd {
 impl Smtpd {
     /// Starts it on all addresses at port 25; on return it accepts connections.
     pub fn start(netns: &Netns, name: &str) -> Result<Self> {
+        Self::start_with(netns, name, "")
+    }
+
+    /// The same with more lines of its configuration, such as listeners that refuse.
+    pub fn start_with(netns: &Netns, name: &str, more: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let config = scratch.file("smtpd.conf");
         let listen = |address: &str| format!("listen on {address} port 25 hostname {name}.test\n");
-        let text = listen("0.0.0.0") + &listen("::") + "match from any for any reject\n";
+        let text = listen("0.0.0.0") + &listen("::") + more + "match from any for any reject\n";
         write(&config, &text)?;
         let mut command = netns.command("smtpd");
         command.arg("-d").arg("-f").arg(&config);

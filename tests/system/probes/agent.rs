@@ -1,9 +1,9 @@
 //! Agents beside checks: a script with the words that haproxy understands.
 
-use pen_tests::{Agent, Nginx, client::http};
+use pen_tests::{Agent, Nginx, client::http, wait_until};
 
 use super::Checked;
-use crate::stage::WEB;
+use crate::{proxy::LONG, stage::WEB};
 
 #[test]
 fn a_server_follows_its_agents_words() {
@@ -28,11 +28,20 @@ fn a_server_follows_its_agents_words() {
     checked.wait("drained", |row| row["why"] == "drained by the operator");
     assert!(checked.pend.penctl(["ready", "web/b1"]).unwrap().status.success());
     checked.wait("ready", |row| row["why"].is_null());
-    drop(agent);
-    pen_tests::wait::wait_until(crate::proxy::LONG, "its silence is told", || {
-        let events = checked.pend.events("agent-silent").ok()?;
-        events.iter().any(|event| event.contains("what it said last holds")).then_some(())
-    })
-    .unwrap();
+    let silent = |why: &str| {
+        wait_until(LONG, why, || {
+            let events = checked.pend.events("agent-silent").ok()?;
+            let is = |event: &&String| event.contains("what it said last holds");
+            events.iter().filter(is).any(|event| event.contains(why)).then_some(())
+        })
+        .unwrap();
+    };
+    agent.says("no idea\n").unwrap();
+    silent("answered \"no idea\", expected words of an agent");
     checked.wait("its last word", |row| row["weight"] == 3);
+    agent.says("weight:200%\n").unwrap();
+    checked.wait("its new word", |row| row["weight"] == 2);
+    drop(agent);
+    silent("connection refused");
+    checked.wait("its last word", |row| row["weight"] == 2);
 }

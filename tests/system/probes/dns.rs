@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use nix::sys::signal::Signal;
 use pen_tests::{Dnsmasq, Pend, Protocol, ServiceText, VIP4, client::dig, wait::wait_until};
 
 use super::{Checked, TIMES};
@@ -67,4 +68,69 @@ fn a_server_that_refuses_the_question_is_down() {
     checked.wait_down("answered REFUSED, expected NOERROR");
     checked.now_by(r#"type = "dns", port = 53, name = "nobody.example", rcode = "REFUSED""#);
     checked.wait_up();
+}
+
+/// A check for another name or record.
+fn asks(name: &str, record: &str, transport: &str) -> String {
+    format!(
+        r#"type = "dns", port = 53, name = "{name}", record = "{record}", transport = "{transport}""#
+    )
+}
+
+#[test]
+fn an_answer_without_what_was_asked_for_is_told_apart() {
+    let checked = Checked::by(&asks("app.pen.test", "A", "udp"));
+    let long = "x".repeat(250);
+    let options = [
+        "--local=/pen.test/".to_owned(),
+        "--host-record=app.pen.test,10.77.0.11".to_owned(),
+        format!("--txt-record=long.pen.test,{long},{long},{long}"),
+    ];
+    let host = &checked.lab.backends[0].netns;
+    let mut server = Dnsmasq::start_with(host, "b1", &options).unwrap();
+    checked.wait_up();
+    checked.now_by(&asks("app.pen.test", "AAAA", "udp"));
+    checked.wait_down("answered without a record AAAA, expected one");
+    checked.now_by(&asks("app.pen.test", "A", "udp"));
+    checked.wait_up();
+    checked.now_by(&asks("nobody.pen.test", "A", "tcp"));
+    checked.wait_down("answered NXDOMAIN, expected NOERROR");
+    checked.now_by(&asks("long.pen.test", "TXT", "tcp"));
+    checked.wait_up();
+    checked.now_by(&asks("long.pen.test", "TXT", "udp"));
+    checked.wait_down(
+        "answered what does not fit a datagram, expected less; ask with `transport = \"tcp\"`",
+    );
+
+    checked.now_by(&asks("app.pen.test", "A", "udp"));
+    checked.wait_up();
+    server.process().signal(Signal::SIGSTOP).unwrap();
+    checked.wait_down("no answer within 1s");
+    server.process().signal(Signal::SIGCONT).unwrap();
+    checked.now_by(&asks("app.pen.test", "A", "tcp"));
+    checked.wait_up();
+    server.process().signal(Signal::SIGSTOP).unwrap();
+    checked.wait_down("accepted the connection, but did not answer within 1s");
+    server.process().signal(Signal::SIGCONT).unwrap();
+}
+
+#[test]
+fn a_resolver_that_cannot_answer_for_the_name_is_down() {
+    let checked = Checked::by(&asks(Dnsmasq::WHO, "TXT", "udp"));
+    let client = checked.lab.client();
+    let record = ["--host-record=else.pen.test,10.77.0.11".to_owned()];
+    let _upstream = Dnsmasq::start_with(&client.netns, "upstream", &record).unwrap();
+    // What is not signed is bogus to it.
+    let options = [
+        "--dnssec".to_owned(),
+        "--cache-size=150".to_owned(),
+        "--trust-anchor=.,20326,8,2,E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D"
+            .to_owned(),
+        "--dnssec-check-unsigned".to_owned(),
+        format!("--server={}", client.v4),
+    ];
+    let _server = Dnsmasq::start_with(&checked.lab.backends[0].netns, "b1", &options).unwrap();
+    checked.wait_up();
+    checked.now_by(&asks("else.pen.test", "A", "udp"));
+    checked.wait_down("answered SERVFAIL, expected NOERROR");
 }

@@ -35,6 +35,10 @@ fn the_end_of_a_program_decides() {
     checked.wait_down(r#"ended with 2: "the disk is full""#);
     checked.now_by(&script("exit 0"));
     checked.wait_up();
+    checked.now_by(&script("echo out of memory; kill -9 $$"));
+    checked.wait_down(r#"was ended by a signal: "out of memory""#);
+    checked.now_by(&script("exit 0"));
+    checked.wait_up();
     checked.now_by(r#"type = "exec", command = ["/nonexistent/check"]"#);
     checked.wait_down("/nonexistent/check: No such file or directory (os error 2)");
 }

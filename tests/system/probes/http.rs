@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use pen_tests::{Nginx, client::http};
+use nix::sys::signal::Signal;
+use pen_tests::{Agent, Nginx, client::http};
 
 use super::Checked;
-use crate::stage::WEB;
+use crate::{stage::WEB, tls::Pki};
 
 #[test]
 fn a_server_that_answers_otherwise_than_expected_is_down_though_it_accepts_connections() {
@@ -57,4 +58,39 @@ fn a_server_that_speaks_something_else_or_says_nothing_is_down() {
     checked.wait_down("accepted the connection, but did not answer within 1s");
     drop(mute);
     checked.wait_down("connection refused");
+}
+
+#[test]
+fn a_server_that_hangs_up_hangs_is_gone_or_speaks_tls_is_told_apart() {
+    let checked = Checked::by(r#"type = "http""#);
+    let host = &checked.lab.backends[0].netns;
+    let rude = "80;\n        location = /rude { return 444; }\n        default_type text/plain";
+    let mut nginx = Nginx::start_on(host, "b1", &[rude.to_owned()], 80).unwrap();
+    checked.wait_up();
+    checked.now_by(r#"type = "http", path = "/rude""#);
+    checked.wait_down("closed the connection without an answer");
+    checked.now_by(r#"type = "http""#);
+    checked.wait_up();
+    // The kernel goes on accepting for it.
+    nginx.process().signal(Signal::SIGSTOP).unwrap();
+    checked.wait_down("accepted the connection, but did not answer within 1s");
+    nginx.process().signal(Signal::SIGCONT).unwrap();
+    checked.wait_up();
+    checked.lab.switch.set_link("b1", false).unwrap();
+    checked.wait_gone();
+    checked.lab.switch.set_link("b1", true).unwrap();
+    checked.wait_up();
+
+    let pki = Pki::new();
+    pki.issue("site", &["site.test"]);
+    let [chain, key] = ["pem", "key"].map(|end| pki.file(&format!("site.{end}")));
+    let _secure = Nginx::secure(host, "b1", 443, (&chain, &key), "").unwrap();
+    checked.now_by(r#"type = "http", port = 443"#);
+    checked.wait_down("answered 400, expected 200-399");
+    let _agent = Agent::start(host, "b1", 9999, "up 100%\n").unwrap();
+    checked.now_by(r#"type = "http", port = 9999"#);
+    checked.wait("told that it is no HTTP", |row| {
+        let why = row["why"].as_str().unwrap_or_default();
+        why.starts_with("check failed: answered something else (") && why.ends_with("HTTP/1.1")
+    });
 }

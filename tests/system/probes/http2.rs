@@ -31,6 +31,12 @@ fn http_2_is_asked_in_clear_text_and_over_tls() {
     checked.now_by(r#"type = "http", version = "2", path = "/nowhere""#);
     checked.wait_down("answered 404, expected 200-399");
     drop(clear);
+    let old = Nginx::start(host, "b1", 80).unwrap();
+    checked.wait("told that it is no HTTP/2", |row| {
+        let why = row["why"].as_str().unwrap_or_default();
+        why.starts_with("check failed: answered something else (") && why.ends_with("HTTP/2")
+    });
+    drop(old);
     let over_tls = r#"type = "http", version = "2", tls = true, body = "b1""#;
     checked.now_by(over_tls);
     let secure = Nginx::secure(host, "b1", 80, (&chain, &key), "http2").unwrap();
@@ -56,6 +62,24 @@ fn a_server_of_grpc_has_to_say_that_it_serves() {
     let health = nginx.files().join("health");
     fs::write(&health, [0, 0, 0, 0, 2, 8, 1]).unwrap();
     checked.wait_up();
-    fs::write(&health, [0, 0, 0, 0, 2, 8, 2]).unwrap();
-    checked.wait_down("answered NOT_SERVING, expected SERVING");
+    for (bytes, why) in [
+        (&[0, 0, 0, 0, 2, 8, 2][..], "answered NOT_SERVING, expected SERVING"),
+        (&[0, 0, 0, 0, 2, 8, 3], "answered SERVICE_UNKNOWN, expected SERVING"),
+        (&[0, 0, 0, 0, 0], "answered UNKNOWN, expected SERVING"),
+        (&[0, 0, 0, 0, 2, 8, 9], "answered word 9, expected SERVING"),
+        (b"all is well", r#"answered "all is well", expected a message of grpc.health.v1"#),
+    ] {
+        fs::write(&health, bytes).unwrap();
+        checked.wait_down(why);
+    }
+    drop(nginx);
+    for (status, why) in [
+        ("add_trailer grpc-status 12 always;", "answered UNIMPLEMENTED, expected SERVING"),
+        ("", "answered without a status, expected gRPC"),
+    ] {
+        let listen = GRPC.replace("add_trailer grpc-status 0 always;", status);
+        let nginx = Nginx::start_on(host, "b1", &[listen], 80).unwrap();
+        fs::write(nginx.files().join("health"), [0, 0, 0, 0, 2, 8, 1]).unwrap();
+        checked.wait_down(why);
+    }
 }

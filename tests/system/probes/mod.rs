@@ -68,6 +68,16 @@ impl Checked {
         self.wait(&why, |row| row["health"] == "down" && row["why"] == why.as_str());
     }
 
+    /// Waits until it is down because nothing comes from it, at a host off the wire.
+    fn wait_gone(&self) {
+        // At first there is silence; later its neighbours know that it is not there.
+        let reasons = ["no answer within 1s", "No route to host"];
+        self.wait("gone", |row| {
+            let why = row["why"].as_str().unwrap_or_default();
+            row["health"] == "down" && reasons.iter().any(|reason| why.contains(reason))
+        });
+    }
+
     fn wait(&self, what: &str, is: impl Fn(&serde_json::Value) -> bool) {
         let mut last = None;
         let waited = wait_until(LONG, what, || {

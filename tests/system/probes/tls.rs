@@ -1,9 +1,13 @@
 //! Checks of type `tls`, and of HTTP over TLS, with nginx.
 
-use pen_tests::Nginx;
+use std::fs;
+
+use nix::sys::signal::Signal;
+use pen_tests::{Nginx, wait_until};
 
 use super::Checked;
 use crate::{
+    proxy::LONG,
     stage::WEB,
     tls::{Pki, dated},
 };
@@ -64,4 +68,57 @@ fn http_is_asked_over_tls() {
     // The name that is shown to TLS may be another one than the host that is asked for.
     checked.now_by(&by(r#"host = "other.test", server_name = "site.test""#));
     checked.wait_up();
+}
+
+#[test]
+fn a_certificate_of_others_or_of_later_and_a_server_that_refuses_are_told_apart() {
+    let [pki, other] = [Pki::new(), Pki::new()];
+    pki.issue("site", &["site.test"]);
+    dated(&pki, "later", "site.test", ["20600101000000Z", "20600201000000Z"]);
+    let [root, foreign] = [&pki, &other].map(|pki| pki.file("root.pem"));
+    let by = |root: &str| format!(r#"type = "tls", ca = "{root}", server_name = "site.test""#);
+    let checked = Checked::by(&by(&root));
+    let mut server = nginx(&checked, &pki, "site", "");
+    checked.wait_up();
+    checked.now_by(&by(&foreign));
+    checked
+        .wait_down(&format!("its certificate is signed by none of the authorities in {foreign}"));
+    checked.now_by(&by(&root));
+    checked.wait_up();
+    // That our own file is gone is not the server's fault.
+    fs::rename(&root, format!("{root}.away")).unwrap();
+    wait_until(LONG, "it is told", || {
+        let told = checked.pend.events("not-probed").unwrap();
+        told.iter().any(|text| text.contains("cannot read")).then_some(())
+    })
+    .unwrap();
+    assert_eq!(checked.pend.backend("web", "b1").unwrap()["health"], "up");
+    fs::rename(format!("{root}.away"), &root).unwrap();
+    server.process().signal(Signal::SIGSTOP).unwrap();
+    checked.wait_down("accepted the connection, but did not answer within 1s");
+    server.process().signal(Signal::SIGCONT).unwrap();
+    checked.wait_up();
+    drop(server);
+
+    let server = nginx(&checked, &pki, "later", "");
+    checked.wait("told that it begins later", |row| {
+        let why = row["why"].as_str().unwrap_or_default();
+        why.starts_with("check failed: its certificate begins only in ") && why.ends_with(" days")
+    });
+    drop(server);
+    let host = &checked.lab.backends[0].netns;
+    for (refuses, why) in [
+        ("ssl_reject_handshake on", "refused TLS: unrecognised name"),
+        (
+            "ssl_protocols TLSv1.2;\n        ssl_ciphers AES128-SHA",
+            "refused TLS: handshake failure",
+        ),
+    ] {
+        let [chain, key] = ["pem", "key"].map(|end| pki.file(&format!("site.{end}")));
+        let listen = format!(
+            "80 ssl;\n        ssl_certificate {chain};\n        ssl_certificate_key {key};\n        {refuses}"
+        );
+        let _server = Nginx::start_on(host, "b1", &[listen], 80).unwrap();
+        checked.wait_down(why);
+    }
 }
