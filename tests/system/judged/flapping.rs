@@ -16,7 +16,7 @@ use super::{Asker, Site, at};
 
 /// Up for so long, then down for as long.
 const PHASE: Duration = Duration::from_secs(1);
-const TIME: Duration = Duration::from_secs(10);
+const TIME: Duration = Duration::from_secs(8);
 /// Once because it has just died, once because the table has not heard yet, once because a connection
 /// was cut; and as often because the machine is busy.
 const PER_EJECTION: usize = 6;

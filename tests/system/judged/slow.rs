@@ -13,15 +13,15 @@ use super::{Asker, Site, at};
 use crate::proxy::LONG;
 
 const MODES: [&str; 3] = ["dsr", "nat", "proxy"];
-const SLOW_START: Duration = Duration::from_secs(6);
+const SLOW_START: Duration = Duration::from_secs(5);
 /// Its weight is a tenth for so long.
-const STEP: Duration = Duration::from_millis(600);
+const STEP: Duration = Duration::from_millis(500);
 /// What each of two servers has in the end, in percent.
 const FAIR: f64 = 50.0;
 
 fn slow(service: ServiceText) -> ServiceText {
     let scheduler = if service.mode == "proxy" { "\nscheduler = \"roundrobin\"" } else { "" };
-    ServiceText { keys: format!("slow_start = \"6s\"{scheduler}"), ..service }
+    ServiceText { keys: format!("slow_start = \"5s\"{scheduler}"), ..service }
 }
 
 fn wait_usable(asker: &mut Asker, usable: bool) -> Duration {
