@@ -85,6 +85,7 @@ impl Engine {
         self.service_ids.make_room(&services);
         self.backend_ids.make_room(&wanted);
         let mut first_probe = now;
+        let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX).max(1);
         for config in self.config.services.clone() {
             let key = service_key(&config);
             let (id, _) =
@@ -116,7 +117,7 @@ impl Engine {
                         self.new_backend(backend, &identity, init, now, first_probe)
                     }
                 });
-                first_probe = first_probe + SPREAD.min(service.config.check.interval);
+                first_probe = first_probe + SPREAD.min(service.config.check.interval / count);
             }
             for (identity, backend) in kept {
                 // Its number may have been needed by others.

@@ -26,6 +26,7 @@ mod naming;
 pub mod network;
 pub mod notify;
 mod operator;
+mod pace;
 mod passive;
 pub mod probe;
 mod probing;
@@ -74,6 +75,7 @@ use ids::Ids;
 use journal::Journal;
 use network::Network;
 use notify::Receivers;
+use pace::Pace;
 use probing::Asked;
 use scheduler::Member;
 use share::Sharing;
@@ -82,7 +84,8 @@ use slow::Ramp;
 use sync::item::Place;
 use tables::Tables;
 
-/// First probes of all backends start this far apart, so that a start is no burst.
+/// First probes of all backends start this far apart, so that a start is no burst; of many, closer, so
+/// that all are asked within their interval.
 const SPREAD: Duration = Duration::from_millis(10);
 /// An interface that could not be attached is tried again after this time.
 const ATTACH_RETRY: Duration = Duration::from_secs(5);
@@ -119,6 +122,8 @@ pub struct Engine {
     applied: Tables,
     /// Something changed that the maps may have to follow.
     dirty: bool,
+    /// When they may follow.
+    pace: Pace,
     retry_writes_at: Moment,
     /// Virtual addresses whose solicitations an interface receives.
     solicited: BTreeSet<(u32, Ipv6Addr)>,
@@ -281,6 +286,7 @@ impl Engine {
             last_generation: 0,
             applied: adopted,
             dirty: false,
+            pace: Pace::default(),
             retry_writes_at: Moment::NEVER,
             solicited: BTreeSet::new(),
             census_under_way: false,
@@ -322,9 +328,11 @@ impl Engine {
         }
         self.run_timers(now);
         // After a failure the maps are left alone until the next attempt is due.
-        if self.dirty && self.started && self.retry_writes_at == Moment::NEVER {
+        if now >= self.next_refresh() {
             self.dirty = false;
             self.refresh(now);
+            let backends = self.services.iter().map(|service| service.backends.len());
+            self.pace.ran(now, backends.sum());
         }
         self.release_attach(now);
         // Last: what has just happened is told as well.
@@ -427,6 +435,7 @@ impl Engine {
                 self.next_release(),
             ])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
+            .chain([self.next_refresh()])
             .chain([
                 self.answers.next_deadline(),
                 self.next_agent(),
@@ -435,6 +444,12 @@ impl Engine {
             ])
             .min()
             .unwrap_or(Moment::NEVER)
+    }
+
+    /// When the maps are to follow what has changed.
+    fn next_refresh(&self) -> Moment {
+        let wanted = self.dirty && self.started && self.retry_writes_at == Moment::NEVER;
+        if wanted { self.pace.next() } else { Moment::NEVER }
     }
 
     /// What the maps hold once all actions so far are carried out.

@@ -168,6 +168,8 @@ pub(super) struct Sim {
     pub(super) starved: bool,
     /// The next writes to the maps fail.
     pub(super) broken_maps: bool,
+    /// How often the maps were written.
+    written: usize,
     pub(super) attached: Vec<String>,
     /// Neighbours that were to be confirmed.
     pub(super) doubted: Vec<IpAddr>,
@@ -263,6 +265,7 @@ impl Sim {
             own: Some(OWN),
             starved: false,
             broken_maps: false,
+            written: 0,
             attached: Vec::new(),
             doubted: Vec::new(),
             kept: BTreeSet::new(),
@@ -315,7 +318,10 @@ impl Sim {
     fn carry_out(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             match action {
-                Action::WriteTables(writes) => self.write(&writes),
+                Action::WriteTables(writes) => {
+                    self.written += 1;
+                    self.write(&writes);
+                }
                 Action::ResolveNeighbour(address) => self.resolve(address),
                 Action::Notify(delivery) => self.told.push(*delivery),
                 Action::StartProbe { probe, target, timeout, .. } => {
