@@ -2,6 +2,7 @@
 //! in network namespaces that it makes, and removes them however it ends.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks on both")]
 
+mod account;
 mod cases;
 mod control;
 mod measure;
