@@ -13,6 +13,7 @@ pub mod carp;
 pub mod census;
 mod changes;
 mod desired;
+pub mod draining;
 mod ejection;
 pub mod event;
 mod groups;
@@ -67,6 +68,7 @@ use crate::api::Admin;
 use crate::config::{self, Config, Sizes, XdpMode};
 use access::Lists;
 use answers::Answering;
+use draining::{Drain, Drains};
 use ejection::Ejection;
 use event::{Action, Attachment, Event};
 use groups::Groups;
@@ -129,10 +131,12 @@ pub struct Engine {
     solicited: BTreeSet<(u32, Ipv6Addr)>,
     /// A census of the records is being taken.
     census_under_way: bool,
+    /// When the last one began.
+    census_began: Moment,
     /// Nothing is attached before the tables are filled: see [`Engine::attach_when_filled`].
     /// None if nothing is held back; otherwise when to look again.
     attach_held: Option<Moment>,
-    /// After one failed, not before this time.
+    /// Not before this time: after one that failed, or took long.
     next_census: Moment,
     /// What the maps have room for.
     sizes: Option<Sizes>,
@@ -147,6 +151,7 @@ pub struct Engine {
     listen_again_at: Moment,
     answers: Answering,
     names: names::Names,
+    drains: Drains,
     groups: Groups,
     sharing: Sharing,
     /// What the operator was warned of.
@@ -208,6 +213,8 @@ struct Backend {
     leaving: bool,
     /// When the operator drained it.
     draining_since: Moment,
+    /// What it still has.
+    drain: Drain,
     /// The drain's time is over: clients that are remembered go elsewhere as well.
     drained: bool,
     admin: Admin,
@@ -290,6 +297,7 @@ impl Engine {
             retry_writes_at: Moment::NEVER,
             solicited: BTreeSet::new(),
             census_under_way: false,
+            census_began: Moment(0),
             attach_held: None,
             next_census: Moment(0),
             sizes: None,
@@ -300,6 +308,7 @@ impl Engine {
             listen_again_at: Moment::NEVER,
             answers: Answering::default(),
             names: names::Names::new(named),
+            drains: Drains::default(),
             groups: Groups::default(),
             sharing: Sharing::default(),
             warned: BTreeSet::new(),
@@ -383,6 +392,8 @@ impl Engine {
                 self.certificates_noted(now, news, problems);
             }
             Event::AnswersRouted { problems, any } => self.answers_routed(now, problems, any),
+            Event::ConnectionsCounted(counts) => self.connections_counted(now, &counts),
+            Event::DeadlinesKept(kept) => self.deadlines_kept(kept),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {
                 self.note_role(group, role);
@@ -432,6 +443,7 @@ impl Engine {
                 self.next_probe(),
                 self.next_judgement(),
                 self.next_settling(),
+                self.next_drain(),
                 self.next_release(),
             ])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
@@ -486,6 +498,7 @@ impl Engine {
         self.listen_again(now);
         self.check_answers(now);
         self.run_settling(now);
+        self.run_drains(now);
         if self.started && self.attach_held.is_none() {
             self.attach_due(now);
         }
