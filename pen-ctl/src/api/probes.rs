@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Health;
+use super::{Draining, Health};
 
 /// Names a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct Probes {
     pub health: Health,
     /// The last 20, newest first.
     pub results: Vec<Probe>,
+    /// What is still there; only of one that gets nothing new.
+    #[serde(default)]
+    pub draining: Option<Draining>,
 }
 
 /// How a probe ended.

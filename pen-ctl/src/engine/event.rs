@@ -2,7 +2,7 @@
 //! (actions, imperative). All of it is plain data, so that a test, a dry run and a replay cost
 //! nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use pen_common::net::MacAddr;
 
 use super::carp;
 use super::census::Census;
+use super::draining::Kept;
 use super::names::{Answer, Query};
 use super::notify::Delivery;
 use super::probe::agent::Said;
@@ -101,6 +102,10 @@ pub enum Event {
         /// What the system said.
         error: String,
     },
+    /// The proxies have so many connections, by id of the backend; none of those that are left out.
+    ConnectionsCounted(BTreeMap<u32, u32>),
+    /// A controller before this one kept these deadlines of drains.
+    DeadlinesKept(Vec<Kept>),
     /// The proxies serve what they were told to, as far as they can.
     ProxiesServed {
         /// Names of the services whose sockets could not be had, and why not.
@@ -361,6 +366,10 @@ pub enum Action {
     /// Show all records of flows and clients to the census; answered by `CensusTaken` or
     /// `CensusFailed`. There may be a million: it must not hold up anything else.
     TakeCensus(Box<Census>),
+    /// Count the connections of the proxies; answered by `ConnectionsCounted`.
+    CountConnections,
+    /// Keep these deadlines of drains for the next daemon.
+    KeepDeadlines(Vec<Kept>),
     /// Ask the kernel for the route to an address, and to look for the neighbour that is the next
     /// hop; answered by `RouteFound` and `NeighbourChanged`.
     ResolveNeighbour(IpAddr),

@@ -134,6 +134,7 @@ impl Engine {
             check: service.config.check.kind.to_string(),
             health: health(service, backend),
             results: results.collect(),
+            draining: backend.draining(service, now),
         })
     }
 
@@ -175,6 +176,7 @@ impl Engine {
                 bytes: count.bytes,
                 proxy: None,
                 since_ms: millis(now.since(backend.usable_since)),
+                draining: backend.draining(service, now),
             }
         });
         list.collect()

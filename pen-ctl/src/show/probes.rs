@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::draining;
 use super::table::{Paint, Style, Table, cell, plain, short};
 use crate::api::Probes;
 
 /// How the last probes of a backend ended, newest first.
 #[must_use]
 pub fn probes(probes: &Probes, style: Style) -> String {
-    let Probes { subject, check, health, results } = probes;
+    let Probes { subject, check, health, results, draining: left } = probes;
     let mut table = Table::new(&["AGO", "TOOK", "RESULT"]);
     for probe in results {
         let (result, paint) = match &probe.error {
@@ -21,7 +22,8 @@ pub fn probes(probes: &Probes, style: Style) -> String {
             cell(result, paint),
         ]);
     }
-    format!("{subject} is {health}, checked by {check}\n\n{}", table.render(style))
+    let left = left.as_ref().map_or_else(String::new, |left| format!("{}\n", draining(left)));
+    format!("{subject} is {health}, checked by {check}\n{left}\n{}", table.render(style))
 }
 
 /// In milliseconds, as `ping` tells it.
@@ -46,6 +48,7 @@ mod tests {
                 check: "http GET / expecting 200-399".to_owned(),
                 health: Health::Up,
                 results,
+                draining: None,
             },
             Style { colour: false, aligned: false },
         );

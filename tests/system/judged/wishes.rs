@@ -152,7 +152,7 @@ fn a_server_that_was_removed_and_comes_again_starts_as_a_new_one() {
     reload(&pend, &without);
     wait_until(LONG, "its last connections are forgotten", || {
         let gone = |service: &&str| pend.backend(service, "b2").is_err();
-        SERVICES.iter().all(|service| gone(&service)).then_some(())
+        SERVICES.iter().all(gone).then_some(())
     })
     .unwrap();
 
