@@ -47,7 +47,7 @@ fn unchecked(service: ServiceText) -> ServiceText {
 }
 
 #[test]
-fn clients_of_a_proxy_and_of_the_kernel_meet_a_server_that_flaps_once_in_an_ejection() {
+fn clients_of_a_proxy_and_of_the_kernel_meet_a_server_that_flaps_a_few_times_in_an_ejection() {
     let mut site = Site::start(&["dsr", "nat", "proxy"], unchecked);
     let host = &site.lab.backends[0];
     let first = &mut site.demos[0];
