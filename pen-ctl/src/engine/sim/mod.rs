@@ -24,6 +24,7 @@ mod share;
 mod simulation;
 mod stories;
 mod takeover;
+mod troubles;
 mod why;
 
 use std::cell::RefCell;
