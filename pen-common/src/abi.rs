@@ -50,9 +50,12 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array of one number: records for which `EVENTS` had no room.
     pub const MISSED: &str = "MISSED";
+    /// Per-CPU array of [`super::Signals`] by backend id. What is counted at index 0, which is no
+    /// backend, is the sum of all but the answers: whoever reads sees there whether anything happened.
+    pub const SIGNALS: &str = "SIGNALS";
 
     /// All of them.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 22] = [
         CFG,
         ADDRS,
         SERVICES,
@@ -74,6 +77,7 @@ pub mod map {
         VALVES,
         EVENTS,
         MISSED,
+        SIGNALS,
     ];
 }
 
@@ -576,6 +580,22 @@ pub struct Window {
     pub passed: u64,
 }
 const _: () = assert!(size_of::<Window>() == 16);
+
+/// What packets have told of a backend, see [`crate::signal`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// It answered a SYN with a RST; only where answers come back through this node.
+    pub refused: u64,
+    /// A client repeated a SYN.
+    pub unanswered: u64,
+    /// An ICMP error said that it, or its port, cannot be reached; only where answers come back
+    /// through this node.
+    pub unreachable: u64,
+    /// Flows that it answered; only where answers come back through this node.
+    pub answered: u64,
+}
+const _: () = assert!(size_of::<Signals>() == 32);
 
 /// A counter.
 #[repr(C)]

@@ -329,6 +329,7 @@ fn choose<'a, L: Lookup>(lookup: &'a L, service: &Service, flow: &Flow, hash: u6
             hash,
             id,
             backend,
+            opens: flow.stage == Stage::Open,
         })
     };
     let Some(backend) = lookup.backend(id) else {

@@ -29,6 +29,7 @@ pub mod nat;
 pub mod net;
 #[cfg(feature = "user")]
 mod pod;
+pub mod signal;
 pub mod tunnel;
 pub mod verdict;
 

@@ -493,4 +493,6 @@ pub struct Counts {
     pub services: std::collections::BTreeMap<u32, pen_common::abi::Count>,
     /// By backend id.
     pub backends: std::collections::BTreeMap<u32, pen_common::abi::Count>,
+    /// What packets have told of backends, by backend id.
+    pub signals: std::collections::BTreeMap<u32, pen_common::abi::Signals>,
 }

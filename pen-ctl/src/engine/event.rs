@@ -2,12 +2,13 @@
 //! (actions, imperative). All of it is plain data, so that a test, a dry run and a replay cost
 //! nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
+use pen_common::abi::Signals;
 use pen_common::net::MacAddr;
 
 use super::carp;
@@ -101,6 +102,8 @@ pub enum Event {
         /// What the system said.
         error: String,
     },
+    /// Packets have told more of backends.
+    SignalsRead(SignalsRead),
     /// The proxies serve what they were told to, as far as they can.
     ProxiesServed {
         /// Names of the services whose sockets could not be had, and why not.
@@ -342,6 +345,15 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// What packets have told of backends since the maps were made, as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SignalsRead {
+    /// Of all together; answers are not in it.
+    pub total: Signals,
+    /// By backend id.
+    pub of: BTreeMap<u32, Signals>,
+}
+
 /// How XDP is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -358,6 +370,12 @@ pub struct Attachment {
 pub enum Action {
     /// Change the maps, in this order.
     WriteTables(Vec<Write>),
+    /// Read what packets have told of backends, unless it is what is known already; answered by
+    /// `SignalsRead`, or not at all.
+    ReadSignals {
+        /// The total that was read last.
+        known: Option<Signals>,
+    },
     /// Show all records of flows and clients to the census; answered by `CensusTaken` or
     /// `CensusFailed`. There may be a million: it must not hold up anything else.
     TakeCensus(Box<Census>),

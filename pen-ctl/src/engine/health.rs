@@ -182,6 +182,18 @@ impl Health {
         self.next_probe = now.max(self.last_probe + wait);
     }
 
+    /// There is a doubt that it is up: the next probe is made at `when`, unless it is due sooner, one is
+    /// under way, or the last one is not yet `gap` ago. True if it is hurried.
+    pub fn hurry(&mut self, when: Moment, gap: Duration) -> bool {
+        let when = when.max(self.last_probe + gap);
+        let is_hurried =
+            self.state == State::Up && self.in_flight.is_none() && when < self.next_probe;
+        if is_hurried {
+            self.next_probe = when;
+        }
+        is_hurried
+    }
+
     /// Takes over what is known of another backend that is the same server. True if the state changed.
     pub fn follow(&mut self, leader: &Self) -> bool {
         let changed = self.state != leader.state;

@@ -37,6 +37,7 @@ mod report;
 pub mod scheduler;
 mod settling;
 mod share;
+mod signals;
 #[cfg(test)]
 mod sim;
 pub mod simulation;
@@ -77,6 +78,7 @@ use notify::Receivers;
 use probing::Asked;
 use scheduler::Member;
 use share::Sharing;
+use signals::Suspicion;
 use slots::Table;
 use slow::Ramp;
 use sync::item::Place;
@@ -141,6 +143,7 @@ pub struct Engine {
     certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
     answers: Answering,
+    reading: signals::Reading,
     names: names::Names,
     groups: Groups,
     sharing: Sharing,
@@ -216,6 +219,8 @@ struct Backend {
     ejection: Ejection,
     /// How much of its weight it has after its return.
     ramp: Ramp,
+    /// What clients' packets tell of it.
+    suspicion: Suspicion,
     usable: bool,
     usable_since: Moment,
 }
@@ -293,6 +298,7 @@ impl Engine {
             certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
             answers: Answering::default(),
+            reading: signals::Reading::default(),
             names: names::Names::new(named),
             groups: Groups::default(),
             sharing: Sharing::default(),
@@ -363,6 +369,7 @@ impl Engine {
             Event::BackendFailed { backend, generation, failure } => {
                 self.backend_failed(now, backend, generation, failure);
             }
+            Event::SignalsRead(read) => self.signals_read(now, read),
             Event::AttachDone { interface, result } => self.attach_done(now, &interface, result),
             Event::CensusTaken(census) => self.census_taken(now, &census),
             Event::CensusFailed { error } => {
@@ -423,6 +430,7 @@ impl Engine {
             .chain([
                 self.next_probe(),
                 self.next_judgement(),
+                self.next_signals(),
                 self.next_settling(),
                 self.next_release(),
             ])
@@ -463,6 +471,7 @@ impl Engine {
         for address in self.network.poll(now) {
             self.actions.push_back(Action::ResolveNeighbour(address));
         }
+        self.read_signals(now);
         self.start_probes(now);
         self.ask_agents(now);
         self.ask_names(now);

@@ -178,6 +178,7 @@ fn rules(rng: &mut Rng) -> (Judgement, bool) {
         quorum_hysteresis: rng.small(2),
         slow_start: secs(rng.below(3) * 5),
         track: None,
+        ..Judgement::usual()
     };
     (rules, panic == PanicPolicy::Emergency || rng.below(3) == 0)
 }

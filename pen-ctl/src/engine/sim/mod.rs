@@ -20,6 +20,7 @@ mod proxied;
 mod random;
 mod reload;
 mod share;
+mod signals;
 mod simulation;
 mod stories;
 mod takeover;
@@ -200,6 +201,10 @@ pub(super) struct Sim {
     pub(super) told: Vec<Delivery>,
     /// What peers may know.
     pub(super) shared: Option<Arc<View>>,
+    /// What packets have told of backends.
+    pub(super) signals: event::SignalsRead,
+    /// How often that was read.
+    pub(super) signals_read: u32,
 }
 
 /// The kernel's records.
@@ -282,6 +287,8 @@ impl Sim {
             demoted: BTreeMap::new(),
             told: Vec::new(),
             shared: None,
+            signals: event::SignalsRead::default(),
+            signals_read: 0,
         }
     }
 
@@ -356,6 +363,13 @@ impl Sim {
                 }
                 Action::LeaveSolicited { ifindex, address } => {
                     assert!(self.solicited.remove(&(ifindex, address)), "never joined");
+                }
+                Action::ReadSignals { known } => {
+                    if known != Some(self.signals.total) {
+                        self.signals_read += 1;
+                        let read = self.signals.clone();
+                        self.engine.handle(self.now, Event::SignalsRead(read));
+                    }
                 }
                 Action::TakeCensus(mut census) => {
                     for (key, record) in self.records.flows.borrow().iter() {
