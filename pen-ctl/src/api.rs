@@ -9,6 +9,7 @@ mod decap;
 mod notify;
 mod probes;
 pub mod records;
+mod signals;
 mod simulation;
 mod sync;
 
@@ -24,6 +25,7 @@ pub use self::decap::{Decap, DecapCounter};
 pub use self::notify::{NotifyTest, NotifyTested};
 pub use self::probes::{OneBackend, Probe, Probes};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
+pub use self::signals::Signals;
 pub use self::simulation::{Other, Share, Simulate, Simulation};
 pub use self::sync::{Sync, SyncPeer};
 use crate::config::{Endpoint, Protocol};
@@ -254,6 +256,9 @@ pub struct Backend {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What clients' packets told of it since the counters were made; none in mode `proxy`.
+    #[serde(default)]
+    pub signals: Option<Signals>,
     /// What the proxy has to do with it; only in mode `proxy`.
     #[serde(default)]
     pub proxy: Option<Proxied>,

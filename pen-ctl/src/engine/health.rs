@@ -360,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn a_doubt_hurries_the_next_probe_of_who_is_up_but_not_too_soon_after_the_last() {
+        let mut health = Health::new(State::Up, at(0));
+        let serial = health.poll(at(0), &RULES).expect("due");
+        assert!(!health.hurry(at(100), SECOND / 2), "one is under way");
+        record(&mut health, serial, Ok(()));
+        assert!(health.hurry(at(100), SECOND / 2));
+        assert_eq!(health.next_deadline(), at(500));
+        assert!(!health.hurry(at(600), SECOND / 2), "it is due sooner");
+        let serial = health.poll(at(500), &RULES).expect("due");
+        record(&mut health, serial, Err(SILENCE));
+        assert!(health.hurry(at(1200), SECOND / 2));
+        assert_eq!(health.next_deadline(), at(1200));
+        let mut down = Health::new(State::Down, at(0));
+        assert!(!down.hurry(at(0), SECOND / 2), "nobody is sent there");
+    }
+
+    #[test]
     fn the_last_results_are_remembered() {
         let mut health = Health::new(State::Up, at(0));
         for number in 0..25_u32 {

@@ -14,6 +14,7 @@ use pen_common::moment::Moment;
 use super::event::{Action, Failure, SignalsRead};
 use super::passive;
 use super::{Backend, Engine, SPREAD, Service};
+use crate::api;
 use crate::config::{CheckKind, Mode};
 
 /// From one look at the sum to the next.
@@ -144,7 +145,7 @@ impl Engine {
                 let subject = self.subject(at, index);
                 let text = format!(
                     "{subject} is asked at once, because of its clients: {}",
-                    words(signals)
+                    api::Signals::from(signals)
                 );
                 self.tell(now, "doubted", &subject, text);
             }
@@ -177,15 +178,6 @@ fn sum(one: Signals, other: Signals) -> Signals {
         unreachable: one.unreachable + other.unreachable,
         answered: one.answered + other.answered,
     }
-}
-
-/// Signals, as the operator is told of them; nothing if there are none.
-pub(super) fn words(signals: Signals) -> String {
-    let Signals { refused, unanswered, unreachable, .. } = signals;
-    let parts = [(refused, "refused"), (unanswered, "unanswered"), (unreachable, "unreachable")];
-    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
-    let parts: Vec<_> = parts.map(|(count, what)| format!("{count} {what}")).collect();
-    parts.join(", ")
 }
 
 #[cfg(test)]
@@ -252,12 +244,5 @@ mod tests {
         let mut suspicion = Suspicion { seen: counted(900, 0, 0, 5), ..Suspicion::default() };
         let found = suspicion.judge(at(1), counted(3, 0, 0, 0), false);
         assert_eq!(found.doubt, Some(counted(3, 0, 0, 0)));
-    }
-
-    #[test]
-    fn signals_are_told_in_words() {
-        assert_eq!(words(counted(3, 0, 0, 9)), "3 refused");
-        assert_eq!(words(counted(1, 2, 3, 0)), "1 refused, 2 unanswered, 3 unreachable");
-        assert_eq!(words(counted(0, 0, 0, 9)), "");
     }
 }

@@ -8,7 +8,7 @@ use crate::api::Probes;
 /// How the last probes of a backend ended, newest first.
 #[must_use]
 pub fn probes(probes: &Probes, style: Style) -> String {
-    let Probes { subject, check, health, results } = probes;
+    let Probes { subject, check, health, signals, results } = probes;
     let mut table = Table::new(&["AGO", "TOOK", "RESULT"]);
     for probe in results {
         let (result, paint) = match &probe.error {
@@ -21,7 +21,8 @@ pub fn probes(probes: &Probes, style: Style) -> String {
             cell(result, paint),
         ]);
     }
-    format!("{subject} is {health}, checked by {check}\n\n{}", table.render(style))
+    let signals = signals.map_or_else(String::new, |signals| format!("signals: {signals}\n"));
+    format!("{subject} is {health}, checked by {check}\n{signals}\n{}", table.render(style))
 }
 
 /// In milliseconds, as `ping` tells it.
@@ -32,7 +33,7 @@ fn took(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Health, Probe};
+    use crate::api::{Health, Probe, Signals};
 
     #[test]
     fn results_are_listed_with_their_times() {
@@ -45,13 +46,15 @@ mod tests {
                 subject: "web/b1".to_owned(),
                 check: "http GET / expecting 200-399".to_owned(),
                 health: Health::Up,
+                signals: Some(Signals { refused: 12, unreachable: 1, ..Signals::default() }),
                 results,
             },
             Style { colour: false, aligned: false },
         );
         assert_eq!(
             shown,
-            "web/b1 is up, checked by http GET / expecting 200-399\n\nAGO\tTOOK\tRESULT\n\
+            "web/b1 is up, checked by http GET / expecting 200-399\n\
+             signals: 12 refused, 1 unreachable\n\nAGO\tTOOK\tRESULT\n\
              300ms\t100.000ms\tconnection refused\n1s\t1.042ms\tok\n"
         );
     }
