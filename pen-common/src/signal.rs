@@ -71,7 +71,6 @@ impl Opening {
     /// Where it is remembered.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "these are so few bits")]
     pub const fn place(hash: u64, ports: u32) -> u32 {
         (mixed(hash, ports) >> (64 - Self::BITS)) as u32
     }
