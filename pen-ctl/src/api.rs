@@ -6,6 +6,7 @@ mod certificates;
 mod changes;
 mod connections;
 mod decap;
+mod draining;
 mod notify;
 mod probes;
 pub mod records;
@@ -22,6 +23,7 @@ pub use self::certificates::Certificate;
 pub use self::changes::{ChangeKind, Changes, ConfigChange, Reload};
 pub use self::connections::{Close, Closed, Connection, Connections};
 pub use self::decap::{Decap, DecapCounter};
+pub use self::draining::Draining;
 pub use self::notify::{NotifyTest, NotifyTested};
 pub use self::probes::{OneBackend, Probe, Probes};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
@@ -264,6 +266,9 @@ pub struct Backend {
     pub proxy: Option<Proxied>,
     /// Milliseconds since `usable` changed.
     pub since_ms: u64,
+    /// What is still there; only of one that gets nothing new.
+    #[serde(default)]
+    pub draining: Option<Draining>,
 }
 
 /// What the proxy has to do with a backend.
@@ -382,6 +387,9 @@ pub struct SetAdmin {
     pub backend: String,
     /// The wish.
     pub admin: Admin,
+    /// Of a drain: what is left after so many milliseconds is ended.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,

@@ -31,6 +31,7 @@ use self::sync::Sync;
 use crate::api::{Reload, Reply, Request};
 use crate::config::{Config, DRAIN_FOR_HEIR};
 use crate::engine::Engine;
+use crate::engine::draining::Kept;
 use crate::engine::event::{Action, Attachment, Event};
 use crate::engine::tables::Tables;
 use crate::io::answers::Answering;
@@ -38,10 +39,11 @@ use crate::io::carp::Command;
 use crate::io::control::server::{self, Call};
 use crate::io::dataplane::{AttachError, Dataplane};
 use crate::io::health::{Prober, Way};
-use crate::io::names::{self, Resolver};
+use crate::io::names::Resolver;
 use crate::io::netlink::Netlink;
 use crate::io::notify::Notifier;
 use crate::io::proxy::Proxies;
+use crate::io::store::{self, Store};
 use crate::io::{clock, privileges};
 use crate::show;
 
@@ -117,14 +119,14 @@ async fn serve(
     let control = config.control.socket.clone();
     let dataplane = Dataplane::open_locked(&places.object, lock, config.node.sizes)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let (adopted, secret, (netlink, mut news), known) = match look_around(&dataplane, &events).await
-    {
-        Ok(found) => found,
-        Err(error) => {
-            dataplane.abandon();
-            return Err(error);
-        }
-    };
+    let (adopted, secret, (netlink, mut news), mut known) =
+        match look_around(&dataplane, &events).await {
+            Ok(found) => found,
+            Err(error) => {
+                dataplane.abandon();
+                return Err(error);
+            }
+        };
     let (groups, node) = (adopted.groups.clone(), config.node.name.clone());
     let sync = match Sync::start(&config, &dataplane, events.clone()) {
         Ok(sync) => sync,
@@ -134,7 +136,7 @@ async fn serve(
         }
     };
     let carp = Carp::new(groups, events.clone(), node, places.state.clone());
-    let named = names::load(&places.state);
+    let named = store::load(&places.state, store::NAMES);
     let mut engine = Engine::knowing(config, adopted, secret, clock::now(), named);
     if dataplane.has_other_version() {
         tracing::warn!(
@@ -154,6 +156,7 @@ async fn serve(
         prober: Prober::new(events.clone()),
         notifier: Notifier::new(events.clone()),
         resolver: Resolver::new(events.clone(), places.state.clone()),
+        deadlines: Store::new(places.state.clone(), store::DEADLINES),
         events,
         starting: true,
         failure: None,
@@ -165,6 +168,7 @@ async fn serve(
         carp,
         sync,
     };
+    known.push(Event::DeadlinesKept(store::load(&places.state, store::DEADLINES)));
     daemon.handle_all(known);
     daemon.handle(Event::Started);
     daemon.starting = false;
@@ -275,6 +279,7 @@ struct Daemon {
     events: mpsc::Sender<Event>,
     prober: Prober,
     resolver: Resolver,
+    deadlines: Store<Kept>,
     /// An interface that cannot be attached at the start ends the daemon.
     starting: bool,
     failure: Option<String>,
@@ -369,6 +374,11 @@ impl Daemon {
                 Action::AskAgent(question) => self.prober.ask_agent(question),
                 Action::AskName { query, resolvers } => self.resolver.ask(query, resolvers),
                 Action::KeepNames(answers) => self.resolver.keep(answers),
+                Action::CountConnections => {
+                    let counts = Event::ConnectionsCounted(self.proxies.connections());
+                    self.engine.handle(clock::now(), counts);
+                }
+                Action::KeepDeadlines(kept) => self.deadlines.keep(kept),
                 Action::AttachXdp { interface, ifindex, mtu, mode } => {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
                     self.attached(interface, result);

@@ -5,6 +5,7 @@ mod carp;
 mod certificates;
 mod changes;
 mod decap;
+mod draining;
 mod notify;
 mod probes;
 mod sync;
@@ -18,6 +19,7 @@ pub use self::carp::{carp_group, carp_groups, carp_ordered, no_such_group};
 pub use self::certificates::certificates;
 pub use self::changes::{change_lines, changes};
 pub use self::decap::decap;
+pub use self::draining::draining;
 pub use self::notify::notify_tested;
 pub use self::probes::probes;
 pub use self::sync::sync;
@@ -160,10 +162,22 @@ pub fn backends(backends: &[Backend], style: Style) -> String {
             plain(backend.bytes),
             plain(backend.mac.as_deref().unwrap_or("-")),
             plain(short(Duration::from_millis(backend.since_ms))),
-            plain(backend.why.as_deref().unwrap_or("-")),
+            plain(why_not(backend)),
         ]);
     }
     table.render(style)
+}
+
+/// Why it gets nothing new, and what is still there.
+fn why_not(backend: &Backend) -> String {
+    match (&backend.why, &backend.draining) {
+        (None, None) => "-".to_owned(),
+        (Some(why), None) => why.clone(),
+        // The reason tells what was ended.
+        (Some(why), Some(left)) if left.over => why.clone(),
+        (Some(why), Some(left)) => format!("{why}; {}", draining(left)),
+        (None, Some(left)) => draining(left),
+    }
 }
 
 /// `penctl vips`.
@@ -425,6 +439,7 @@ mod tests {
             signals: None,
             proxy: None,
             since_ms: 65_000,
+            draining: None,
         }
     }
 
@@ -441,6 +456,24 @@ mod tests {
                 "web/b1   10.0.0.11:80  ready  down    1       33.3%  7        700    02:00:00:00:00:0b  1m5s   check failed: connection refused",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_left_stands_behind_the_reason() {
+        let mut drained = backend(false);
+        drained.why = Some("drained by the operator".into());
+        let left = crate::api::Draining {
+            left: Some(2),
+            connections: Some(2),
+            ..crate::api::Draining::default()
+        };
+        drained.draining = Some(left);
+        let text = backends(std::slice::from_ref(&drained), Style::default());
+        assert!(text.ends_with("\tdrained by the operator; 2 connections left\n"), "{text}");
+        let over = crate::api::Draining { over: true, ..crate::api::Draining::default() };
+        drained.draining = Some(over);
+        let text = backends(&[drained], Style::default());
+        assert!(text.ends_with("\tdrained by the operator\n"), "{text}");
     }
 
     #[test]

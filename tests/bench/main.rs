@@ -1,9 +1,11 @@
-//! `pen-bench`: measures pen's data plane; `cargo xtask bench` builds and starts it. It works only
+//! `pen-bench`: measures pen; `cargo xtask bench` builds and starts it. It works only
 //! in network namespaces that it makes, and removes them however it ends.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks on both")]
 
+mod account;
 mod cases;
 mod control;
+mod health;
 mod measure;
 mod progress;
 mod proxy;
@@ -39,6 +41,8 @@ enum What {
     Dataplane(Dataplane),
     /// The userspace proxy, beside haproxy, nginx and pen's ancestor
     Proxy(proxy::ProxyArgs),
+    /// Checks of many servers, beside haproxy
+    Health(health::HealthArgs),
 }
 
 #[derive(Args)]
@@ -82,6 +86,11 @@ fn run(what: &What) -> Result<()> {
         What::Dataplane(args) => dataplane(args),
         What::Proxy(args) => {
             let result = proxy::run(args, &mut Progress::new())?;
+            print!("{result}");
+            Ok(())
+        }
+        What::Health(args) => {
+            let result = health::run(args, &mut Progress::new())?;
             print!("{result}");
             Ok(())
         }

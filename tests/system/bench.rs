@@ -84,6 +84,27 @@ fn a_short_bench_of_the_proxy_has_every_figure_of_every_proxy() {
 }
 
 #[test]
+fn a_short_bench_of_checks_has_every_figure_of_both_programs() {
+    let args = ["health", "--json", "--seconds", "3", "--rounds", "1", "--filter", "1000"];
+    let output = run(pen_bench().args(args), PATIENCE).unwrap();
+    assert!(output.status.success(), "{}", output.stderr);
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
+    let figures = json["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 2 * 5, "{json}");
+    for figure in figures {
+        for program in ["pen", "haproxy"] {
+            // Servers do not see checks of haproxy by TCP.
+            let of_cpu =
+                figure["figure"].as_str().unwrap().contains('%') || figure["ratio"].is_object();
+            let has = program == "pen" || figure["case"] == "http-1000" || of_cpu;
+            assert_eq!(figure["programs"][program]["median"].is_number(), has, "{figure}");
+        }
+        assert_eq!(figure["ratio"].is_object(), figure["figure"] == "CPU us/check", "{figure}");
+        assert_eq!(figure["met"].is_boolean(), figure["figure"] == "% of a core", "{figure}");
+    }
+}
+
+#[test]
 fn a_proxy_bench_of_no_case_is_an_error() {
     let output = run(pen_bench().args(["proxy", "--filter", "nothing"]), PATIENCE).unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -24,6 +24,7 @@ mod crash;
 mod decap;
 mod docs;
 mod downloads;
+mod draining;
 mod dsr;
 mod effort;
 mod emergency;

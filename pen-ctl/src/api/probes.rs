@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Health, Signals};
+use super::{Draining, Health, Signals};
 
 /// Names a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct Probes {
     pub signals: Option<Signals>,
     /// The last 20, newest first.
     pub results: Vec<Probe>,
+    /// What is still there; only of one that gets nothing new.
+    #[serde(default)]
+    pub draining: Option<Draining>,
 }
 
 /// How a probe ended.

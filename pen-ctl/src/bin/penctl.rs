@@ -6,6 +6,8 @@
 mod carp;
 #[path = "penctl/decap.rs"]
 mod decap;
+#[path = "penctl/drain.rs"]
+mod drain;
 #[path = "penctl/notify.rs"]
 mod notify;
 
@@ -39,7 +41,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
     after_help = "Examples:
   penctl backends                                  who is usable, and why not
   penctl backends web/b1                           how its last checks ended
-  penctl drain web/b1                              take b1 out of the table
+  penctl drain web/b1 --deadline 10m --wait        take b1 out of service, and wait until it is empty
   penctl explain 198.51.100.7:5000 192.0.2.10:80   where would this packet go, and why
   penctl explain --simulate 100000 --service web   who would get how many of many
   penctl --json counters | jq .                    for machines
@@ -91,7 +93,7 @@ enum Verb {
     /// Where a packet would go, and why; or, with --simulate, where many would
     Explain(Question),
     /// Give a backend no new connections; those that it has go on, and so do its checks
-    Drain(Wish),
+    Drain(drain::Drain),
     /// No packets at all to a backend, and no checks of it
     Maint(Wish),
     /// Back into service
@@ -374,7 +376,7 @@ async fn run(args: &Args) -> Result<(), ClientError> {
         Verb::Close(closing) => closing.request(),
         Verb::Events { .. } => Request::Events { since: 0 },
         Verb::Explain(question) => question.request(),
-        Verb::Drain(wish) => admin(wish, Admin::Drain),
+        Verb::Drain(drain) => drain.request(),
         Verb::Maint(wish) => admin(wish, Admin::Maint),
         Verb::Ready(wish) => admin(wish, Admin::Ready),
         Verb::Weight { target, weight, dry_run } => Request::SetWeight(SetWeight {
@@ -402,6 +404,8 @@ async fn run(args: &Args) -> Result<(), ClientError> {
     print(args, &answer)?;
     if let Verb::Events { follow: true } = &args.verb {
         follow(args, client, &answer).await?;
+    } else if let Verb::Drain(drain) = &args.verb {
+        drain.wait(args, client).await?;
     }
     Ok(())
 }
@@ -411,6 +415,7 @@ fn admin(wish: &Wish, admin: Admin) -> Request {
         service: wish.target.service.clone(),
         backend: wish.target.backend.clone(),
         admin,
+        deadline_ms: None,
         dry_run: wish.dry_run,
     })
 }

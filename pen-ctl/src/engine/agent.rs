@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use pen_common::moment::Moment;
 
+use super::draining::Drain;
 use super::event::{Action, ProbeError, ProbeId, Question};
 use super::probe::agent::Said;
 use super::{Backend, Engine};
@@ -149,6 +150,7 @@ impl Engine {
         }
         if backend.wish() == Admin::Drain && was != Admin::Drain {
             (backend.draining_since, backend.drained) = (now, false);
+            backend.drain = Drain::default();
         }
         let text = format!("{subject}: its agent says {}", backend.agent.said);
         self.tell(now, "agent", &subject, text);

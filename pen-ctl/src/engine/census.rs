@@ -12,6 +12,7 @@ use pen_common::hash::{self, Secret};
 use pen_common::moment::Moment;
 
 use super::slots::Found;
+pub use super::slots::Uses;
 
 /// Between two censuses of a service passes this part of its longest time to live, so that a slot
 /// settles soon after its last record expired.
@@ -50,6 +51,12 @@ impl Census {
         self.services.is_empty()
     }
 
+    /// Records are judged as of this time.
+    #[must_use]
+    pub const fn asked_at(&self) -> Moment {
+        self.now
+    }
+
     /// Asks about a service with these slots and backends.
     pub fn ask(
         &mut self,
@@ -73,7 +80,10 @@ impl Census {
             hash::flow(self.secret, &key.client, key.source_port, key.port)
         };
         let ttl_ns = asked.entry.flow_ttl_ns;
-        asked.see(hash, record, self.now, ttl_ns);
+        if let Some(uses) = asked.see(hash, record, self.now, ttl_ns) {
+            uses.flows += 1;
+            uses.last_seen = uses.last_seen.max(Moment(record.last_seen_ns));
+        }
     }
 
     /// A record of a client.
@@ -86,7 +96,9 @@ impl Census {
         let prefix = prefix(&asked.entry, key.client.is_v4());
         let hash = hash::client(self.secret, &key.client, prefix);
         let ttl_ns = asked.entry.client_ttl_ns;
-        asked.see(hash, record, self.now, ttl_ns);
+        if let Some(uses) = asked.see(hash, record, self.now, ttl_ns) {
+            uses.clients += 1;
+        }
     }
 
     /// What was found, by service id, with the slots that it was found for.
@@ -96,19 +108,21 @@ impl Census {
 }
 
 impl Asked {
-    fn see(&mut self, hash: u64, record: &Record, now: Moment, ttl_ns: u64) {
-        let Some(backend) = self.backends.get(&record.backend) else { return };
+    /// What its backend has, to be counted; `None` if the record is void.
+    fn see(&mut self, hash: u64, record: &Record, now: Moment, ttl_ns: u64) -> Option<&mut Uses> {
+        let backend = self.backends.get(&record.backend)?;
         if backend.state == abi::Backend::DOWN || !is_live(record, backend, now, ttl_ns) {
-            return;
+            return None;
         }
-        self.found.in_use.insert(record.backend);
         let index = hash::slot_index(hash, self.entry.slots);
-        let Some(slot) = self.slots.get(index as usize) else { return };
-        if u32::from(slot.current()) != record.backend {
+        if let Some(slot) = self.slots.get(index as usize)
+            && u32::from(slot.current()) != record.backend
+        {
             self.found.slots.insert(index);
             let until = Moment(record.last_seen_ns) + Duration::from_nanos(ttl_ns);
             self.found.until = self.found.until.max(until);
         }
+        Some(self.found.in_use.entry(record.backend).or_default())
     }
 }
 
@@ -180,7 +194,8 @@ mod tests {
             census.see_flow(&flow(service), &record);
             let found = found(&census);
             assert_eq!(!found.slots.is_empty(), disagrees, "{record:?}");
-            assert_eq!(found.in_use, in_use.into_iter().collect::<BTreeSet<u32>>(), "{record:?}");
+            let used: BTreeSet<u32> = found.in_use.keys().copied().collect();
+            assert_eq!(used, in_use.into_iter().collect(), "{record:?}");
         }
     }
 
@@ -200,6 +215,6 @@ mod tests {
         let mut census = census(abi::Service::FLOW);
         let key = ClientKey { client: flow(5).client, service: 5, _pad: 0 };
         census.see_client(&key, &record(2, 9, 3));
-        assert_eq!(found(&census).in_use, BTreeSet::new());
+        assert_eq!(found(&census).in_use, BTreeMap::new());
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn standing(service: &Service, backend: &Backend, network: &Network) 
     let checked = service.config.check.kind != CheckKind::None;
     let down = |why: String| (abi::Backend::DOWN, Some(why));
     let (state, why) = match (&hop, backend.health.state()) {
-        _ if backend.admin == Admin::Maint => down("in maintenance by the operator".to_owned()),
+        _ if backend.admin == Admin::Maint => {
+            down(backend.drain.why().unwrap_or_else(|| "in maintenance by the operator".to_owned()))
+        }
         (Err(no_hop), _) => down(no_hop.to_string()),
         (Ok(_), State::Down) if checked && !service.uses_all_the_same(backend) => {
             let error = backend.health.last_error();

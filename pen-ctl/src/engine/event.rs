@@ -13,6 +13,7 @@ use pen_common::net::MacAddr;
 
 use super::carp;
 use super::census::Census;
+use super::draining::Kept;
 use super::names::{Answer, Query};
 use super::notify::Delivery;
 use super::probe::agent::Said;
@@ -104,6 +105,10 @@ pub enum Event {
     },
     /// Packets have told more of backends.
     SignalsRead(SignalsRead),
+    /// The proxies have so many connections, by id of the backend; none of those that are left out.
+    ConnectionsCounted(BTreeMap<u32, u32>),
+    /// A controller before this one kept these deadlines of drains.
+    DeadlinesKept(Vec<Kept>),
     /// The proxies serve what they were told to, as far as they can.
     ProxiesServed {
         /// Names of the services whose sockets could not be had, and why not.
@@ -379,6 +384,10 @@ pub enum Action {
     /// Show all records of flows and clients to the census; answered by `CensusTaken` or
     /// `CensusFailed`. There may be a million: it must not hold up anything else.
     TakeCensus(Box<Census>),
+    /// Count the connections of the proxies; answered by `ConnectionsCounted`.
+    CountConnections,
+    /// Keep these deadlines of drains for the next daemon.
+    KeepDeadlines(Vec<Kept>),
     /// Ask the kernel for the route to an address, and to look for the neighbour that is the next
     /// hop; answered by `RouteFound` and `NeighbourChanged`.
     ResolveNeighbour(IpAddr),

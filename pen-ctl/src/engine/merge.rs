@@ -12,6 +12,7 @@ use pen_common::net::{Addr, Be16, protocol};
 use super::access::Lists;
 use super::agent::Agent;
 use super::desired::admin_of_word;
+use super::draining::Drain;
 use super::ejection::Ejection;
 use super::health::{Health, State};
 use super::network::Hop;
@@ -86,6 +87,7 @@ impl Engine {
         self.service_ids.make_room(&services);
         self.backend_ids.make_room(&wanted);
         let mut first_probe = now;
+        let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX).max(1);
         for config in self.config.services.clone() {
             let key = service_key(&config);
             let (id, _) =
@@ -117,7 +119,7 @@ impl Engine {
                         self.new_backend(backend, &identity, init, now, first_probe)
                     }
                 });
-                first_probe = first_probe + SPREAD.min(service.config.check.interval);
+                first_probe = first_probe + SPREAD.min(service.config.check.interval / count);
             }
             for (identity, backend) in kept {
                 // Its number may have been needed by others.
@@ -136,6 +138,7 @@ impl Engine {
         self.lists = Lists::new(&self.config.acls, &self.config.vips);
         self.merge_interfaces(now);
         self.watch_backends(now);
+        self.note_deadlines();
         self.dirty = true;
     }
 
@@ -259,6 +262,7 @@ impl Engine {
             state: adopted.map_or(abi::Backend::DOWN, |adopted| adopted.state),
             leaving: false,
             draining_since: now,
+            drain: Drain::default(),
             drained: adopted.is_some_and(|adopted| adopted.state == abi::Backend::DRAINED),
             admin: adopted.map_or(Admin::Ready, |adopted| admin_of_word(adopted.admin)),
             weight: adopted.and_then(|adopted| adopted.weight.checked_sub(1)),

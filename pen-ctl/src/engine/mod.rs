@@ -13,6 +13,7 @@ pub mod carp;
 pub mod census;
 mod changes;
 mod desired;
+pub mod draining;
 mod ejection;
 pub mod event;
 mod groups;
@@ -26,6 +27,7 @@ mod naming;
 pub mod network;
 pub mod notify;
 mod operator;
+mod pace;
 mod passive;
 pub mod probe;
 mod probing;
@@ -67,6 +69,7 @@ use crate::api::Admin;
 use crate::config::{self, Config, Sizes, XdpMode};
 use access::Lists;
 use answers::Answering;
+use draining::{Drain, Drains};
 use ejection::Ejection;
 use event::{Action, Attachment, Event};
 use groups::Groups;
@@ -75,6 +78,7 @@ use ids::Ids;
 use journal::Journal;
 use network::Network;
 use notify::Receivers;
+use pace::Pace;
 use probing::Asked;
 use scheduler::Member;
 use share::Sharing;
@@ -84,7 +88,8 @@ use slow::Ramp;
 use sync::item::Place;
 use tables::Tables;
 
-/// First probes of all backends start this far apart, so that a start is no burst.
+/// First probes of all backends start this far apart, so that a start is no burst; of many, closer, so
+/// that all are asked within their interval.
 const SPREAD: Duration = Duration::from_millis(10);
 /// An interface that could not be attached is tried again after this time.
 const ATTACH_RETRY: Duration = Duration::from_secs(5);
@@ -121,15 +126,19 @@ pub struct Engine {
     applied: Tables,
     /// Something changed that the maps may have to follow.
     dirty: bool,
+    /// When they may follow.
+    pace: Pace,
     retry_writes_at: Moment,
     /// Virtual addresses whose solicitations an interface receives.
     solicited: BTreeSet<(u32, Ipv6Addr)>,
     /// A census of the records is being taken.
     census_under_way: bool,
+    /// When the last one began.
+    census_began: Moment,
     /// Nothing is attached before the tables are filled: see [`Engine::attach_when_filled`].
     /// None if nothing is held back; otherwise when to look again.
     attach_held: Option<Moment>,
-    /// After one failed, not before this time.
+    /// Not before this time: after one that failed, or took long.
     next_census: Moment,
     /// What the maps have room for.
     sizes: Option<Sizes>,
@@ -145,6 +154,7 @@ pub struct Engine {
     answers: Answering,
     reading: signals::Reading,
     names: names::Names,
+    drains: Drains,
     groups: Groups,
     sharing: Sharing,
     /// What the operator was warned of.
@@ -206,6 +216,8 @@ struct Backend {
     leaving: bool,
     /// When the operator drained it.
     draining_since: Moment,
+    /// What it still has.
+    drain: Drain,
     /// The drain's time is over: clients that are remembered go elsewhere as well.
     drained: bool,
     admin: Admin,
@@ -286,9 +298,11 @@ impl Engine {
             last_generation: 0,
             applied: adopted,
             dirty: false,
+            pace: Pace::default(),
             retry_writes_at: Moment::NEVER,
             solicited: BTreeSet::new(),
             census_under_way: false,
+            census_began: Moment(0),
             attach_held: None,
             next_census: Moment(0),
             sizes: None,
@@ -300,6 +314,7 @@ impl Engine {
             answers: Answering::default(),
             reading: signals::Reading::default(),
             names: names::Names::new(named),
+            drains: Drains::default(),
             groups: Groups::default(),
             sharing: Sharing::default(),
             warned: BTreeSet::new(),
@@ -328,9 +343,11 @@ impl Engine {
         }
         self.run_timers(now);
         // After a failure the maps are left alone until the next attempt is due.
-        if self.dirty && self.started && self.retry_writes_at == Moment::NEVER {
+        if now >= self.next_refresh() {
             self.dirty = false;
             self.refresh(now);
+            let backends = self.services.iter().map(|service| service.backends.len());
+            self.pace.ran(now, backends.sum());
         }
         self.release_attach(now);
         // Last: what has just happened is told as well.
@@ -382,6 +399,8 @@ impl Engine {
                 self.certificates_noted(now, news, problems);
             }
             Event::AnswersRouted { problems, any } => self.answers_routed(now, problems, any),
+            Event::ConnectionsCounted(counts) => self.connections_counted(now, &counts),
+            Event::DeadlinesKept(kept) => self.deadlines_kept(kept),
             Event::MapsOpened(sizes) => self.sizes = Some(sizes),
             Event::CarpRole { group, role } => {
                 self.note_role(group, role);
@@ -432,9 +451,11 @@ impl Engine {
                 self.next_judgement(),
                 self.next_signals(),
                 self.next_settling(),
+                self.next_drain(),
                 self.next_release(),
             ])
             .chain([self.network.next_deadline(), self.retry_writes_at, self.listen_again_at])
+            .chain([self.next_refresh()])
             .chain([
                 self.answers.next_deadline(),
                 self.next_agent(),
@@ -443,6 +464,12 @@ impl Engine {
             ])
             .min()
             .unwrap_or(Moment::NEVER)
+    }
+
+    /// When the maps are to follow what has changed.
+    fn next_refresh(&self) -> Moment {
+        let wanted = self.dirty && self.started && self.retry_writes_at == Moment::NEVER;
+        if wanted { self.pace.next() } else { Moment::NEVER }
     }
 
     /// What the maps hold once all actions so far are carried out.
@@ -480,6 +507,7 @@ impl Engine {
         self.listen_again(now);
         self.check_answers(now);
         self.run_settling(now);
+        self.run_drains(now);
         if self.started && self.attach_held.is_none() {
             self.attach_due(now);
         }

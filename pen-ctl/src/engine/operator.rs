@@ -2,6 +2,7 @@
 //! of a packet's fate by the decision that the kernel makes.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use pen_common::abi;
 use pen_common::forward::{self, Arrival, Flow, Stage};
@@ -9,6 +10,7 @@ use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::{Counter, DropReason, Forward, PassReason, Verdict};
 
+use super::draining::Drain;
 use super::health::State;
 use super::scheduler;
 use super::tables::Records;
@@ -17,40 +19,55 @@ use super::{Engine, Service, desired};
 use crate::api::{Admin, Change, Explain, Explanation, Refusal, SetAdmin, SetWeight};
 use crate::config::{MAX_WEIGHT, Protocol};
 
+/// The deadline of a drain may be so far away.
+const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 86_400);
+
 impl Engine {
     /// Sets the operator's wish for a backend.
     ///
     /// # Errors
     ///
-    /// If there is no such backend.
+    /// If there is no such backend, or the deadline makes no sense.
     pub fn set_admin(&mut self, now: Moment, wish: &SetAdmin) -> Result<Change, Refusal> {
         let (at, index) = self.find(&wish.service, &wish.backend)?;
         let backend = &self.services[at].backends[index];
         let (was, weight) = (backend.admin, backend.weight());
+        let deadline = deadline(wish, now)?;
+        let said = |admin: Admin, until: Option<Moment>| match until {
+            Some(until) => {
+                let seconds = until.since(now).as_millis().div_ceil(1000);
+                let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+                format!("{admin} for {} at most", humantime::format_duration(seconds))
+            }
+            None => admin.to_string(),
+        };
+        let before = said(was, backend.drain.deadline());
+        let after = said(wish.admin, deadline);
+        let same = was == wish.admin && backend.drain.deadline() == deadline;
         let moved = self.moved(at, (index, wish.admin, weight));
         let subject = format!("{}/{}", wish.service, wish.backend);
-        if !wish.dry_run && was != wish.admin {
+        if !wish.dry_run && !same {
             let backend = &mut self.services[at].backends[index];
-            backend.admin = wish.admin;
-            backend.draining_since = now;
-            backend.drained = false;
+            if was == wish.admin {
+                backend.drain.set_deadline(deadline);
+            } else {
+                backend.admin = wish.admin;
+                backend.draining_since = now;
+                backend.drained = false;
+                backend.drain = Drain::until(deadline);
+            }
             if was == Admin::Maint {
                 // Nothing was probed meanwhile: the first result decides, at once.
                 backend.health.restart(State::Checking, now);
             }
             self.elect_leaders();
-            let text = format!("{subject}: {was} -> {} by the operator", wish.admin);
+            self.note_deadlines();
+            let text = format!("{subject}: {before} -> {after} by the operator");
             self.tell(now, "admin", &subject, text);
             self.dirty = true;
             self.handle(now, super::event::Event::TimePassed);
         }
-        Ok(Change {
-            subject,
-            was: was.to_string(),
-            now: wish.admin.to_string(),
-            moved,
-            dry_run: wish.dry_run,
-        })
+        Ok(Change { subject, was: before, now: after, moved, dry_run: wish.dry_run })
     }
 
     /// Sets a backend's weight.
@@ -275,6 +292,25 @@ impl Engine {
             | PassReason::PassNeighbour => reason.counter().name().to_owned(),
         }
     }
+}
+
+/// When what is left is to end.
+fn deadline(wish: &SetAdmin, now: Moment) -> Result<Option<Moment>, Refusal> {
+    let Some(millis) = wish.deadline_ms else { return Ok(None) };
+    let time = Duration::from_millis(millis);
+    let (error, cure) = match wish.admin {
+        Admin::Drain if time.is_zero() => (
+            "a drain that ends at once is none".to_owned(),
+            "for no packet at all from now on, say `maint`",
+        ),
+        Admin::Drain if time > LONGEST_DRAIN => (
+            format!("{} is too long", humantime::format_duration(time)),
+            "give 365 days at most, or no deadline",
+        ),
+        Admin::Drain => return Ok(Some(now + time)),
+        other => (format!("{other} has no deadline"), "only a drain has one"),
+    };
+    Err(Refusal { error, cure: cure.to_owned() })
 }
 
 fn step_service(packet: &Explain, service: &Service) -> String {

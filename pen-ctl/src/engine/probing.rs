@@ -12,7 +12,7 @@ use pen_common::moment::Moment;
 use super::event::{self, Action, ProbeError, ProbeId, Tunnel};
 use super::health::{Rules, State};
 use super::network::Hop;
-use super::{Backend, Engine, Service};
+use super::{Backend, Engine, Service, pace};
 use crate::api::Admin;
 use crate::config::{self, CheckKind, Endpoint, Mode};
 
@@ -140,14 +140,19 @@ impl Engine {
     /// Asks those whose turn it is.
     pub(super) fn start_probes(&mut self, now: Moment) {
         let node_seed = self.node_seed();
+        let all = self.services.iter().map(|service| service.backends.len()).sum();
         for service in &mut self.services {
             let check = &service.config.check;
             if check.kind == CheckKind::None {
                 continue;
             }
+            let soon = now + pace::slack(all, check.fast_interval);
             for backend in service.backends.iter_mut().filter(|backend| backend.asked.leads) {
+                if backend.health.next_deadline() > soon {
+                    continue;
+                }
                 let rules = rules(check, [node_seed, u64::from(backend.id)]);
-                let Some(serial) = backend.health.poll(now, &rules) else { continue };
+                let Some(serial) = backend.health.poll(soon, &rules) else { continue };
                 self.actions.push_back(Action::StartProbe {
                     probe: ProbeId { backend: backend.id, generation: backend.generation, serial },
                     kind: check.kind.clone(),

@@ -81,8 +81,9 @@ impl Engine {
             let address = config.listen.address;
             let vip = self.config.vips.iter().find(|vip| vip.address == address);
             let backends = service.backends.iter();
-            let backends: Vec<_> =
-                backends.map(|backend| self.proxied_backend(service, backend)).collect();
+            let ramps = service.backends.iter().any(|backend| backend.ramp.is_on());
+            let proxied = |backend| self.proxied_backend(service, backend, ramps);
+            let backends: Vec<_> = backends.map(proxied).collect();
             let routes = &proxy.routes;
             Some(Arc::new(proxy::Service {
                 key: service.key,
@@ -113,8 +114,7 @@ impl Engine {
         }
     }
 
-    fn proxied_backend(&self, service: &Service, backend: &Backend) -> proxy::Backend {
-        let ramps = service.backends.iter().any(|backend| backend.ramp.is_on());
+    fn proxied_backend(&self, service: &Service, backend: &Backend, ramps: bool) -> proxy::Backend {
         let weight = backend.weight();
         let emergency = service.is_emergency(backend);
         let is_shut = service.is_shut(emergency);

@@ -140,6 +140,7 @@ impl Engine {
             health: health(service, backend),
             signals: signals(service, backend, counts),
             results: results.collect(),
+            draining: backend.draining(service, now),
         })
     }
 
@@ -182,6 +183,7 @@ impl Engine {
                 signals: signals(service, backend, counts),
                 proxy: None,
                 since_ms: millis(now.since(backend.usable_since)),
+                draining: backend.draining(service, now),
             }
         });
         list.collect()

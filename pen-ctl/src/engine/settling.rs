@@ -13,9 +13,13 @@ use super::event::Action;
 use super::slots::Table;
 use super::{Backend, Engine};
 use crate::api::Admin;
+use crate::config::Mode;
 
-/// How often it is asked whether backends that left still have flows.
-const LEAVING_PAUSE: Duration = Duration::from_secs(10);
+/// A census is not taken more often than so many times the time that the last one took: it reads all
+/// records, and is to cost no more than this part of a CPU.
+const CENSUS_PART: u32 = 20;
+/// But however long that took, the next one is not later than this.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Does what is due by now.
@@ -43,11 +47,20 @@ impl Engine {
             let before = service.backends.len();
             let table = &service.table;
             service.backends.retain(|backend| {
-                !backend.leaving || backend.state != abi::Backend::DOWN || is_named(table, backend)
+                !backend.leaving
+                    || backend.state != abi::Backend::DOWN
+                    || backend.drain.has_connections()
+                    || is_named(table, backend)
             });
             gone |= service.backends.len() != before;
-            if own && service.backends.iter().any(|backend| backend.leaving) {
-                service.table.expect_census(now + LEAVING_PAUSE);
+            let counted = |backend: &Backend| {
+                // Proxies count those of draining ones themselves.
+                let in_kernel = service.config.mode != Mode::Proxy || backend.leaving;
+                backend.census_pause(now).filter(|_| in_kernel)
+            };
+            let pauses = service.backends.iter().filter_map(counted);
+            if own && let Some(pause) = pauses.min() {
+                service.table.expect_census(now + pause);
             }
         }
         if gone {
@@ -92,6 +105,7 @@ impl Engine {
         }
         if !census.is_empty() {
             self.census_under_way = true;
+            self.census_began = now;
             self.actions.push_back(Action::TakeCensus(Box::new(census)));
         }
     }
@@ -99,6 +113,9 @@ impl Engine {
     /// A census came back.
     pub(super) fn census_taken(&mut self, now: Moment, census: &Census) {
         self.census_under_way = false;
+        let took = now.since(self.census_began);
+        self.next_census = now + took.saturating_mul(CENSUS_PART).min(LONGEST_REST);
+        self.records_counted(census);
         let found: BTreeMap<_, _> =
             census.found().map(|(id, slots, found)| (id, (slots, found))).collect();
         let mut gone = false;
@@ -110,7 +127,10 @@ impl Engine {
             let before = service.backends.len();
             let table = &service.table;
             service.backends.retain(|backend| {
-                !backend.leaving || found.in_use.contains(&backend.id) || is_named(table, backend)
+                !backend.leaving
+                    || found.in_use.contains_key(&backend.id)
+                    || backend.drain.has_connections()
+                    || is_named(table, backend)
             });
             gone |= service.backends.len() != before;
         }
@@ -132,7 +152,8 @@ fn is_draining(backend: &Backend) -> bool {
     backend.wish() == Admin::Drain && !backend.drained
 }
 
-fn is_named(table: &Table, backend: &Backend) -> bool {
+/// Whether flows without a record may belong to a backend.
+pub(super) fn is_named(table: &Table, backend: &Backend) -> bool {
     let id = u16::try_from(backend.id).expect("backend ids end below 2^14");
     table.names(id)
 }

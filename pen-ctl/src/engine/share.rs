@@ -9,6 +9,7 @@ use pen_common::abi::{self, Slot};
 use pen_common::moment::Moment;
 use pen_common::net::{Addr, Be16};
 
+use super::draining::Drain;
 use super::event::Action;
 use super::scheduler::{self, Member};
 use super::sync::item::{Outline, Place, Standing};
@@ -168,6 +169,7 @@ impl Engine {
         service.usable_there.clone_from(&adopted.usable);
         service.members = None;
         self.dirty = true;
+        self.note_deadlines();
         for (subject, what) in news {
             let text = format!("{subject}: {what}, as {} has it", adopted.from);
             self.tell(now, "adopted", &subject, text);
@@ -232,6 +234,7 @@ impl Backend {
             self.admin = admin;
             self.draining_since = standing.draining_since.unwrap_or(now);
             self.drained = false;
+            self.drain = Drain::default();
         }
         if self.weight != standing.set_weight {
             self.weight = standing.set_weight;

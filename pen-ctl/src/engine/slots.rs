@@ -24,6 +24,8 @@ pub struct Table {
     first_move: Moment,
     /// When the next census is due: some slot waits for its records.
     census_at: Moment,
+    /// When somebody else wants one.
+    wanted_at: Moment,
     /// Since when each census may expect the last records to be gone, as the last one saw it.
     settles_at: Moment,
 }
@@ -44,6 +46,7 @@ impl Table {
             moving: BTreeMap::new(),
             first_move: Moment::NEVER,
             census_at: Moment::NEVER,
+            wanted_at: Moment::NEVER,
             settles_at: Moment(0),
         };
         table.note_changes(now);
@@ -113,12 +116,12 @@ impl Table {
     /// When the next census is due.
     #[must_use]
     pub fn census_at(&self) -> Moment {
-        self.census_at
+        self.census_at.min(self.wanted_at)
     }
 
     /// Somebody else wants a census as well, at this time.
     pub fn expect_census(&mut self, at: Moment) {
-        self.census_at = self.census_at.min(at);
+        self.wanted_at = self.wanted_at.min(at);
     }
 
     /// Lets the bases follow whose settle time is over; true if there were any.
@@ -146,6 +149,7 @@ impl Table {
     /// A census was taken of exactly these slots: those that no live record disagrees with are
     /// settled. True if there were any.
     pub fn judge(&mut self, taken_of: &Arc<[Slot]>, found: &Found, now: Moment) -> bool {
+        self.wanted_at = Moment::NEVER;
         if !Arc::ptr_eq(taken_of, &self.slots) {
             // They changed meanwhile; the next census will tell.
             self.census_at = self.census_at.min(now + GRACE);
@@ -219,8 +223,19 @@ pub struct Found {
     pub until: Moment,
     /// Time until the next census, if one is needed.
     pub pause: Duration,
-    /// Backends that live records name.
-    pub in_use: BTreeSet<u32>,
+    /// Backends that live records name, and how many do.
+    pub in_use: BTreeMap<u32, Uses>,
+}
+
+/// What live records say that a backend has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Flows.
+    pub flows: u64,
+    /// Clients that are remembered.
+    pub clients: u64,
+    /// The last packet of one of the flows, within a second.
+    pub last_seen: Moment,
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod privileges;
 pub mod process;
 mod program;
 pub mod proxy;
+pub mod store;
 pub mod sync;
 mod sys;
 pub mod syslog;

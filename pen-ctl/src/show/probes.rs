@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::draining;
 use super::table::{Paint, Style, Table, cell, plain, short};
 use crate::api::Probes;
 
 /// How the last probes of a backend ended, newest first.
 #[must_use]
 pub fn probes(probes: &Probes, style: Style) -> String {
-    let Probes { subject, check, health, signals, results } = probes;
+    let Probes { subject, check, health, signals, results, draining: left } = probes;
     let mut table = Table::new(&["AGO", "TOOK", "RESULT"]);
     for probe in results {
         let (result, paint) = match &probe.error {
@@ -22,7 +23,9 @@ pub fn probes(probes: &Probes, style: Style) -> String {
         ]);
     }
     let signals = signals.map_or_else(String::new, |signals| format!("signals: {signals}\n"));
-    format!("{subject} is {health}, checked by {check}\n{signals}\n{}", table.render(style))
+    let left = left.as_ref().map_or_else(String::new, |left| format!("{}\n", draining(left)));
+    let table = table.render(style);
+    format!("{subject} is {health}, checked by {check}\n{signals}{left}\n{table}")
 }
 
 /// In milliseconds, as `ping` tells it.
@@ -48,6 +51,7 @@ mod tests {
                 health: Health::Up,
                 signals: Some(Signals { refused: 12, unreachable: 1, ..Signals::default() }),
                 results,
+                draining: None,
             },
             Style { colour: false, aligned: false },
         );

@@ -2,7 +2,6 @@
 //! of their own. Rounds are interleaved: each measures everybody, so that what the machine does
 //! meanwhile happens to all, and ratios are taken within a round. docs/bench-proxy.md describes it.
 
-mod account;
 mod backend;
 mod load;
 mod peers;
@@ -14,7 +13,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pen_tests::Netns;
 use pen_tests::paths::Scratch;
 use pen_tests::wait::interrupted;
@@ -23,7 +21,9 @@ use self::backend::Backend;
 use self::load::Window;
 use self::peers::{Peer, Proxy};
 use self::report::{Figure, Report};
+use crate::account;
 use crate::progress::Progress;
+use crate::stats::percentile;
 
 /// Descriptors: two for each idle connection here, and as many in a proxy, with room.
 const DESCRIPTORS: u64 = 20_000;
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &ProxyArgs, progress: &mut Progress) -> Result<String> {
     ensure!(args.rounds > 0, "--rounds 0: at least one");
     let seconds = args.seconds;
     ensure!(seconds > 0.0 && seconds <= 3600.0, "--seconds {seconds}: from 0.01 to 3600");
-    allow_descriptors()?;
+    account::allow_descriptors(DESCRIPTORS)?;
     progress.note("starting the proxies");
     let stage = Stage::new(&cases)?;
     let mut samples = Samples::new();
@@ -142,15 +142,6 @@ pub(crate) fn run(args: &ProxyArgs, progress: &mut Progress) -> Result<String> {
     let (rounds, (kernel, cpu)) = (args.rounds, crate::report::Report::machine());
     let report = Report { kernel, cpu, rounds, seconds, samples };
     Ok(if args.json { format!("{:#}\n", report.json()) } else { report.text() })
-}
-
-fn allow_descriptors() -> Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < DESCRIPTORS {
-        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS))
-            .with_context(|| format!("cannot have {DESCRIPTORS} open files"))?;
-    }
-    Ok(())
 }
 
 impl Stage {
@@ -280,30 +271,4 @@ fn per_time(window: Window) -> f64 {
 fn per_cpu(window: Window) -> f64 {
     // A clock tick at least: of a very short window the books say nothing.
     window.done / window.cpu.as_secs_f64().max(0.01)
-}
-
-/// The value below which this part of all lies.
-fn percentile(values: &[f64], part: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a part of a length is one"
-    )]
-    let at = (sorted.len() as f64 * part) as usize;
-    sorted.get(at).or_else(|| sorted.last()).copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_hundred_values_one_is_above_the_99th_percentile() {
-        let values: Vec<f64> = (0..100).rev().map(f64::from).collect();
-        assert_eq!((percentile(&values, 0.5), percentile(&values, 0.99)), (Some(50.0), Some(99.0)));
-        assert_eq!((percentile(&[7.0], 0.99), percentile(&[], 0.5)), (Some(7.0), None));
-    }
 }

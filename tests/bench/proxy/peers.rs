@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use pen_tests::paths::Scratch;
 use pen_tests::{ConfigText, Netns, Pend, Process, Protocol, ServiceText, wait_until};
 
-use super::account;
+use crate::account;
 
 /// How long one may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);

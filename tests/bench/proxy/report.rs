@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Samples;
 use super::peers::Peer;
-use crate::stats::median;
+use crate::stats::Spread;
 
 /// Widths of the first column, and of one for a proxy.
 const NAME: usize = 24;
@@ -117,26 +117,6 @@ impl Goal {
     }
 }
 
-/// The middle of the rounds, and the ends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
-    least: f64,
-    median: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(values: &[f64]) -> Option<Self> {
-        let least = values.iter().copied().reduce(f64::min)?;
-        let most = values.iter().copied().reduce(f64::max)?;
-        Some(Self { least, median: median(values)?, most })
-    }
-
-    fn json(self) -> Value {
-        json!({ "median": self.median, "least": self.least, "most": self.most })
-    }
-}
-
 /// Everything that was found.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
@@ -181,7 +161,7 @@ impl Report {
             }
             let mut line = format!("{:NAME$}", figure.name());
             for peer in Peer::ALL {
-                let cell = self.spread(figure, peer).map_or_else(String::new, cell);
+                let cell = self.spread(figure, peer).map_or_else(String::new, Spread::cell);
                 line += &format!("{cell:<CELL$}");
             }
             if self.ratio(figure).is_none() {
@@ -230,21 +210,6 @@ impl Report {
             "seconds": self.seconds,
             "figures": figures,
         })
-    }
-}
-
-fn cell(spread: Spread) -> String {
-    let Spread { least, median, most } = spread;
-    format!("{} ({}..{})", short(median), short(least), short(most))
-}
-
-/// Three digits or so.
-fn short(value: f64) -> String {
-    match value.abs() {
-        size if size >= 10_000.0 => format!("{:.1}k", value / 1000.0),
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
     }
 }
 
@@ -311,14 +276,5 @@ mod tests {
         assert_eq!(json["figures"][0]["proxies"]["pen"]["median"], 120.0);
         assert_eq!(json["figures"][0]["met"], true);
         assert_eq!(json["figures"][1]["proxies"]["nginx"], Value::Null);
-    }
-
-    #[test]
-    fn values_of_any_size_have_about_three_digits() {
-        for (value, text) in
-            [(41_234.0, "41.2k"), (2345.0, "2345"), (12.34, "12.3"), (0.456, "0.46")]
-        {
-            assert_eq!(short(value), text);
-        }
     }
 }

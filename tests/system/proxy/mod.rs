@@ -3,6 +3,7 @@
 
 mod chaos;
 mod data;
+mod drain;
 mod fail;
 mod handover;
 mod http;

@@ -26,6 +26,8 @@ enum What {
     Dataplane(DataplaneArgs),
     /// The userspace proxy, beside haproxy, nginx and pen's ancestor
     Proxy(ProxyArgs),
+    /// Checks of many servers, beside haproxy
+    Health(HealthArgs),
 }
 
 #[derive(Args, Debug)]
@@ -63,6 +65,22 @@ struct ProxyArgs {
     filter: Option<String>,
 }
 
+#[derive(Args, Debug)]
+struct HealthArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Seconds for each case of each program in each round (10 unless given)
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Rounds, each of which measures all programs; the median counts (3 unless given)
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only cases whose name contains this: tcp-1000, http-1000, tcp-5000
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
 /// Runs `cargo xtask bench`. Returns only if it cannot: otherwise the program that measures takes
 /// our place, so that Ctrl-C reaches it alone and nobody goes before it has cleaned up.
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
@@ -73,6 +91,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     match &args.what {
         What::Dataplane(args) => program.arg("dataplane").args(args.words()),
         What::Proxy(args) => program.arg("proxy").args(args.words()),
+        What::Health(args) => program.arg("health").args(args.words()),
     };
     program.env("PEN_BIN_DIR", built.bin_dir);
     let error = program.exec();
@@ -120,6 +139,19 @@ impl ProxyArgs {
     }
 }
 
+impl HealthArgs {
+    fn words(&self) -> Vec<OsString> {
+        words(
+            [("--json", self.json)],
+            [
+                ("--seconds", word(self.seconds)),
+                ("--rounds", word(self.rounds)),
+                ("--filter", self.filter.as_ref().map(Into::into)),
+            ],
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +178,16 @@ mod tests {
         let words = ["--json", "--seconds", "0.5", "--rounds", "3", "--filter", "bulk"];
         let cli = Cli::try_parse_from(["bench", "proxy"].iter().chain(&words));
         let Ok(Cli { args: BenchArgs { what: What::Proxy(args) } }) = cli else {
+            panic!("did not parse")
+        };
+        assert_eq!(args.words(), words);
+    }
+
+    #[test]
+    fn every_word_for_checks_is_handed_on() {
+        let words = ["--json", "--seconds", "5", "--rounds", "2", "--filter", "tcp"];
+        let cli = Cli::try_parse_from(["bench", "health"].iter().chain(&words));
+        let Ok(Cli { args: BenchArgs { what: What::Health(args) } }) = cli else {
             panic!("did not parse")
         };
         assert_eq!(args.words(), words);

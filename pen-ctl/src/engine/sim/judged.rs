@@ -273,7 +273,13 @@ impl World {
             [usize::try_from(self.rng.below(4)).expect("small")];
         let Some(found) = self.services[at].backends.get(&number).cloned() else { return };
         let backend = format!("b{number}");
-        let wish = SetAdmin { service: NAMES[at].into(), backend, admin, dry_run: false };
+        let wish = SetAdmin {
+            service: NAMES[at].into(),
+            backend,
+            admin,
+            deadline_ms: None,
+            dry_run: false,
+        };
         if found.admin == Admin::Maint && admin != Admin::Maint {
             // It proves itself anew, unless another service has asked it all the time.
             let other = self.elsewhere(number);
@@ -390,7 +396,13 @@ impl World {
         for (at, name) in NAMES.into_iter().enumerate() {
             for number in self.services[at].backends.keys().copied().collect::<Vec<_>>() {
                 let (service, backend) = (name.into(), format!("b{number}"));
-                let wish = SetAdmin { service, backend, admin: Admin::Ready, dry_run: false };
+                let wish = SetAdmin {
+                    service,
+                    backend,
+                    admin: Admin::Ready,
+                    deadline_ms: None,
+                    dry_run: false,
+                };
                 let other = self.elsewhere(number);
                 // One that leaves may have gone meanwhile.
                 let Some(found) = self.services[at].backends.get_mut(&number) else { continue };

@@ -4,6 +4,7 @@
 
 mod access;
 mod agent;
+mod draining;
 mod emergency;
 mod groups;
 mod init;
@@ -39,6 +40,7 @@ use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::{DropReason, Verdict};
 
 use super::Engine;
+use super::draining::Kept;
 use super::event::{self, Action, Attachment, Event, Link, Neighbour, ProbeError, Route};
 use super::names;
 use super::notify::Delivery;
@@ -169,6 +171,8 @@ pub(super) struct Sim {
     pub(super) starved: bool,
     /// The next writes to the maps fail.
     pub(super) broken_maps: bool,
+    /// How often the maps were written.
+    written: usize,
     pub(super) attached: Vec<String>,
     /// Neighbours that were to be confirmed.
     pub(super) doubted: Vec<IpAddr>,
@@ -199,6 +203,13 @@ pub(super) struct Sim {
     pub(super) demoted: BTreeMap<(u32, String), u16>,
     /// Messages of events.
     pub(super) told: Vec<Delivery>,
+    /// When records were counted, and how long that takes.
+    pub(super) censuses: Vec<Moment>,
+    pub(super) census_takes: Duration,
+    /// Connections that the proxies have, by id of the backend.
+    pub(super) connections: BTreeMap<u32, u32>,
+    /// Deadlines that are kept for the next controller.
+    pub(super) deadlines: Vec<Kept>,
     /// What peers may know.
     pub(super) shared: Option<Arc<View>>,
     /// What packets have told of backends.
@@ -268,6 +279,7 @@ impl Sim {
             own: Some(OWN),
             starved: false,
             broken_maps: false,
+            written: 0,
             attached: Vec::new(),
             doubted: Vec::new(),
             kept: BTreeSet::new(),
@@ -286,6 +298,10 @@ impl Sim {
             usable: BTreeMap::new(),
             demoted: BTreeMap::new(),
             told: Vec::new(),
+            censuses: Vec::new(),
+            census_takes: Duration::ZERO,
+            connections: BTreeMap::new(),
+            deadlines: Vec::new(),
             shared: None,
             signals: event::SignalsRead::default(),
             signals_read: 0,
@@ -322,7 +338,10 @@ impl Sim {
     fn carry_out(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             match action {
-                Action::WriteTables(writes) => self.write(&writes),
+                Action::WriteTables(writes) => {
+                    self.written += 1;
+                    self.write(&writes);
+                }
                 Action::ResolveNeighbour(address) => self.resolve(address),
                 Action::Notify(delivery) => self.told.push(*delivery),
                 Action::StartProbe { probe, target, timeout, .. } => {
@@ -353,6 +372,11 @@ impl Sim {
                     self.engine.handle(self.now, Event::NameAnswered { query, result });
                 }
                 Action::KeepNames(answers) => self.kept_names = answers,
+                Action::KeepDeadlines(kept) => self.deadlines = kept,
+                Action::CountConnections => {
+                    let counts = Event::ConnectionsCounted(self.connections.clone());
+                    self.engine.handle(self.now, counts);
+                }
                 Action::AttachXdp { interface, .. } => {
                     self.attached.push(interface.clone());
                     let result = Ok(Attachment { native: true, frags: false, warning: None });
@@ -378,7 +402,9 @@ impl Sim {
                     for (key, record) in self.records.clients.borrow().iter() {
                         census.see_client(key, record);
                     }
-                    self.engine.handle(self.now, Event::CensusTaken(census));
+                    self.censuses.push(self.now);
+                    let end = self.now + self.census_takes;
+                    self.engine.handle(end, Event::CensusTaken(census));
                 }
                 Action::ServeProxies(view) => {
                     self.proxies = view;
@@ -474,8 +500,13 @@ impl Sim {
     }
 
     pub(super) fn set_admin(&mut self, backend: &str, admin: Admin) -> Result<Change, Refusal> {
-        let wish =
-            SetAdmin { service: "web".into(), backend: backend.into(), admin, dry_run: false };
+        let wish = SetAdmin {
+            service: "web".into(),
+            backend: backend.into(),
+            admin,
+            deadline_ms: None,
+            dry_run: false,
+        };
         let change = self.engine.set_admin(self.now, &wish);
         self.carry_out();
         change

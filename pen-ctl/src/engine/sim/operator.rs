@@ -58,7 +58,13 @@ fn a_dry_run_says_what_would_move_and_changes_nothing() {
     sim.run_for(secs(1));
     let before = sim.maps.clone();
     let admin = Admin::Drain;
-    let wish = SetAdmin { service: "web".into(), backend: "b1".into(), admin, dry_run: true };
+    let wish = SetAdmin {
+        service: "web".into(),
+        backend: "b1".into(),
+        admin,
+        deadline_ms: None,
+        dry_run: true,
+    };
     let change = sim.engine.set_admin(sim.now, &wish).expect("known backend");
     assert!(change.dry_run && change.moved > 30.0, "{change:?}");
     sim.run_for(secs(1));

@@ -66,6 +66,34 @@ fn first_probes_are_spread_and_later_ones_keep_the_interval() {
 }
 
 #[test]
+fn of_very_many_backends_each_is_asked_within_its_interval_and_what_follows_is_computed_together() {
+    let mut wide = config(1);
+    let template = wide.services[0].clone();
+    let backend = |service: u8, host: u8| Backend {
+        name: format!("b{service}-{host}"),
+        address: [10, 0, 1 + service, host].into(),
+        ..template.backends[0].clone()
+    };
+    wide.services = (0..4_u8)
+        .map(|number| {
+            let mut service = template.clone();
+            service.name = format!("web{number}");
+            service.listen.ports = Ports::one(80 + u16::from(number));
+            service.backends = (1..=200).map(|host| backend(number, host)).collect();
+            service
+        })
+        .collect();
+    let mut sim = Sim::start(wide);
+    let start = sim.now;
+    sim.run_for(secs(1));
+    assert_eq!(sim.probes.len(), 800);
+    let first = sim.probes.values().map(|probes| probes[0].since(start)).max();
+    assert!(first < Some(secs(1)), "{first:?}");
+    let writes = sim.written;
+    assert!(writes < 450, "800 results, written in {writes} times");
+}
+
+#[test]
 fn a_service_that_starts_well_is_no_news_and_one_without_backends_is() {
     let mut sim = Sim::start(config(2));
     sim.run_for(secs(1));

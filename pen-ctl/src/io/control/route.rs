@@ -214,6 +214,7 @@ mod tests {
                 service: "web".into(),
                 backend: "b1".into(),
                 admin: Admin::Maint,
+                deadline_ms: Some(600_000),
                 dry_run: true,
             }),
             Request::SetWeight(SetWeight {

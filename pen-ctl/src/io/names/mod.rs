@@ -1,7 +1,6 @@
 //! Asks the DNS for servers, and keeps what it said in a file for the daemon after this one. A few
 //! questions at a time; each server is asked twice before a question has failed.
 
-mod store;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +21,7 @@ use crate::engine::event::Event;
 use crate::engine::names::wire::{self, Kind, Record, Reply};
 use crate::engine::names::{Answer, Query, Target};
 use crate::io::cause::chain;
-
-pub use store::load;
+use crate::io::store::{self, Store};
 
 /// Questions at a time.
 const AT_A_TIME: usize = 16;
@@ -41,7 +39,7 @@ const FILE_TTL: Duration = Duration::from_secs(10);
 pub struct Resolver {
     events: Sender<Event>,
     gate: Arc<Semaphore>,
-    store: store::Store,
+    store: Store<(Query, Answer)>,
 }
 
 impl Resolver {
@@ -49,7 +47,7 @@ impl Resolver {
     #[must_use]
     pub fn new(events: Sender<Event>, folder: PathBuf) -> Self {
         let gate = Arc::new(Semaphore::new(AT_A_TIME));
-        Self { events, gate, store: store::Store::new(folder) }
+        Self { events, gate, store: Store::new(folder, store::NAMES) }
     }
 
     /// Asks; the answer is an event.

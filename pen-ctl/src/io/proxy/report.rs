@@ -1,5 +1,6 @@
 //! What the proxies have to tell of services, servers and the ends of connections.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -115,6 +116,17 @@ impl Proxies {
             waiting: served.state.waiters(),
             accepted: served.state.accepted.load(Relaxed),
         })
+    }
+
+    /// Connections and flows of backends that have any, by id.
+    #[must_use]
+    pub fn connections(&self) -> BTreeMap<u32, u32> {
+        let of_service = |served: &Arc<Served>| {
+            let backends = served.service.backends.iter().zip(&served.backends);
+            backends.map(|(backend, state)| (backend.id, state.connections())).collect::<Vec<_>>()
+        };
+        let all = self.served.iter().flat_map(of_service);
+        all.filter(|(_, connections)| *connections > 0).collect()
     }
 
     /// What a backend has of connections and has moved.

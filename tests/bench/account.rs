@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Clock ticks per second in /proc, on every architecture that pen is for (proc(5), `CLK_TCK`).
 const TICKS: u32 = 100;
@@ -27,6 +28,16 @@ pub(crate) fn memory(root: u32) -> Result<f64> {
         kib += pss_of(&rollup).with_context(|| format!("/proc/{pid}/smaps_rollup"))?;
     }
     Ok(f64::from(kib) * 1024.0)
+}
+
+/// Lets this process, and those that it starts, have so many open files.
+pub(crate) fn allow_descriptors(wanted: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
+            .with_context(|| format!("cannot have {wanted} open files"))?;
+    }
+    Ok(())
 }
 
 /// utime and stime, fields 14 and 15. The name before them may have spaces and parentheses.
