@@ -40,7 +40,7 @@ const SOONEST_MS: u32 = 200;
 /// One that comes again later than this says nothing: Linux waits 1, 2, 4, 8, 16 s.
 const LATEST_MS: u32 = 20_000;
 
-/// How long ago a SYN was seen that comes again, if that makes it one that nobody has answered.
+/// Whether a SYN that comes again after this time was sent again because nobody had answered.
 #[must_use]
 #[inline(always)]
 pub const fn is_repeated(idle_ns: u64) -> bool {
