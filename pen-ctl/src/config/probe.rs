@@ -40,7 +40,7 @@ const ASKING: [&str; 3] = ["address", "port", "tunnel"];
 const ADDRESS: [&str; 1] = ["address"];
 /// What several types call so, each in its own way.
 const EXPECT: [&str; 1] = ["expect"];
-const KEYS: [&str; 39] = raw::joined(&[
+const KEYS: [&str; 40] = raw::joined(&[
     &COMMON,
     &ASKING,
     &EXPECT,

@@ -65,3 +65,38 @@ fn http_is_asked_over_tls() {
     checked.now_by(&by(r#"host = "other.test", server_name = "site.test""#));
     checked.wait_up();
 }
+
+#[test]
+fn a_server_that_wants_a_certificate_is_shown_one() {
+    let pki = Pki::new();
+    for name in ["site", "pen"] {
+        pki.issue(name, &["site.test"]);
+    }
+    let stranger = Pki::new();
+    stranger.issue("pen", &["site.test"]);
+    let shown = format!(
+        r#"certificate = {{ chain = "{}", key = "{}" }}"#,
+        pki.file("pen.pem"),
+        pki.file("pen.key")
+    );
+    let checked = Checked::by(r#"type = "http", tls = true"#);
+    // `listen` ends before them.
+    let asks = format!(
+        "; ssl_client_certificate {}; ssl_verify_client on; ssl_verify_depth 2",
+        pki.file("root.pem")
+    );
+    let _server = nginx(&checked, &pki, "site", &asks);
+    checked.wait_down("answered 400, expected 200-399");
+    checked.now_by(&format!(r#"type = "http", tls = true, {shown}"#));
+    checked.wait_up();
+    // The files are read again when they change.
+    let own = ["pen.pem", "pen.key"].map(|file| (file, pki.read(file)));
+    for (file, _) in &own {
+        pki.write(file, stranger.read(file));
+    }
+    checked.wait_down("answered 400, expected 200-399");
+    for (file, content) in own {
+        pki.write(file, content);
+    }
+    checked.wait_up();
+}

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
+use crate::config::CertificateFiles;
+
 /// TLS as a check speaks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeTls {
@@ -18,11 +20,19 @@ pub struct ProbeTls {
     pub expires_in: Duration,
     /// Whose signature it has to have; only if all of it is looked at.
     pub ca: Option<PathBuf>,
+    /// What a server is shown that wants to see a certificate.
+    pub certificate: Option<CertificateFiles>,
 }
 
 impl Default for ProbeTls {
     fn default() -> Self {
-        Self { server_name: None, verify: Verify::Dates, expires_in: Duration::ZERO, ca: None }
+        Self {
+            server_name: None,
+            verify: Verify::Dates,
+            expires_in: Duration::ZERO,
+            ca: None,
+            certificate: None,
+        }
     }
 }
 
@@ -37,9 +47,12 @@ impl fmt::Display for ProbeTls {
             (None, Verify::None) => f.write_str(" with any certificate")?,
             (None, _) => {}
         }
-        match self.expires_in {
-            Duration::ZERO => Ok(()),
-            time => write!(f, " valid for {}", format_duration(time)),
+        if self.expires_in > Duration::ZERO {
+            write!(f, " valid for {}", format_duration(self.expires_in))?;
+        }
+        match &self.certificate {
+            Some(files) => write!(f, ", shown {}", files.chain.display()),
+            None => Ok(()),
         }
     }
 }

@@ -7,10 +7,11 @@ use super::duration;
 use crate::config::error::{CheckError, ErrorKind};
 use crate::config::raw::{At, Read, Report, Table};
 use crate::config::system::System;
+use crate::config::tls::backend::shown;
 use crate::config::{ProbeTls, TlsError, Verify, is_host_name};
 
 /// Keys of the type `tls`.
-pub(super) const KEYS: [&str; 4] = ["ca", "expires_in", "server_name", "verify"];
+pub(super) const KEYS: [&str; 5] = ["ca", "certificate", "expires_in", "server_name", "verify"];
 /// Those of types that speak TLS if they are told to.
 pub(super) const SWITCH: [&str; 1] = ["tls"];
 
@@ -42,6 +43,7 @@ pub(super) fn read(
     report: &mut Report<'_>,
 ) -> Read<ProbeTls> {
     let server_name = server_name(table, report);
+    let certificate = shown(table, system, report);
     let verify = table.word("verify", report);
     let ca = table.text("ca", report);
     let expires_in = duration(table, "expires_in", Duration::from_secs(1), 10 * YEAR, report);
@@ -78,6 +80,7 @@ pub(super) fn read(
         verify,
         expires_in: expires_in.map_or(Duration::ZERO, |at| at.value),
         ca: ca.map(|(_, file)| file),
+        certificate: certificate?,
     })
 }
 

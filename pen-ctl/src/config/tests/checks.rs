@@ -129,6 +129,14 @@ check = { type = "http", ca = "/etc/pen/ca.pem" }"#), &[
         "5:31: `ca` has no effect without `tls = true`; remove it, or add that",
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "http", certificate = { chain = "/etc/pen/site.pem" } }"#), &[
+        "5:40: `certificate` has no effect without `tls = true`; remove it, or add that",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+check = { type = "tls", certificate = { chain = "/etc/pen/nowhere.pem" } }"#), &[
+        "5:49: /etc/pen/nowhere.pem: no certificate in it; it has to begin with `-----BEGIN CERTIFICATE-----`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { type = "tls", verify = "dates", ca = "/etc/pen/ca.pem" }"#), &[
         r#"5:48: `ca` has no effect without `verify = "full"`; remove it, or add that"#,
     ]),
@@ -235,6 +243,10 @@ fn a_check_says_what_it_asks_and_expects() {
             "tls of a.b signed by /etc/pen/ca.pem valid for 14days",
         ),
         ("type = \"http\", tls = true", "http GET / expecting 200-399 over tls"),
+        (
+            "type = \"tls\", certificate = { chain = \"/etc/pen/site.pem\", key = \"/etc/pen/site.key\" }",
+            "tls, shown /etc/pen/site.pem",
+        ),
         ("type = \"http\", version = \"2\"", "http/2 GET / expecting 200-399"),
         ("type = \"grpc\"", "grpc"),
         (

@@ -274,7 +274,7 @@ check = { type = "tcp" }"#), &[
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 check = { kind = "tcp" }"#), &[
-        "5:11: unknown key `kind`; valid keys of `check`: type, agent, init, interval, fast_interval, down_interval, jitter, timeout, rise, fall, address, port, tunnel, expect, ca, expires_in, server_name, verify, tls, host, method, path, headers, body, body_regex, version, service, send, send_hex, expect_regex, expect_hex, name, record, rcode, answer, transport, hello, command, user",
+        "5:11: unknown key `kind`; valid keys of `check`: type, agent, init, interval, fast_interval, down_interval, jitter, timeout, rise, fall, address, port, tunnel, expect, ca, certificate, expires_in, server_name, verify, tls, host, method, path, headers, body, body_regex, version, service, send, send_hex, expect_regex, expect_hex, name, record, rcode, answer, transport, hello, command, user",
     ]),
     // one error is reported once
     Case(r#"[[interface]]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::read::{alpn, certificate, ciphers, file, versions};
-use super::{BackendTls, TlsError};
+use super::{BackendTls, CertificateFiles, TlsError};
 use crate::config::error::ErrorKind;
 use crate::config::host::is_valid;
 use crate::config::raw::{At, Read, Report, Spec, Table};
@@ -32,11 +32,7 @@ pub(in crate::config) fn read(
     let verify = table.boolean("verify", report).map(|verify| verify.unwrap_or(true));
     let ca = authorities(&table, verify, system, report);
     let name = name(&table, report);
-    let certificate = match table.table("certificate", &CERTIFICATE, report) {
-        Ok(Some(table)) => certificate(&table, system, report).map(Some),
-        Ok(None) => Ok(None),
-        Err(reported) => Err(reported),
-    };
+    let certificate = shown(&table, system, report);
     let versions = versions(&table, report);
     let ciphers = ciphers(&table, versions, report);
     let alpn = alpn(&table, report);
@@ -52,6 +48,16 @@ pub(in crate::config) fn read(
         ciphers: ciphers?,
         alpn: alpn?,
     })))
+}
+
+/// Reads `certificate` of whoever speaks TLS to servers: what they are shown.
+pub(in crate::config) fn shown(
+    owner: &Table<'_>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) -> Read<Option<CertificateFiles>> {
+    let table = owner.table("certificate", &CERTIFICATE, report)?;
+    table.map(|table| certificate(&table, system, report)).transpose()
 }
 
 fn authorities(

@@ -2,7 +2,7 @@
 //! that a key which does not belong to its certificate is an error of the configuration, found before
 //! anything is changed. What is kept of them here is where they are: they may be renewed in place.
 
-mod backend;
+pub(super) mod backend;
 mod error;
 #[cfg(feature = "io")]
 pub mod material;

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsConnector;
@@ -17,7 +18,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Limit, Stream, Way, converse, failure};
 use crate::config::tls::material;
-use crate::config::{Endpoint, ProbeTls, Verify};
+use crate::config::{CertificateFiles, Endpoint, ProbeTls, Verify};
 use crate::engine::event::{Outcome, ProbeError};
 use crate::engine::probe::tls::{Validity, judge};
 use crate::io::anyone::Anyone;
@@ -49,8 +50,9 @@ pub(super) fn host_of(target: &Endpoint) -> String {
 
 /// Tells one state of a file from another: device, number, length, and when it was changed.
 type Stamp = (u64, u64, u64, i64, i64);
-type Kept = (Option<Stamp>, Arc<ClientConfig>);
-type Key = (Option<PathBuf>, &'static [&'static [u8]]);
+type Kept = (Vec<Stamp>, Arc<ClientConfig>);
+/// Authorities, what servers are shown, and protocols.
+type Key = (Option<PathBuf>, Option<CertificateFiles>, &'static [&'static [u8]]);
 
 /// Settings of clients, which are not made anew for each probe: authorities fill long files.
 #[derive(Default)]
@@ -100,20 +102,13 @@ impl Contexts {
         tls: &ProbeTls,
         protocols: &'static [&'static [u8]],
     ) -> Result<Arc<ClientConfig>, ProbeError> {
-        let stamp = match &tls.ca {
-            Some(file) => {
-                let metadata = std::fs::metadata(file);
-                let found = metadata.map_err(|error| {
-                    ProbeError::Local(format!("cannot read {}: {error}", file.display()))
-                })?;
-                Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
-            }
-            None => None,
-        };
-        let key = (tls.ca.clone(), protocols);
+        let shown = tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+        let stamps = tls.ca.iter().chain(shown).map(|file| stamp(file));
+        let stamps = stamps.collect::<Result<Vec<_>, _>>()?;
+        let key = (tls.ca.clone(), tls.certificate.clone(), protocols);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, config)) = kept.get(&key)
-            && *of == stamp
+            && *of == stamps
         {
             return Ok(Arc::clone(config));
         }
@@ -121,9 +116,16 @@ impl Contexts {
         if kept.len() >= MOST {
             kept.clear();
         }
-        kept.insert(key, (stamp, Arc::clone(&config)));
+        kept.insert(key, (stamps, Arc::clone(&config)));
         Ok(config)
     }
+}
+
+fn stamp(file: &Path) -> Result<Stamp, ProbeError> {
+    let metadata = std::fs::metadata(file);
+    let found = metadata
+        .map_err(|error| ProbeError::Local(format!("cannot read {}: {error}", file.display())))?;
+    Ok((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
 }
 
 fn client(tls: &ProbeTls, protocols: &[&[u8]]) -> Result<ClientConfig, ProbeError> {
@@ -140,11 +142,17 @@ fn client(tls: &ProbeTls, protocols: &[&[u8]]) -> Result<ClientConfig, ProbeErro
     };
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = builder
+    let builder = builder
         .map_err(|error| local(&error))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match &tls.certificate {
+        Some(files) => {
+            let own = material::certificate(files).map_err(|problem| local(&problem))?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.certified)))
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     // A server that knows a client again shows no certificate.
     config.resumption = Resumption::disabled();
@@ -200,7 +208,7 @@ fn of_certificate(error: &CertificateError, tls: &ProbeTls) -> ProbeError {
     ProbeError::Tls(match error {
         // The latter if one of them has the name of the issuer, but another key.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            let ca = tls.ca.as_deref().unwrap_or_else(|| std::path::Path::new("")).display();
+            let ca = tls.ca.as_deref().unwrap_or_else(|| Path::new("")).display();
             format!("its certificate is signed by none of the authorities in {ca}")
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
