@@ -34,6 +34,7 @@ pub mod probe;
 mod probing;
 mod proxied;
 pub mod proxy;
+mod random;
 pub mod records;
 mod reload;
 mod report;

@@ -12,6 +12,7 @@ use pen_common::net::{Addr, Be16, MacAddr, protocol};
 use pen_common::verdict::{Counter, Verdict};
 
 use super::operator::percent;
+use super::random::Random;
 use super::tables::{Records, Tables};
 use super::{Engine, desired};
 use crate::api::{self, Refusal, Simulate};
@@ -116,7 +117,7 @@ impl Simulation {
     /// Its flows: the same for the same seed.
     pub fn flows(&self) -> impl Iterator<Item = Flow> + use<> {
         let (key, established) = (self.key, self.established);
-        let mut rng = Rng(self.seed);
+        let mut rng = Random(self.seed);
         (0..self.flows).map(move |_| {
             let [a, b, c, d, e, f, g, h] = rng.next().to_be_bytes();
             let (source, port) = if key.vip.is_v4() {
@@ -197,17 +198,5 @@ impl Simulation {
             others: others.collect(),
             complete: done == self.flows,
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): good enough to draw clients, and the same everywhere.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

@@ -17,7 +17,6 @@ mod fixtures;
 pub mod from_config;
 mod instance;
 mod packet;
-mod random;
 mod rank;
 pub mod reject;
 mod replay;
@@ -39,11 +38,11 @@ use pen_common::net::MacAddr;
 pub use self::event::{Action, Event, Family, Hook, Link, Order, Role};
 use self::instance::{Context, Instance};
 use self::packet::{GROUP_V6, Packet};
-use self::random::Random;
 pub use self::reject::RejectReason;
 pub use self::settings::{
     Accept, Auth, CARP_GROUP, Key, Legacy, Secret, Settings, Strong, TieBreak, Transport, VipMac,
 };
+use super::random::Random;
 use crate::api::CarpGroup;
 
 /// Steps that may follow from each other at one moment.

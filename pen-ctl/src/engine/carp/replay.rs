@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
-use super::random::Random;
 use super::reject::RejectReason;
+use crate::engine::random::Random;
 
 /// A node by its number, and which of its addresses: those of two nodes that were given one name by
 /// mistake have nothing to do with each other.

@@ -12,6 +12,7 @@
 use super::*;
 use crate::config::{Judgement, PanicPolicy, Proxy};
 use crate::engine::event::Failure;
+use crate::engine::random::Random;
 
 const SORRY: u8 = 9;
 const HOSTS: u64 = 5;
@@ -22,21 +23,8 @@ const RISE: u32 = 2;
 const FALL: u32 = 3;
 const NAMES: [&str; 2] = ["web", "proxied"];
 
-/// SplitMix64 (Steele et al., OOPSLA 2014).
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-
-    fn small(&mut self, limit: u64) -> u32 {
-        u32::try_from(self.below(limit)).expect("small")
-    }
+fn small(random: &mut Random, limit: u64) -> u32 {
+    u32::try_from(random.below(limit)).expect("small")
 }
 
 /// What the model knows of a backend.
@@ -149,7 +137,7 @@ impl Judged {
 
 struct World {
     sim: Sim,
-    rng: Rng,
+    rng: Random,
     seed: u64,
     services: Vec<Judged>,
     /// Results that the model has heard of.
@@ -164,7 +152,7 @@ impl Drop for World {
     }
 }
 
-fn rules(rng: &mut Rng) -> (Judgement, bool) {
+fn rules(rng: &mut Random) -> (Judgement, bool) {
     let panic = match rng.below(3) {
         0 => PanicPolicy::FailOpen,
         1 => PanicPolicy::FailClosed,
@@ -175,7 +163,7 @@ fn rules(rng: &mut Rng) -> (Judgement, bool) {
         panic_threshold: [0, 34, 50, 75, 100][usize::try_from(rng.below(5)).expect("small")],
         max_ejected: [0, 25, 50, 100][usize::try_from(rng.below(4)).expect("small")],
         quorum: [None, Some(1), Some(2), Some(3)][usize::try_from(rng.below(4)).expect("small")],
-        quorum_hysteresis: rng.small(2),
+        quorum_hysteresis: small(rng, 2),
         slow_start: secs(rng.below(3) * 5),
         track: None,
         ..Judgement::usual()
@@ -218,7 +206,7 @@ fn last(address: IpAddr) -> u8 {
 
 impl World {
     fn start(seed: u64) -> Self {
-        let mut rng = Rng(seed);
+        let mut rng = Random(seed);
         let all: BTreeSet<u8> = (1..=5).collect();
         let rules = [rules(&mut rng), rules(&mut rng)];
         let config = world(&rules, &[all.clone(), all.clone()]);

@@ -25,6 +25,7 @@ mod signals;
 mod simulation;
 mod stories;
 mod takeover;
+mod troubles;
 mod why;
 
 use std::cell::RefCell;

@@ -7,6 +7,7 @@
 //! * when nothing happens any more, all slots settle.
 
 use super::*;
+use crate::engine::random::Random;
 use pen_common::abi;
 use pen_common::forward::Stage;
 
@@ -17,19 +18,6 @@ const SLACK: Duration = Duration::from_secs(2);
 const CLIENTS: u64 = 40;
 const PORTS: u64 = 4;
 const BACKENDS: u8 = 7;
-
-/// SplitMix64 (Steele et al., OOPSLA 2014).
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-}
 
 /// What the model knows of a flow, or of a client.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +30,7 @@ struct Belongs {
 
 struct Model {
     sim: Sim,
-    rng: Rng,
+    rng: Random,
     affinity: Affinity,
     protocol: Protocol,
     /// By client and source port.
@@ -65,7 +53,7 @@ impl Model {
         let sim = Sim::start(world(&configured, affinity, protocol));
         Self {
             sim,
-            rng: Rng(seed),
+            rng: Random(seed),
             affinity,
             protocol,
             flows: BTreeMap::new(),

@@ -66,6 +66,23 @@ fn first_probes_are_spread_and_later_ones_keep_the_interval() {
 }
 
 #[test]
+fn of_200_servers_no_tenth_of_a_second_has_more_than_a_twentieth_of_the_checks() {
+    let mut config = config(200);
+    let check = &mut config.services[0].check;
+    (check.interval, check.fast_interval, check.down_interval) = (secs(10), secs(10), secs(10));
+    let mut sim = Sim::start(config);
+    sim.run_for(secs(35));
+    let mut starts: Vec<Moment> = sim.probes.values().flatten().copied().collect();
+    starts.sort();
+    assert!(starts.len() >= 600, "{}", starts.len());
+    let window = Duration::from_millis(100);
+    for (at, start) in starts.iter().enumerate() {
+        let within = starts[at..].iter().take_while(|other| other.since(*start) < window).count();
+        assert!(within <= 200 / 20, "{within} from {start:?} on");
+    }
+}
+
+#[test]
 fn of_very_many_backends_each_is_asked_within_its_interval_and_what_follows_is_computed_together() {
     let mut wide = config(1);
     let template = wide.services[0].clone();

@@ -20,12 +20,12 @@ use pen_common::net::MacAddr;
 use self::report::{Counts, PeerId, Peers};
 use super::announce::Announcer;
 use super::event::{Action, Hook, Link, Order, Role};
-use super::random::Random;
 use super::rank::{Announced, MAX_DEMOTED_SKEW, Rank};
 use super::reject::Drops;
 use super::replay::Counter;
 use super::settings::{Auth, Settings, Transport, VipMac};
 use super::verify::Verifier;
+use crate::engine::random::Random;
 
 /// Taking the VIPs may last this long.
 const TAKE_LIMIT: Duration = Duration::from_secs(1);

@@ -17,8 +17,8 @@ use pen_common::moment::Moment;
 use super::{Node, Sim, ms, secs};
 use crate::engine::carp::event::{Event, Order, Role};
 use crate::engine::carp::fixtures::{IFINDEX, bsd, strong, ucarp};
-use crate::engine::carp::random::Random;
 use crate::engine::carp::settings::{Auth, Settings, TieBreak};
+use crate::engine::random::Random;
 
 const SEEDS: u64 = 10_000;
 /// Of stories with two groups, which take so much longer.

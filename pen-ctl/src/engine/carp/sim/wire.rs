@@ -7,7 +7,7 @@ use std::time::Duration;
 use pen_common::moment::Moment;
 
 use crate::engine::carp::event::Family;
-use crate::engine::carp::random::Random;
+use crate::engine::random::Random;
 
 /// A packet that arrives.
 pub(super) struct Frame {

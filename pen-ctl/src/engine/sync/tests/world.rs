@@ -12,31 +12,13 @@ use pen_common::net::{Addr, Be16};
 use super::super::item::{Outline, Place, Standing};
 use super::super::view::{Backend, Entry, Role, Service, View};
 use super::super::{Adopted, Key, LONGEST, Node, Output, Settings};
+use crate::engine::random::Random;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 /// Slots of each service: a prime, as in real life.
 pub(super) const SLOTS: u32 = 31;
 /// Of all services: short, so that ages are told again in each scan.
 pub(super) const TTL_NS: u64 = 60 * SECOND;
-
-/// Random numbers that a seed repeats.
-#[derive(Clone, Debug)]
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % limit
-    }
-
-    pub(super) fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// What the network does to datagrams, in percent, and how long they take at most.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +51,7 @@ pub(super) struct Machine {
 
 pub(super) struct World {
     pub(super) now: Moment,
-    pub(super) dice: Dice,
+    pub(super) dice: Random,
     pub(super) weather: Weather,
     pub(super) machines: Vec<Machine>,
     wire: BTreeMap<(Moment, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
@@ -96,7 +78,7 @@ impl World {
     pub(super) fn new(seed: u64, machines: usize) -> Self {
         let mut world = Self {
             now: Moment(1000 * SECOND),
-            dice: Dice(seed),
+            dice: Random(seed),
             weather: Weather::default(),
             machines: Vec::new(),
             wire: BTreeMap::new(),
