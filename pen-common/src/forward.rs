@@ -8,7 +8,8 @@
 //! backends. A port that has lost its place in `LISTENS` to another one, one of "any", and packets of
 //! unusual shape cost two hash look-ups more (address, service); a CARP group one in an array; an
 //! unsettled slot a look-up of the flow's record; a SYN of a service that remembers clients one of
-//! the client's; an access list one in the trie; a limit of the rate one for each SYN.
+//! the client's; an access list one in the trie; a limit of the rate one for each SYN, and so does the
+//! memory of SYNs that are not answered ([`crate::signal`]) where no address is translated.
 
 use crate::abi::{
     ACL_DENY, AddrEntry, Backend, Cfg, ClientKey, FlowKey, Group, Listen, Record, Service,
@@ -329,6 +330,7 @@ fn choose<'a, L: Lookup>(lookup: &'a L, service: &Service, flow: &Flow, hash: u6
             hash,
             id,
             backend,
+            opens: flow.stage == Stage::Open,
         })
     };
     let Some(backend) = lookup.backend(id) else {

@@ -60,6 +60,21 @@ impl Message {
             _ => Self::Other,
         }
     }
+
+    /// Whether an ICMP error says that nobody gets packets there: of host, protocol or port, or by an
+    /// administrator. Not "fragmentation needed" and what is about a single packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_unreachable_v4(kind: u8, code: u8) -> bool {
+        kind == 3 && matches!(code, 0..=3 | 9..=13)
+    }
+
+    /// The same of ICMPv6: no route, prohibited, address, port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_unreachable_v6(kind: u8, code: u8) -> bool {
+        kind == 1 && matches!(code, 0 | 1 | 3 | 4)
+    }
 }
 
 /// Type and code of the answer to an echo request.
@@ -255,6 +270,20 @@ mod tests {
         assert_eq!(Message::v4(3, 4), Message::Error);
         assert_eq!(Message::v4(8, 1), Message::Other, "an echo request has code 0");
         assert_eq!(Message::v6(128, 1), Message::Other);
+    }
+
+    #[test]
+    fn what_says_that_nobody_is_there_is_told_from_other_errors() {
+        let codes = |found: &dyn Fn(u8) -> bool| (0..=20).filter(|code| found(*code)).count();
+        assert_eq!(codes(&|code| Message::is_unreachable_v4(3, code)), 9);
+        assert_eq!(codes(&|code| Message::is_unreachable_v6(1, code)), 4);
+        assert!(!Message::is_unreachable_v4(3, 4), "fragmentation needed");
+        for kind in (0..=255).filter(|kind| *kind != 3) {
+            assert!(!Message::is_unreachable_v4(kind, 1), "{kind}");
+        }
+        for kind in (0..=255).filter(|kind| *kind != 1) {
+            assert!(!Message::is_unreachable_v6(kind, 0), "{kind}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! * Whatever is decided about a packet is decided in [`forward`], and about ICMP in [`icmp`]; both
 //!   see maps only through [`forward::Lookup`].
 //! * Any change of a map's layout raises [`ABI_VERSION`], and with it the folder of the pins, so
-//!   that an old program never reads a new map.
+//!   that an old program never reads a new map. A map that is added does not: who does not know it
+//!   leaves it alone.
 #![no_std]
 
 pub mod abi;
@@ -29,6 +30,7 @@ pub mod nat;
 pub mod net;
 #[cfg(feature = "user")]
 mod pod;
+pub mod signal;
 pub mod tunnel;
 pub mod verdict;
 

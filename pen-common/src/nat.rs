@@ -25,7 +25,8 @@ use crate::affinity::STAMP_NS;
 use crate::forward::{Lookup, Stage};
 use crate::hash;
 use crate::moment::Moment;
-use crate::net::Be16;
+use crate::net::{Be16, TcpHeader};
+use crate::signal::{Signal, is_repeated};
 use crate::verdict::DropReason;
 
 /// The entry of a TCP flow that was never answered, or that both ends have closed, is void when it
@@ -50,6 +51,8 @@ pub trait Translations: Lookup {
     fn translate(&self, ends: &Tuple, entry: &Translation) -> bool;
     /// An entry was used, and now has these flags besides its own.
     fn touch(&self, ends: &Tuple, flags: u32, now: Moment);
+    /// A packet tells something of a backend.
+    fn count(&self, backend: u32, signal: Signal);
 }
 
 /// What became of a flow's claim to its return entry.
@@ -127,9 +130,15 @@ fn claim<T: Translations>(maps: &T, job: &mut Job) -> Claim {
         let Job { found, made, .. } = job;
         let flags = found.flags | made.flags;
         let renamed = found.service != made.service || found.backend != made.backend;
-        // A SYN is a new connection on the old ports, nothing of which is known yet.
+        // A SYN is a new connection on the old ports, nothing of which is known yet; or the same one
+        // again, because nobody answered.
         if job.stage() != Stage::Open {
             job.made.flags = flags;
+        } else if !renamed
+            && flags == Translation::RETURN
+            && is_repeated(job.found.idle_ns(job.now))
+        {
+            maps.count(job.id, Signal::Unanswered);
         }
         if renamed || flags & !job.made.flags != 0 {
             maps.translate(&job.key, &job.made);
@@ -241,6 +250,25 @@ pub fn inbound<T: Translations>(maps: &T, job: &mut Job) -> bool {
     job.ends = job.came.translated(&job.found);
     true
 }
+
+/// What an answer that [`inbound`] let through tells of its backend: something only if it is the
+/// first one of its flow.
+#[must_use]
+#[inline(always)]
+pub const fn told(job: &Job) -> Option<Signal> {
+    if !job.may_tell() {
+        return None;
+    }
+    // The answer to a SYN acknowledges it; a RST without acknowledgement is about a later segment
+    // of a flow whose entry was lost (RFC 9293 section 3.10.7.1).
+    match job.tcp_flags & (TcpHeader::RST | TcpHeader::ACK) {
+        REFUSAL => Some(Signal::Refused),
+        TcpHeader::RST => None,
+        _ => Some(Signal::Answered),
+    }
+}
+
+const REFUSAL: u8 = TcpHeader::RST | TcpHeader::ACK;
 
 /// Finds the return entry of the job's key; false if there is none that holds.
 #[inline(always)]

@@ -3,7 +3,7 @@
 
 use crate::abi::{
     AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group, Listen,
-    RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, Window,
+    RateKey, Record, Service, ServiceKey, Signals, Slot, Translation, Tuple, Window,
 };
 use crate::bench::Template;
 use crate::net::Addr;
@@ -20,4 +20,4 @@ pod!(
     Addr, AclKey, AddrEntry, Backend, Cfg, ClientKey, Count, FlowKey, Frag, FragKey, Group, Listen
 );
 pod!(RateKey, Record, Service, ServiceKey, Slot, Template, Translation, Tuple);
-pod!(Window);
+pod!(Signals, Window);

@@ -28,6 +28,8 @@ pub struct Forward<'a> {
     pub id: u32,
     /// The backend.
     pub backend: &'a Backend,
+    /// It opens a connection: a TCP SYN.
+    pub opens: bool,
 }
 
 macro_rules! counters {

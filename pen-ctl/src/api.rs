@@ -10,6 +10,7 @@ mod draining;
 mod notify;
 mod probes;
 pub mod records;
+mod signals;
 mod simulation;
 mod sync;
 
@@ -26,6 +27,7 @@ pub use self::draining::Draining;
 pub use self::notify::{NotifyTest, NotifyTested};
 pub use self::probes::{OneBackend, Probe, Probes};
 pub use self::records::{Cidr, Client, Clients, Flow, Flows, RecordQuery};
+pub use self::signals::Signals;
 pub use self::simulation::{Other, Share, Simulate, Simulation};
 pub use self::sync::{Sync, SyncPeer};
 use crate::config::{Endpoint, Protocol};
@@ -256,6 +258,9 @@ pub struct Backend {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What clients' packets told of it since the counters were made; none in mode `proxy`.
+    #[serde(default)]
+    pub signals: Option<Signals>,
     /// What the proxy has to do with it; only in mode `proxy`.
     #[serde(default)]
     pub proxy: Option<Proxied>,
@@ -501,4 +506,6 @@ pub struct Counts {
     pub services: std::collections::BTreeMap<u32, pen_common::abi::Count>,
     /// By backend id.
     pub backends: std::collections::BTreeMap<u32, pen_common::abi::Count>,
+    /// What packets have told of backends, by backend id.
+    pub signals: std::collections::BTreeMap<u32, pen_common::abi::Signals>,
 }

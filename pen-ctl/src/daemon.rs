@@ -383,6 +383,15 @@ impl Daemon {
                     let result = self.dataplane.attach(&interface, ifindex, mtu, mode);
                     self.attached(interface, result);
                 }
+                Action::ReadSignals { known } => {
+                    match self.dataplane.signals(self.engine.tables(), known) {
+                        Ok(Some(read)) => {
+                            self.engine.handle(clock::now(), Event::SignalsRead(read));
+                        }
+                        Ok(None) => {}
+                        Err(error) => tracing::debug!("signals of backends not read: {error}"),
+                    }
+                }
                 Action::TakeCensus(census) => {
                     let (reader, events) = (self.dataplane.record_reader(), self.events.clone());
                     tokio::task::spawn_blocking(move || {

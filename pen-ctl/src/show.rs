@@ -436,6 +436,7 @@ mod tests {
             interface: Some("eth0".into()),
             packets: 7,
             bytes: 700,
+            signals: None,
             proxy: None,
             since_ms: 65_000,
             draining: None,

@@ -17,7 +17,7 @@ use pen_common::verdict::Counter;
 use crate::head::{self, Head};
 use crate::maps::{self, Desk, Maps, TX};
 use crate::packet::{self, Frame};
-use crate::{frag, icmp, ip, related};
+use crate::{frag, icmp, ip, related, signal};
 
 /// First bytes of the Ethernet addresses of CARP groups.
 const CARP: [u8; 5] = [0, 0, 0x5e, 0, 1];
@@ -47,6 +47,12 @@ pub extern "C" fn pen_back(ctx: *mut xdp_md) -> Counter {
     match send(ctx, desk) {
         Counter::TooBigReply => icmp::too_big(ctx, desk.head.l2, desk.route.length),
         Counter::TtlReply => icmp::time_exceeded(ctx, desk.head.l2),
+        counter @ (Counter::ReturnTransmit | Counter::ReturnRedirect | Counter::ReturnStack)
+            if desk.head.job.may_tell() =>
+        {
+            signal::returned(ctx, &desk.head);
+            counter
+        }
         counter => counter,
     }
 }

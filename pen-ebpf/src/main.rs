@@ -26,6 +26,7 @@ mod plain;
 mod related;
 mod rewrite;
 mod route;
+mod signal;
 mod unusual;
 
 use aya_ebpf::{

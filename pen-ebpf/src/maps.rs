@@ -9,7 +9,7 @@ use aya_ebpf::{
         Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf,
         lpm_trie,
     },
-    helpers::{bpf_fib_lookup, bpf_ktime_get_ns},
+    helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use pen_common::{
@@ -17,8 +17,8 @@ use pen_common::{
         self, AclKey, AddrEntry, Backend, CHUNK, Cfg, ClientKey, Count, DEFAULT_CLIENTS,
         DEFAULT_FLOWS, DEFAULT_TRANSLATIONS, FlowKey, Frag, FragKey, Group, Listen, MAX_ADDRS,
         MAX_BACKENDS, MAX_EGRESS, MAX_FRAGS, MAX_GROUPS, MAX_LISTENS, MAX_PREFIXES, MAX_SERVICES,
-        MAX_SOURCES, RateKey, Record, Service, ServiceKey, Slot, Translation, Tuple, VALVE_COUNT,
-        Valve, Window,
+        MAX_SOURCES, RateKey, Record, Service, ServiceKey, Signals, Slot, Translation, Tuple,
+        VALVE_COUNT, Valve, Window,
     },
     event::{RING, RecordMade, TranslationMade},
     forward::Lookup,
@@ -26,6 +26,7 @@ use pen_common::{
     moment::Moment,
     nat::Translations,
     net::Addr,
+    signal::{Opening, Signal},
     verdict::{Counter, MAX_COUNTERS},
 };
 
@@ -88,6 +89,13 @@ static VALVES: PerCpuArray<Window, { VALVE_COUNT as usize }> = PerCpuArray::new(
 static EVENTS: RingBuf<RecordMade, { RING as usize }> = RingBuf::new();
 #[btf_map]
 static MISSED: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
+static SIGNALS: PerCpuArray<Signals, { MAX_BACKENDS as usize }> = PerCpuArray::new();
+
+/// SYNs of the last seconds, for a daemon's life: what is forgotten costs a signal. Of all CPUs
+/// together, because a SYN that is repeated may come to another one.
+#[btf_map]
+static OPENINGS: Array<u64, { 1 << Opening::BITS }> = Array::new();
 
 /// Working memory of this CPU. Neither pinned nor shared: it means nothing after a run.
 #[btf_map]
@@ -292,6 +300,11 @@ impl Translations for Maps {
         made
     }
 
+    #[inline(always)]
+    fn count(&self, backend: u32, signal: Signal) {
+        tell(backend, signal);
+    }
+
     /// A flag that another CPU sets at the same time may be lost: then the entry lives until its
     /// service's time is over.
     #[inline(always)]
@@ -437,6 +450,43 @@ pub(crate) fn count(counter: Counter, length: u64) {
 pub(crate) fn count_forwarded(service: u32, backend: u32, length: u64) {
     add(SERVICE_COUNTERS.get_ptr_mut(service), length);
     add(BACKEND_COUNTERS.get_ptr_mut(backend), length);
+}
+
+/// Counts a signal of a backend.
+#[inline(never)]
+pub(crate) fn tell(backend: u32, signal: Signal) {
+    signal_at(backend, signal);
+    // Answers are many, and nobody has to look at once.
+    if !matches!(signal, Signal::Answered) {
+        signal_at(0, signal);
+    }
+}
+
+#[inline(always)]
+fn signal_at(index: u32, signal: Signal) {
+    if let Some(signals) = SIGNALS.get_ptr_mut(index) {
+        // SAFETY: as in `add`.
+        unsafe { (*signals).add(signal) };
+    }
+}
+
+/// The time, exact to a tick of the kernel's clock, at a fifth of the cost.
+#[inline(always)]
+pub(crate) fn coarse_now() -> Moment {
+    // SAFETY: a helper without arguments.
+    Moment(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// Remembers a SYN in its place; true if it repeats the one that was there.
+#[inline(always)]
+pub(crate) fn remember(place: u32, opening: Opening) -> bool {
+    let Some(before) = OPENINGS.get_ptr_mut(place) else { return false };
+    // SAFETY: one aligned word; another CPU may put its own there, which costs a signal.
+    unsafe {
+        let (kept, repeats) = opening.after(Opening(*before));
+        *before = kept.0;
+        repeats
+    }
 }
 
 #[inline(always)]

@@ -8,9 +8,8 @@ use pen_common::verdict::{Counter, Forward, Verdict};
 
 use crate::ip::{self, IP};
 use crate::maps::{self, TX};
-use crate::nat;
 use crate::packet::{self, Frame};
-use crate::{encap, icmp};
+use crate::{encap, icmp, nat, signal};
 
 /// Carries out what was decided about an IP packet.
 #[inline(always)]
@@ -24,7 +23,7 @@ pub(crate) fn carry_out<const FRAGS: bool>(
         Verdict::Drop(reason) => reason.counter(),
         Verdict::Forward(forward) => {
             let length = frame.length();
-            let Forward { service, id, mode, hash, backend, .. } = *forward;
+            let Forward { service, id, mode, hash, backend, opens, .. } = *forward;
             // What is sent back where it came from did fit there. Tunnels have limits of their own.
             let room = tunnel::room(backend.mtu, 0);
             if !matches!(mode, Service::IPIP | Service::GUE)
@@ -40,7 +39,12 @@ pub(crate) fn carry_out<const FRAGS: bool>(
                 Service::NAT | Service::MASQUERADE => {
                     nat::pen_nat(ctx, service, id, u32::from(mode))
                 }
-                _ => to_backend(ctx, mode, hash, backend),
+                _ => {
+                    if opens {
+                        signal::pen_opens(ctx, id, hash);
+                    }
+                    to_backend(ctx, mode, hash, backend)
+                }
             };
             if matches!(counter, Counter::Transmit | Counter::Redirect) {
                 maps::count_forwarded(service, id, length);

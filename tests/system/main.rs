@@ -50,6 +50,7 @@ mod proxy;
 mod reach;
 mod readme;
 mod reload;
+mod signals;
 mod stage;
 mod start;
 mod stop;

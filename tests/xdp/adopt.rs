@@ -73,6 +73,19 @@ fn a_second_daemon_adopts_tables_and_counters() {
 }
 
 #[test]
+fn maps_of_a_daemon_that_knew_nothing_of_signals_are_adopted() {
+    let pins = Pins::new();
+    let mut first = pins.open().unwrap();
+    first.write(&diff(&Tables::default(), &rich())).unwrap();
+    fs::remove_file(first.folder().join(map::SIGNALS)).unwrap();
+    first.leave();
+    let second = pins.open().unwrap();
+    assert_eq!(second.read().unwrap(), rich());
+    assert!(second.signals(&rich(), None).unwrap().is_some(), "counted from now on");
+    second.detach();
+}
+
+#[test]
 fn maps_outlive_a_daemon_that_was_killed() {
     let pins = Pins::new();
     let mut first = pins.open().unwrap();

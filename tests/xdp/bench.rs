@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use pen_common::abi::{Backend, Count};
+use pen_common::abi::{Backend, Count, Signals};
 use pen_common::verdict::Counter;
 use pen_ctl::api::Counts;
 use pen_ctl::config::Sizes;
+use pen_ctl::engine::event::SignalsRead;
 use pen_ctl::engine::tables::{Tables, Write, diff};
 use pen_ctl::io::dataplane::{Build, Dataplane, DataplaneError};
 use pen_tests::{paths, prune};
@@ -186,6 +187,20 @@ impl Bench {
     pub(crate) fn counts(&mut self) -> Counts {
         let tables = self.tables.clone();
         self.dataplane().counts(&tables).expect("counters can be read")
+    }
+
+    /// What packets have told of a backend; that the sum is that of all is verified on the way.
+    pub(crate) fn signals(&mut self, id: u32) -> Signals {
+        let tables = self.tables.clone();
+        let read = self.dataplane().signals(&tables, None).expect("signals can be read");
+        let SignalsRead { total, of } = read.expect("nothing was known");
+        let sum = |count: fn(&Signals) -> u64| of.values().map(count).sum::<u64>();
+        assert_eq!(total.refused, sum(|signals| signals.refused));
+        assert_eq!(total.unanswered, sum(|signals| signals.unanswered));
+        assert_eq!(total.unreachable, sum(|signals| signals.unreachable));
+        let again = self.dataplane().signals(&tables, Some(total)).expect("signals can be read");
+        assert_eq!(again, None, "nothing has happened since");
+        of.get(&id).copied().unwrap_or_default()
     }
 
     /// Runs a frame that arrives on `lo`.

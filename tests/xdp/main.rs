@@ -30,6 +30,7 @@ mod rng;
 mod sequences;
 mod shapes;
 mod shares;
+mod signals;
 mod simulate;
 mod swap;
 mod tunnel;

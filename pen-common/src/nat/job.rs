@@ -135,6 +135,14 @@ impl Job {
         self.tcp_flags & (TcpHeader::SYN | TcpHeader::FIN | TcpHeader::RST) != 0
     }
 
+    /// Whether a packet of the backends' side can tell anything of its backend: the first answer of a
+    /// flow, or an error. Most cannot.
+    #[must_use]
+    #[inline(always)]
+    pub const fn may_tell(&self) -> bool {
+        self.found.flags & Translation::ANSWERED == 0
+    }
+
     #[inline(always)]
     pub(super) const fn masquerades(&self) -> bool {
         self.mode == Service::MASQUERADE

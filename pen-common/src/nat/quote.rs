@@ -41,5 +41,6 @@ pub const fn report(error: &mut Job, quote: &Job) {
     error.ends.destination = quote.ends.source;
     error.ends.protocol = error.came.protocol;
     (error.ends.source_port, error.ends.port) = (error.came.source_port, error.came.port);
-    error.found.backend = quote.found.backend;
+    // No answer of a flow: it may tell something whatever has become of the flow.
+    (error.found.backend, error.found.flags) = (quote.found.backend, 0);
 }

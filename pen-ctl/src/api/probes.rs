@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draining, Health};
+use super::{Draining, Health, Signals};
 
 /// Names a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,9 @@ pub struct Probes {
     pub check: String,
     /// What is known from them.
     pub health: Health,
+    /// What clients' packets told of it; none in mode `proxy`.
+    #[serde(default)]
+    pub signals: Option<Signals>,
     /// The last 20, newest first.
     pub results: Vec<Probe>,
     /// What is still there; only of one that gets nothing new.

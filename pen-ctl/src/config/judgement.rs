@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use crate::config::Service;
 use crate::config::error::ErrorKind;
 use crate::config::probe::duration;
+use crate::config::proxy::{DAY, USUAL_DOUBLING};
 use crate::config::raw::{self, At, Names, Read, Report, Table};
+use crate::config::{Mode, Service};
 
 /// How the backends of a service are judged together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,12 @@ pub struct Judgement {
     pub quorum_hysteresis: u32,
     /// The weight of a backend that returns grows for so long.
     pub slow_start: Duration,
+    /// Where the kernel sees what servers answer (`nat`, `masquerade`): one that refuses several
+    /// connections in a row gets nothing new for this time, and twice as long each time that it fails
+    /// again after its return; zero is never. A proxy has its own: [`crate::config::Proxy::eject`].
+    pub eject: Duration,
+    /// But never for longer than this.
+    pub eject_max: Duration,
     /// Name of another service whose checks decide; all backends of this one are among its own.
     pub track: Option<String>,
 }
@@ -65,13 +72,19 @@ impl Judgement {
             quorum: None,
             quorum_hysteresis: 0,
             slow_start: Duration::ZERO,
+            eject: Duration::ZERO,
+            eject_max: Duration::ZERO,
             track: None,
         }
     }
 }
 
 /// Reads the keys of a service.
-pub(super) fn read(table: &Table<'_>, report: &mut Report<'_>) -> Read<Judgement> {
+pub(super) fn read(
+    table: &Table<'_>,
+    mode: Read<Mode>,
+    report: &mut Report<'_>,
+) -> Read<Judgement> {
     let panic = table.word("panic", report);
     let panic_threshold = table.integer("panic_threshold", 1..=100, report);
     let max_ejected = table.integer("max_ejected", 0..=100, report);
@@ -79,6 +92,7 @@ pub(super) fn read(table: &Table<'_>, report: &mut Report<'_>) -> Read<Judgement
     let hysteresis = table.integer("quorum_hysteresis", 0..=MOST, report);
     let slow_start = duration(table, "slow_start", Duration::ZERO, HOUR, report);
     let track = table.text("track", report);
+    let ejection = ejection(table, mode, report);
     for (key, other, needs) in [
         ("panic", "panic_threshold", "`panic_threshold = 50`"),
         ("quorum_hysteresis", "quorum", "`quorum = 2`"),
@@ -99,6 +113,7 @@ pub(super) fn read(table: &Table<'_>, report: &mut Report<'_>) -> Read<Judgement
     if let Some(At { place, .. }) = table.get("check").filter(|_| table.has("track")) {
         return Err(report.add(place, ErrorKind::CheckAndTrack));
     }
+    let (eject, eject_max) = ejection?;
     Ok(Judgement {
         panic,
         panic_threshold: panic_threshold?.unwrap_or(usual.panic_threshold),
@@ -106,8 +121,39 @@ pub(super) fn read(table: &Table<'_>, report: &mut Report<'_>) -> Read<Judgement
         quorum: quorum?,
         quorum_hysteresis: hysteresis?.unwrap_or(usual.quorum_hysteresis),
         slow_start: slow_start?.map_or(usual.slow_start, |time| time.value),
+        eject,
+        eject_max,
         track: track?.map(|name| name.value.to_owned()),
     })
+}
+
+/// For how long servers are left alone that the kernel sees refusing connections, and at most.
+fn ejection(
+    table: &Table<'_>,
+    mode: Read<Mode>,
+    report: &mut Report<'_>,
+) -> Read<(Duration, Duration)> {
+    let mode = mode?;
+    let none = (Duration::ZERO, Duration::ZERO);
+    if mode == Mode::Proxy {
+        return Ok(none);
+    }
+    for key in ["eject", "eject_max"] {
+        let needs = if !mode.translates() {
+            "`mode = \"nat\"`, `\"masquerade\"` or `\"proxy\"`, in which answers are seen"
+        } else if !table.has("eject") {
+            "`eject = \"10s\"`"
+        } else {
+            continue;
+        };
+        if let Some(At { place, .. }) = table.get(key) {
+            return Err(report.add(place, ErrorKind::NoEffect { key, needs }));
+        }
+    }
+    let eject = duration(table, "eject", Duration::ZERO, DAY, report);
+    let most = duration(table, "eject_max", Duration::ZERO, DAY, report);
+    let eject = eject?.map_or(Duration::ZERO, |eject| eject.value);
+    Ok((eject, most?.map_or(eject * USUAL_DOUBLING, |most| most.value.max(eject))))
 }
 
 /// Gives services that track another one that one's check.

@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(40);
 const ALL: &str = "all";
 
 /// Events that can be told, and `all`.
-pub(crate) const EVENTS: [&str; 61] = [
+pub(crate) const EVENTS: [&str; 62] = [
     "admin",
     "adopted",
     "agent",
@@ -65,6 +65,7 @@ pub(crate) const EVENTS: [&str; 61] = [
     "certificate-broken",
     "certificate-expires",
     "certificate-renewed",
+    "doubted",
     "drained",
     "ejected",
     "ejection-over",

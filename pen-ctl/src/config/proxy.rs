@@ -58,7 +58,7 @@ const ONLY_TCP: [&str; 8] = [
     "send_proxy",
     "tls",
 ];
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read of a service of mode `proxy`.
 pub(super) struct RawProxy {
@@ -70,7 +70,7 @@ pub(super) struct RawProxy {
 }
 
 /// So many times the first ejection is the longest one, if nothing is said.
-const USUAL_DOUBLING: u32 = 30;
+pub(super) const USUAL_DOUBLING: u32 = 30;
 
 impl Proxy {
     /// What a service has that says nothing of it.
@@ -208,6 +208,8 @@ fn foreign(table: &Table<'_>, mode: Mode, report: &mut Report<'_>) -> Read<()> {
         let means_nothing = match key {
             // In the kernel there is only this one.
             "scheduler" => scheduler.is_some_and(|found| found != Scheduler::Maglev),
+            // Some other modes have these two as well: see `judgement`.
+            "eject" | "eject_max" => false,
             _ => true,
         };
         if let Some(At { place, .. }) = table.get(key).filter(|_| means_nothing) {

@@ -136,7 +136,7 @@ impl Reader<'_> {
         let memory = memory::read(table, protocol, report);
         let own_check = RawCheck::read(table, self.system, report);
         let stubborn = table.boolean("stubborn", report);
-        let judgement = judgement::read(table, report);
+        let judgement = judgement::read(table, mode, report);
         let pool = self.pool(table, report);
         let emergency = backend::emergency(table, report);
 

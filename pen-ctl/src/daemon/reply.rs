@@ -45,7 +45,9 @@ impl Daemon {
                 backends.iter_mut().for_each(|backend| self.add_traffic(backend));
                 Reply::Backends(backends)
             }
-            Request::Probes(wanted) => Reply::Probes(self.engine.probes(now, wanted)?),
+            Request::Probes(wanted) => {
+                Reply::Probes(self.engine.probes(now, wanted, &self.counts()?)?)
+            }
             Request::Vips => Reply::Vips(self.engine.vips(now)),
             Request::Counters => {
                 let mut counters = engine::counters(&self.counts()?);

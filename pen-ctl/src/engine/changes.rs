@@ -289,15 +289,17 @@ fn words(check: &Check) -> String {
 /// How backends are judged together, as the configuration calls it.
 fn judgement_words(judgement: &config::Judgement) -> String {
     let config::Judgement { panic, panic_threshold, max_ejected, quorum, .. } = judgement;
-    let config::Judgement { quorum_hysteresis, slow_start, track, .. } = judgement;
+    let config::Judgement { quorum_hysteresis, slow_start, track, eject, eject_max, .. } =
+        judgement;
     let panic = match panic_threshold {
         0 => "-".to_owned(),
         threshold => format!("{panic} below {threshold} %"),
     };
     let quorum = maybe(quorum.map(|quorum| format!("{quorum} +{quorum_hysteresis}")));
     let slow_start = humantime::format_duration(*slow_start);
+    let [eject, eject_max] = [eject, eject_max].map(|time| humantime::format_duration(*time));
     format!(
-        "panic {panic}, max_ejected {max_ejected}, quorum {quorum}, slow_start {slow_start}, track {}",
+        "panic {panic}, eject {eject} to {eject_max}, max_ejected {max_ejected}, quorum {quorum}, slow_start {slow_start}, track {}",
         maybe(track.as_ref())
     )
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
+use pen_common::abi::Signals;
 use pen_common::net::MacAddr;
 
 use super::carp;
@@ -102,6 +103,8 @@ pub enum Event {
         /// What the system said.
         error: String,
     },
+    /// Packets have told more of backends.
+    SignalsRead(SignalsRead),
     /// The proxies have so many connections, by id of the backend; none of those that are left out.
     ConnectionsCounted(BTreeMap<u32, u32>),
     /// A controller before this one kept these deadlines of drains.
@@ -347,6 +350,15 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// What packets have told of backends since the maps were made, as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SignalsRead {
+    /// Of all together; answers are not in it.
+    pub total: Signals,
+    /// By backend id.
+    pub of: BTreeMap<u32, Signals>,
+}
+
 /// How XDP is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -363,6 +375,12 @@ pub struct Attachment {
 pub enum Action {
     /// Change the maps, in this order.
     WriteTables(Vec<Write>),
+    /// Read what packets have told of backends, unless it is what is known already; answered by
+    /// `SignalsRead`, or not at all.
+    ReadSignals {
+        /// The total that was read last.
+        known: Option<Signals>,
+    },
     /// Show all records of flows and clients to the census; answered by `CensusTaken` or
     /// `CensusFailed`. There may be a million: it must not hold up anything else.
     TakeCensus(Box<Census>),

@@ -182,6 +182,18 @@ impl Health {
         self.next_probe = now.max(self.last_probe + wait);
     }
 
+    /// There is a doubt that it is up: the next probe is made at `when`, unless it is due sooner, one is
+    /// under way, or the last one is not yet `gap` ago. True if it is hurried.
+    pub fn hurry(&mut self, when: Moment, gap: Duration) -> bool {
+        let when = when.max(self.last_probe + gap);
+        let is_hurried =
+            self.state == State::Up && self.in_flight.is_none() && when < self.next_probe;
+        if is_hurried {
+            self.next_probe = when;
+        }
+        is_hurried
+    }
+
     /// Takes over what is known of another backend that is the same server. True if the state changed.
     pub fn follow(&mut self, leader: &Self) -> bool {
         let changed = self.state != leader.state;
@@ -345,6 +357,23 @@ mod tests {
         let serial = health.poll(at(0), &rules).expect("due");
         health.record(at(500), serial, SECOND / 2, Err(SILENCE), &rules);
         assert_eq!(health.next_deadline(), at(500));
+    }
+
+    #[test]
+    fn a_doubt_hurries_the_next_probe_of_who_is_up_but_not_too_soon_after_the_last() {
+        let mut health = Health::new(State::Up, at(0));
+        let serial = health.poll(at(0), &RULES).expect("due");
+        assert!(!health.hurry(at(100), SECOND / 2), "one is under way");
+        record(&mut health, serial, Ok(()));
+        assert!(health.hurry(at(100), SECOND / 2));
+        assert_eq!(health.next_deadline(), at(500));
+        assert!(!health.hurry(at(600), SECOND / 2), "it is due sooner");
+        let serial = health.poll(at(500), &RULES).expect("due");
+        record(&mut health, serial, Err(SILENCE));
+        assert!(health.hurry(at(1200), SECOND / 2));
+        assert_eq!(health.next_deadline(), at(1200));
+        let mut down = Health::new(State::Down, at(0));
+        assert!(!down.hurry(at(0), SECOND / 2), "nobody is sent there");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::ejection::Ejection;
 use super::health::{Health, State};
 use super::network::Hop;
 use super::probing::Asked;
+use super::signals::Suspicion;
 use super::slots::Table;
 use super::slow::Ramp;
 use super::{Backend, BackendKey, Engine, SPREAD, START_WINDOW, Service};
@@ -270,6 +271,7 @@ impl Engine {
             asked: Asked::alone(config),
             ejection: Ejection::default(),
             ramp: Ramp::default(),
+            suspicion: Suspicion::default(),
             usable: was_up,
             usable_since: now,
         }

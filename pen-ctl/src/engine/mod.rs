@@ -9,6 +9,7 @@
 pub mod access;
 mod agent;
 mod answers;
+mod attaching;
 pub mod carp;
 pub mod census;
 mod changes;
@@ -40,6 +41,7 @@ mod report;
 pub mod scheduler;
 mod settling;
 mod share;
+mod signals;
 #[cfg(test)]
 mod sim;
 pub mod simulation;
@@ -82,6 +84,7 @@ use pace::Pace;
 use probing::Asked;
 use scheduler::Member;
 use share::Sharing;
+use signals::Suspicion;
 use slots::Table;
 use slow::Ramp;
 use sync::item::Place;
@@ -90,8 +93,6 @@ use tables::Tables;
 /// First probes of all backends start this far apart, so that a start is no burst; of many, closer, so
 /// that all are asked within their interval.
 const SPREAD: Duration = Duration::from_millis(10);
-/// An interface that could not be attached is tried again after this time.
-const ATTACH_RETRY: Duration = Duration::from_secs(5);
 /// Records that could not be read are counted again after this time.
 const CENSUS_RETRY: Duration = Duration::from_secs(60);
 /// A service whose backends were all lost and are back waits so long for what peers know of it: the
@@ -151,6 +152,7 @@ pub struct Engine {
     certificate_problems: BTreeSet<String>,
     listen_again_at: Moment,
     answers: Answering,
+    reading: signals::Reading,
     names: names::Names,
     drains: Drains,
     groups: Groups,
@@ -229,6 +231,8 @@ struct Backend {
     ejection: Ejection,
     /// How much of its weight it has after its return.
     ramp: Ramp,
+    /// What clients' packets tell of it.
+    suspicion: Suspicion,
     usable: bool,
     usable_since: Moment,
 }
@@ -308,6 +312,7 @@ impl Engine {
             certificate_problems: BTreeSet::new(),
             listen_again_at: Moment::NEVER,
             answers: Answering::default(),
+            reading: signals::Reading::default(),
             names: names::Names::new(named),
             drains: Drains::default(),
             groups: Groups::default(),
@@ -381,6 +386,7 @@ impl Engine {
             Event::BackendFailed { backend, generation, failure } => {
                 self.backend_failed(now, backend, generation, failure);
             }
+            Event::SignalsRead(read) => self.signals_read(now, read),
             Event::AttachDone { interface, result } => self.attach_done(now, &interface, result),
             Event::CensusTaken(census) => self.census_taken(now, &census),
             Event::CensusFailed { error } => {
@@ -443,6 +449,7 @@ impl Engine {
             .chain([
                 self.next_probe(),
                 self.next_judgement(),
+                self.next_signals(),
                 self.next_settling(),
                 self.next_drain(),
                 self.next_release(),
@@ -491,6 +498,7 @@ impl Engine {
         for address in self.network.poll(now) {
             self.actions.push_back(Action::ResolveNeighbour(address));
         }
+        self.read_signals(now);
         self.start_probes(now);
         self.ask_agents(now);
         self.ask_names(now);
@@ -502,23 +510,6 @@ impl Engine {
         self.run_drains(now);
         if self.started && self.attach_held.is_none() {
             self.attach_due(now);
-        }
-    }
-
-    fn attach_due(&mut self, now: Moment) {
-        for (name, interface) in &mut self.interfaces {
-            if interface.retry_at > now {
-                continue;
-            }
-            interface.retry_at = Moment::NEVER;
-            let Some(link) = self.network.link_by_name(name) else { continue };
-            interface.ifindex = Some(link.ifindex);
-            self.actions.push_back(Action::AttachXdp {
-                interface: name.clone(),
-                ifindex: link.ifindex,
-                mtu: link.mtu,
-                mode: interface.mode,
-            });
         }
     }
 
@@ -561,40 +552,6 @@ impl Engine {
             let text = format!("interface {} is gone; waiting for its return", link.name);
             self.warn(now, "link-gone", &link.name, text);
             self.detach_others();
-        }
-    }
-
-    fn detach_others(&mut self) {
-        let with_xdp = self.interfaces.iter().filter(|(_, found)| found.mode != XdpMode::Off);
-        let links = with_xdp.filter_map(|(name, _)| self.network.link_by_name(name));
-        let keep = links.map(|link| link.ifindex).collect();
-        self.actions.push_back(Action::DetachOthers(keep));
-    }
-
-    fn attach_done(&mut self, now: Moment, name: &str, result: Result<Attachment, String>) {
-        let Some(interface) = self.interfaces.get_mut(name) else { return };
-        // Groups depend on it.
-        self.dirty |= !self.config.carp.is_empty();
-        match result {
-            Ok(attachment) => {
-                let how = if attachment.native { "native" } else { "generic" };
-                let warning = attachment.warning.clone();
-                interface.error = None;
-                interface.attached = Some(attachment);
-                self.tell(now, "attached", name, format!("XDP attached to {name}, {how} mode"));
-                if let Some(warning) = warning {
-                    self.warn(now, "xdp-warning", name, warning);
-                }
-            }
-            Err(error) => {
-                interface.attached = None;
-                interface.retry_at = now + ATTACH_RETRY;
-                let news = interface.error.as_ref() != Some(&error);
-                interface.error = Some(error.clone());
-                if news {
-                    self.warn(now, "attach-failed", name, error);
-                }
-            }
         }
     }
 }

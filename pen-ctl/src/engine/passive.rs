@@ -1,5 +1,5 @@
-//! What clients find out about backends: the proxies tell of each that they could not reach, and it
-//! is decided here, for all services that send clients to the same server, whether it is left alone.
+//! What clients find out about backends: the proxies tell of each that they could not reach, the
+//! kernel of those that refuse several clients (`signals`), and it is decided here, for all services that send clients to the same server, whether it is left alone.
 
 use pen_common::moment::Moment;
 
@@ -10,7 +10,7 @@ use crate::api::Admin;
 use crate::config::{self, Endpoint};
 
 impl Engine {
-    /// A client of a proxy could not be served by a backend.
+    /// A client of a proxy could not be served by a backend, or several of the kernel's in a row.
     pub(super) fn backend_failed(
         &mut self,
         now: Moment,
@@ -30,7 +30,7 @@ impl Engine {
             (server(&service.config, &backend.config), service.config.protocol);
         let mut ejected = Vec::new();
         for service in self.services.iter_mut().filter(|found| found.config.protocol == protocol) {
-            // A proxy goes by its own terms, the kernel by those of the proxy that found out.
+            // A proxy goes by its own terms, the kernel by those of the service that found out.
             let terms = if service.config.proxy.is_some() {
                 self::terms(&service.config)
             } else {
@@ -100,9 +100,11 @@ impl Engine {
 }
 
 /// How long backends of a service are ejected; `None` if never.
-fn terms(service: &config::Service) -> Option<Terms> {
-    let proxy = service.proxy.as_deref()?;
-    let terms = Terms { time: proxy.eject, most: proxy.eject_max };
+pub(super) fn terms(service: &config::Service) -> Option<Terms> {
+    let terms = match service.proxy.as_deref() {
+        Some(proxy) => Terms { time: proxy.eject, most: proxy.eject_max },
+        None => Terms { time: service.judgement.eject, most: service.judgement.eject_max },
+    };
     (!terms.time.is_zero()).then_some(terms)
 }
 

@@ -16,6 +16,9 @@ use super::{Backend, Engine, Service, pace};
 use crate::api::Admin;
 use crate::config::{self, CheckKind, Endpoint, Mode};
 
+/// However often there is a doubt, nobody is asked again within this time.
+const LEAST_GAP: Duration = Duration::from_secs(1);
+
 /// Who is asked about a backend, and how.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
@@ -211,6 +214,22 @@ impl Engine {
         for (at, index) in changed {
             self.note_health(now, at, index);
         }
+    }
+
+    /// There is a doubt that a backend is up: who is asked about it is asked at `when`, but no sooner
+    /// than the check's fast interval allows, or its timeout and a second. True if that is sooner
+    /// than it would have been.
+    pub(super) fn hurry_probe(&mut self, when: Moment, at: usize, index: usize) -> bool {
+        let group = self.services[at].backends[index].asked.group;
+        self.services.iter_mut().any(|service| {
+            let check = &service.config.check;
+            let gap = check.fast_interval.min(check.timeout.max(LEAST_GAP));
+            let is_asked = check.kind != CheckKind::None;
+            let mut backends = service.backends.iter_mut();
+            backends
+                .find(|found| is_asked && found.asked.leads && found.asked.group == group)
+                .is_some_and(|found| found.health.hurry(when, gap))
+        })
     }
 
     /// What is known of a backend has changed.

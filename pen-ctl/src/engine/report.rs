@@ -9,7 +9,7 @@ use super::health::State;
 use super::operator::percent;
 use super::{Backend, Engine, Service};
 use crate::api::{self, Refusal};
-use crate::config::{CheckKind, XdpMode};
+use crate::config::{CheckKind, Mode, XdpMode};
 
 /// Why a backend for emergencies takes nothing.
 const IDLE: &str = "waits for an emergency: others are usable";
@@ -120,7 +120,12 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no such backend.
-    pub fn probes(&self, now: Moment, wanted: &api::OneBackend) -> Result<api::Probes, Refusal> {
+    pub fn probes(
+        &self,
+        now: Moment,
+        wanted: &api::OneBackend,
+        counts: &api::Counts,
+    ) -> Result<api::Probes, Refusal> {
         let (service, backend) = self.find(&wanted.service, &wanted.backend)?;
         let service = &self.services[service];
         let backend = &service.backends[backend];
@@ -133,6 +138,7 @@ impl Engine {
             subject: format!("{}/{}", service.config.name, backend.config.name),
             check: service.config.check.kind.to_string(),
             health: health(service, backend),
+            signals: signals(service, backend, counts),
             results: results.collect(),
             draining: backend.draining(service, now),
         })
@@ -174,6 +180,7 @@ impl Engine {
                 interface: interface.map(|link| link.name.clone()),
                 packets: count.packets,
                 bytes: count.bytes,
+                signals: signals(service, backend, counts),
                 proxy: None,
                 since_ms: millis(now.since(backend.usable_since)),
                 draining: backend.draining(service, now),
@@ -225,6 +232,12 @@ impl Engine {
         });
         list.collect()
     }
+}
+
+/// What clients' packets told of a backend.
+fn signals(service: &Service, backend: &Backend, counts: &api::Counts) -> Option<api::Signals> {
+    let counted = counts.signals.get(&backend.id).copied().unwrap_or_default();
+    (service.config.mode != Mode::Proxy).then(|| counted.into())
 }
 
 /// What is known of a backend by its check.

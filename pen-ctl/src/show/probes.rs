@@ -9,7 +9,7 @@ use crate::api::Probes;
 /// How the last probes of a backend ended, newest first.
 #[must_use]
 pub fn probes(probes: &Probes, style: Style) -> String {
-    let Probes { subject, check, health, results, draining: left } = probes;
+    let Probes { subject, check, health, signals, results, draining: left } = probes;
     let mut table = Table::new(&["AGO", "TOOK", "RESULT"]);
     for probe in results {
         let (result, paint) = match &probe.error {
@@ -22,8 +22,10 @@ pub fn probes(probes: &Probes, style: Style) -> String {
             cell(result, paint),
         ]);
     }
+    let signals = signals.map_or_else(String::new, |signals| format!("signals: {signals}\n"));
     let left = left.as_ref().map_or_else(String::new, |left| format!("{}\n", draining(left)));
-    format!("{subject} is {health}, checked by {check}\n{left}\n{}", table.render(style))
+    let table = table.render(style);
+    format!("{subject} is {health}, checked by {check}\n{signals}{left}\n{table}")
 }
 
 /// In milliseconds, as `ping` tells it.
@@ -34,7 +36,7 @@ fn took(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Health, Probe};
+    use crate::api::{Health, Probe, Signals};
 
     #[test]
     fn results_are_listed_with_their_times() {
@@ -47,6 +49,7 @@ mod tests {
                 subject: "web/b1".to_owned(),
                 check: "http GET / expecting 200-399".to_owned(),
                 health: Health::Up,
+                signals: Some(Signals { refused: 12, unreachable: 1, ..Signals::default() }),
                 results,
                 draining: None,
             },
@@ -54,7 +57,8 @@ mod tests {
         );
         assert_eq!(
             shown,
-            "web/b1 is up, checked by http GET / expecting 200-399\n\nAGO\tTOOK\tRESULT\n\
+            "web/b1 is up, checked by http GET / expecting 200-399\n\
+             signals: 12 refused, 1 unreachable\n\nAGO\tTOOK\tRESULT\n\
              300ms\t100.000ms\tconnection refused\n1s\t1.042ms\tok\n"
         );
     }

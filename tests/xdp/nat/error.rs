@@ -20,15 +20,26 @@ use crate::world::{CLIENT_MAC, VIP_MAC, backend_at};
 /// Bytes of the transport header and payload that are quoted. Half a checksum cannot be translated.
 const QUOTED: [usize; 7] = [8, 9, 16, 18, 19, 20, 48];
 
-const fn family(address: &IpAddr) -> Family {
+pub(super) const fn family(address: &IpAddr) -> Family {
     if address.is_ipv4() { V4 } else { V6 }
 }
 
 /// An error about the packet of a frame, of which so much of the payload is quoted.
 fn error(about: &[u8], quoted: usize, from: IpAddr, to: IpAddr, station: MacAddr) -> Vec<u8> {
+    error_of(family(&to).errors[0], about, quoted, from, to, station)
+}
+
+/// The same of this type and code.
+pub(super) fn error_of(
+    (kind, code): (u8, u8),
+    about: &[u8],
+    quoted: usize,
+    from: IpAddr,
+    to: IpAddr,
+    station: MacAddr,
+) -> Vec<u8> {
     let family = family(&to);
     let quote = &about[IP..][..family.header + quoted];
-    let (kind, code) = family.errors[0];
     let mut message = [&[kind, code, 0, 0, 0, 0, 5, 0], quote].concat();
     let pseudo = if to.is_ipv4() {
         Vec::new()

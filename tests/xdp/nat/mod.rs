@@ -9,6 +9,7 @@ mod fuzz;
 mod masquerade;
 mod request;
 mod shared;
+mod signals;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

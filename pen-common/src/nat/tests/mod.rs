@@ -5,6 +5,7 @@ extern crate std;
 use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
 use std::collections::BTreeMap;
+use std::vec::Vec;
 
 use super::*;
 use crate::abi::{AddrEntry, Backend, ClientKey, FlowKey, Group, Record, Service, Slot};
@@ -13,6 +14,7 @@ use crate::net::{Addr, TcpHeader, protocol};
 mod flows;
 mod ports;
 mod random;
+mod signals;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const HOUR_NS: u64 = 3600 * SECOND_NS;
@@ -29,6 +31,8 @@ struct Maps {
     services: BTreeMap<ServiceKey, Service>,
     /// Entries that may still be made.
     valve: Cell<u32>,
+    /// What was told of backends.
+    signals: RefCell<Vec<(u32, Signal)>>,
 }
 
 impl Translations for Maps {
@@ -53,6 +57,9 @@ impl Translations for Maps {
     fn translate(&self, ends: &Tuple, entry: &Translation) -> bool {
         self.entries.borrow_mut().insert(*ends, *entry);
         true
+    }
+    fn count(&self, backend: u32, signal: Signal) {
+        self.signals.borrow_mut().push((backend, signal));
     }
     fn touch(&self, ends: &Tuple, flags: u32, now: Moment) {
         if let Some(entry) = self.entries.borrow_mut().get_mut(ends) {
@@ -139,6 +146,7 @@ fn maps() -> Maps {
         entries: RefCell::default(),
         services,
         valve: Cell::new(u32::MAX),
+        signals: RefCell::default(),
     }
 }
 

@@ -206,6 +206,19 @@ fn a_service_has_defaults() {
 }
 
 #[test]
+fn a_server_is_left_alone_for_what_the_kernel_sees_only_if_that_is_wished() {
+    let seconds = |keys: &str| {
+        let rest = "listen = \"192.0.2.10:80\"\nbackends = [\"10.0.0.11\"]";
+        let Judgement { eject, eject_max, .. } = service(&format!("{rest}\n{keys}")).judgement;
+        (eject.as_secs(), eject_max.as_secs())
+    };
+    assert_eq!(seconds("mode = \"nat\""), (0, 0));
+    assert_eq!(seconds("mode = \"nat\"\neject = \"10s\""), (10, 300));
+    assert_eq!(seconds("mode = \"masquerade\"\neject = \"10s\"\neject_max = \"1m\""), (10, 60));
+    assert_eq!(seconds("mode = \"proxy\"\neject = \"10s\""), (0, 0), "a proxy has its own");
+}
+
+#[test]
 fn a_check_goes_through_the_tunnel_if_there_is_one_unless_told_otherwise() {
     for (mode, key, tunnel) in [
         ("dsr", "", false),

@@ -346,6 +346,22 @@ panic = "emergency""#), &[
         r#"6:9: `panic` has no effect without `emergency = "10.0.0.99:80"`; remove it, or add that"#,
     ]),
     Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+eject = "10s""#), &[
+        "5:9: `eject` has no effect without `mode = \"nat\"`, `\"masquerade\"` or `\"proxy\"`, in which answers are seen; remove it, or add that",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+mode = "nat"
+eject_max = "10s""#), &[
+        "6:13: `eject_max` has no effect without `eject = \"10s\"`; remove it, or add that",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
+mode = "masquerade"
+eject = "25h"
+eject_resets = 3"#), &[
+        "6:9: `eject` is 25h; use 0s to 1day",
+        "7:16: `eject_resets` needs a proxy, and mode `masquerade` leaves connections alone; remove it, or use `mode = \"proxy\"`",
+    ]),
+    Case(web!("192.0.2.10:80", r#"backends = ["10.0.0.11"]
 quorum_hysteresis = 1"#), &[
         "5:21: `quorum_hysteresis` has no effect without `quorum = 2`; remove it, or add that",
     ]),

@@ -166,6 +166,7 @@ fn rules(rng: &mut Random) -> (Judgement, bool) {
         quorum_hysteresis: small(rng, 2),
         slow_start: secs(rng.below(3) * 5),
         track: None,
+        ..Judgement::usual()
     };
     (rules, panic == PanicPolicy::Emergency || rng.below(3) == 0)
 }

@@ -217,7 +217,7 @@ fn one_server_of_two_services_is_asked_once_and_leaves_and_returns_for_both_at_o
     run_in_step(&mut sim, secs(5));
     assert_eq!(told(&sim, "backend-up").len(), 6, "at the start, and again");
     let wanted = crate::api::OneBackend { service: "other".into(), backend: "b1".into() };
-    let probes = sim.engine.probes(sim.now, &wanted).expect("known");
+    let probes = sim.engine.probes(sim.now, &wanted, &Counts::default()).expect("known");
     assert!(!probes.results.is_empty(), "each shows what was found out");
 }
 

@@ -21,6 +21,7 @@ mod proxied;
 mod random;
 mod reload;
 mod share;
+mod signals;
 mod simulation;
 mod stories;
 mod takeover;
@@ -212,6 +213,10 @@ pub(super) struct Sim {
     pub(super) deadlines: Vec<Kept>,
     /// What peers may know.
     pub(super) shared: Option<Arc<View>>,
+    /// What packets have told of backends.
+    pub(super) signals: event::SignalsRead,
+    /// How often that was read.
+    pub(super) signals_read: u32,
 }
 
 /// The kernel's records.
@@ -299,6 +304,8 @@ impl Sim {
             connections: BTreeMap::new(),
             deadlines: Vec::new(),
             shared: None,
+            signals: event::SignalsRead::default(),
+            signals_read: 0,
         }
     }
 
@@ -381,6 +388,13 @@ impl Sim {
                 }
                 Action::LeaveSolicited { ifindex, address } => {
                     assert!(self.solicited.remove(&(ifindex, address)), "never joined");
+                }
+                Action::ReadSignals { known } => {
+                    if known != Some(self.signals.total) {
+                        self.signals_read += 1;
+                        let read = self.signals.clone();
+                        self.engine.handle(self.now, Event::SignalsRead(read));
+                    }
                 }
                 Action::TakeCensus(mut census) => {
                     for (key, record) in self.records.flows.borrow().iter() {

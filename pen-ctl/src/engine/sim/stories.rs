@@ -296,7 +296,7 @@ fn the_last_probes_of_a_backend_are_told_newest_first() {
     sim.refusing.insert(address(1));
     sim.run_for(secs(2));
     let wanted = OneBackend { service: "web".to_owned(), backend: "b1".to_owned() };
-    let probes = sim.engine.probes(sim.now, &wanted).expect("it exists");
+    let probes = sim.engine.probes(sim.now, &wanted, &Counts::default()).expect("it exists");
     assert_eq!((probes.subject.as_str(), probes.check.as_str()), ("web/b1", "tcp"));
     assert_eq!(probes.health, crate::api::Health::Up);
     let errors: Vec<_> = probes.results.iter().map(|probe| probe.error.as_deref()).collect();
@@ -305,5 +305,5 @@ fn the_last_probes_of_a_backend_are_told_newest_first() {
     assert_eq!(errors.len(), 13, "one at the start as well");
     assert!(probes.results[0].ago_ms < 1000, "{:?}", probes.results[0]);
     let nobody = OneBackend { backend: "b9".to_owned(), ..wanted };
-    assert!(sim.engine.probes(sim.now, &nobody).is_err());
+    assert!(sim.engine.probes(sim.now, &nobody, &Counts::default()).is_err());
 }

@@ -101,6 +101,7 @@ const LAYOUTS: [Layout; map::ALL.len()] = [
     layout(map::VALVES, MapType::PerCpuArray, 4, size_of::<abi::Window>(), abi::VALVE_COUNT),
     layout(map::EVENTS, MapType::RingBuf, 0, 0, event::RING),
     layout(map::MISSED, MapType::PerCpuArray, 4, 8, 1),
+    layout(map::SIGNALS, MapType::PerCpuArray, 4, size_of::<abi::Signals>(), abi::MAX_BACKENDS),
 ];
 
 /// The configuration gives the size of this map; one that is adopted keeps its own.

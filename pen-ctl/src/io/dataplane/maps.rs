@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::{Ebpf, Pod};
 use pen_common::abi::{
     AclKey, AddrEntry, Backend, CHUNK, Cfg, ClientKey, Count, FlowKey, Group, INNER_MAP,
-    MAX_BACKENDS, MAX_GROUPS, Record, Service, ServiceKey, Slot, SlotChunk, TABLE_CHUNKS,
+    MAX_BACKENDS, MAX_GROUPS, Record, Service, ServiceKey, Signals, Slot, SlotChunk, TABLE_CHUNKS,
     TABLE_SLOTS, map,
 };
 use pen_common::net::Addr;
@@ -18,6 +18,7 @@ use pen_common::verdict::Counter;
 use super::DataplaneError;
 use super::listens::Listens;
 use crate::api::Counts;
+use crate::engine::event::SignalsRead;
 use crate::engine::tables::{Prefix, Records, Tables, Write};
 
 pub(super) struct Maps {
@@ -35,6 +36,7 @@ pub(super) struct Maps {
     counters: PerCpuArray<MapData, Count>,
     service_counters: PerCpuArray<MapData, Count>,
     backend_counters: PerCpuArray<MapData, Count>,
+    signals: PerCpuArray<MapData, Signals>,
     acl: LpmTrie<MapData, AclKey, u32>,
     flows: HashMap<MapData, FlowKey, Record>,
     clients: HashMap<MapData, ClientKey, Record>,
@@ -72,6 +74,7 @@ impl Maps {
             counters: typed(ebpf, map::COUNTERS)?,
             service_counters: typed(ebpf, map::SERVICE_COUNTERS)?,
             backend_counters: typed(ebpf, map::BACKEND_COUNTERS)?,
+            signals: typed(ebpf, map::SIGNALS)?,
             acl: typed(ebpf, map::ACL)?,
             flows: typed(ebpf, map::FLOWS)?,
             clients: typed(ebpf, map::CLIENTS)?,
@@ -155,6 +158,7 @@ impl Maps {
                 // A backend that gets an id starts to count from zero.
                 if self.backends.get(id, 0)?.generation != backend.generation {
                     clear(&mut self.backend_counters, *id)?;
+                    clear(&mut self.signals, *id)?;
                 }
                 self.backends.set(*id, backend, 0)
             }
@@ -226,8 +230,25 @@ impl Maps {
         }
         for id in tables.backends.keys() {
             counts.backends.insert(*id, sum(&self.backend_counters, *id)?);
+            counts.signals.insert(*id, sum_signals(&self.signals, *id)?);
         }
         Ok(counts)
+    }
+
+    /// What packets have told of the backends of these tables; `None` if that is no more than what
+    /// was read with this total.
+    pub(super) fn signals(
+        &self,
+        tables: &Tables,
+        known: Option<Signals>,
+    ) -> Result<Option<SignalsRead>, MapError> {
+        let total = sum_signals(&self.signals, 0)?;
+        if known == Some(total) {
+            return Ok(None);
+        }
+        let ids = tables.backends.keys();
+        let of = ids.map(|id| Ok((*id, sum_signals(&self.signals, *id)?)));
+        Ok(Some(SignalsRead { total, of: of.collect::<Result<_, MapError>>()? }))
     }
 }
 
@@ -277,8 +298,18 @@ fn sum(map: &PerCpuArray<MapData, Count>, index: u32) -> Result<Count, MapError>
     Ok(total)
 }
 
-fn clear(map: &mut PerCpuArray<MapData, Count>, index: u32) -> Result<(), MapError> {
-    let zeros: Vec<Count> = map.get(&index, 0)?.iter().map(|_| Count::default()).collect();
+fn sum_signals(map: &PerCpuArray<MapData, Signals>, index: u32) -> Result<Signals, MapError> {
+    let total = map.get(&index, 0)?.iter().fold(Signals::default(), |total, of_cpu| Signals {
+        refused: total.refused + of_cpu.refused,
+        unanswered: total.unanswered + of_cpu.unanswered,
+        unreachable: total.unreachable + of_cpu.unreachable,
+        answered: total.answered + of_cpu.answered,
+    });
+    Ok(total)
+}
+
+fn clear<T: Pod + Default>(map: &mut PerCpuArray<MapData, T>, index: u32) -> Result<(), MapError> {
+    let zeros: Vec<T> = map.get(&index, 0)?.iter().map(|_| T::default()).collect();
     let zeros = aya::maps::PerCpuValues::try_from(zeros).map_err(MapError::IoError)?;
     map.set(index, zeros, 0)
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use aya::{Ebpf, EbpfLoader};
-use pen_common::abi::{Group, map};
+use pen_common::abi::{Group, Signals, map};
 use pen_common::hash::Secret;
 
 pub use self::attach::{AttachError, Build};
@@ -29,7 +29,7 @@ use self::maps::Maps;
 pub use self::records::{PinnedRecords, RecordReader};
 use crate::api::Counts;
 use crate::config::Sizes;
-use crate::engine::event::Attachment;
+use crate::engine::event::{Attachment, SignalsRead};
 use crate::engine::tables::{Records, Tables, Write};
 use crate::io::cause::chain;
 
@@ -173,6 +173,20 @@ impl Dataplane {
     /// If the kernel does.
     pub fn counts(&self, tables: &Tables) -> Result<Counts, DataplaneError> {
         self.maps.counts(tables).map_err(DataplaneError::Map)
+    }
+
+    /// Reads what packets have told of the backends of these tables; `None` if that is no more than
+    /// what was read with this total. Costs a system call then, else one for each backend in use.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does.
+    pub fn signals(
+        &self,
+        tables: &Tables,
+        known: Option<Signals>,
+    ) -> Result<Option<SignalsRead>, DataplaneError> {
+        self.maps.signals(tables, known).map_err(DataplaneError::Map)
     }
 
     /// The kernel's records of flows and clients.
