@@ -115,3 +115,36 @@ fn a_service_without_any_server_yet_says_so_and_begins_when_there_is_one() {
     sim.run_for(secs(60));
     assert_eq!(sim.serving(), BTreeSet::from([1]));
 }
+
+#[test]
+fn other_name_servers_are_asked_at_once() {
+    let mut sim = started(says(&[1, 2]), &[]);
+    sim.dns = says(&[2]).map(|answer| Answer { ttl: secs(3600), ..answer });
+    sim.run_for(secs(10));
+    sim.dns = says(&[3]);
+    let mut config = named(false);
+    config.node.resolvers = vec!["10.0.0.53:53".parse().expect("literal")];
+    sim.engine.reconfigure(sim.now, config, false).expect("good");
+    sim.carry_out();
+    sim.run_for(secs(2));
+    assert_eq!(sim.serving(), BTreeSet::from([3]));
+}
+
+#[test]
+fn thousands_of_servers_make_no_endless_story() {
+    let answer = |first: u32| {
+        let address = |number| IpAddr::V4(Ipv4Addr::from_bits(0x0a01_0000 + first + number));
+        let target = |number| Target { address: address(number), srv: None };
+        Ok(Answer { targets: (0..3000).map(target).collect(), ttl: secs(5) })
+    };
+    let mut config = named(false);
+    config.services[0].check.kind = CheckKind::None;
+    let mut sim = Sim { dns: answer(0), ..Sim::prepare(config, Tables::default()) };
+    sim.begin();
+    sim.dns = answer(3000);
+    sim.run_for(secs(6));
+    let events = sim.engine.events(0);
+    assert!(events.len() < 20, "{}", events.len());
+    let longest = events.iter().map(|event| event.text.len()).max();
+    assert!(longest < Some(500), "{longest:?}");
+}
