@@ -108,6 +108,7 @@ impl Engine {
                 let identity = backend_key(key, backend);
                 service.backends.push(match kept.remove(&identity) {
                     Some(mut kept) => {
+                        self.names.wishes.forget(&identity);
                         if let Some(old) = &old {
                             kept.follow(old, &service.config, backend, first_probe);
                         }
@@ -115,12 +116,17 @@ impl Engine {
                     }
                     None => {
                         let init = service.config.check.init;
-                        self.new_backend(backend, &identity, init, now, first_probe)
+                        let mut new = self.new_backend(backend, &identity, init, now, first_probe);
+                        self.names.wishes.restore(&identity, &mut new, now);
+                        new
                     }
                 });
                 first_probe = first_probe + SPREAD.min(service.config.check.interval / count);
             }
             for (identity, backend) in kept {
+                if !backend.leaving && service.config.is_named(&backend.config) {
+                    self.names.wishes.keep(identity, &backend, now);
+                }
                 // Its number may have been needed by others.
                 let keeps_id = self.backend_ids.number(&identity) == Some(backend.id);
                 if backend.state != abi::Backend::DOWN && keeps_id {

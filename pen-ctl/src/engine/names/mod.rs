@@ -3,6 +3,7 @@
 
 pub(super) mod fill;
 pub mod wire;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -117,6 +118,7 @@ pub(super) struct Names {
     pub(super) written: Vec<Service>,
     /// Servers that cannot be had, in words.
     pub(super) left_out: Vec<String>,
+    pub(super) wishes: wishes::Wishes,
 }
 
 impl Names {

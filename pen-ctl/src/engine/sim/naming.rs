@@ -148,3 +148,21 @@ fn thousands_of_servers_make_no_endless_story() {
     let longest = events.iter().map(|event| event.text.len()).max();
     assert!(longest < Some(500), "{longest:?}");
 }
+
+#[test]
+fn what_the_operator_set_holds_for_an_hour_after_the_dns_left_the_server_out() {
+    for (pause, admin, weight) in [(6, Admin::Maint, 7), (3700, Admin::Ready, 3)] {
+        let mut sim = started(says(&[1, 2]), &[]);
+        sim.set_weight("app/10.0.0.1", 7).expect("it is there");
+        sim.set_admin("app/10.0.0.1", Admin::Maint).expect("it is there");
+        sim.dns = says(&[2]);
+        sim.run_for(secs(pause));
+        let rows = sim.engine.backends(sim.now, &Counts::default());
+        assert!(rows.iter().all(|row| row.name != "app/10.0.0.1"), "it is gone");
+        sim.dns = says(&[1, 2]);
+        sim.run_for(secs(6));
+        let rows = sim.engine.backends(sim.now, &Counts::default());
+        let row = rows.iter().find(|row| row.name == "app/10.0.0.1").expect("it is back");
+        assert_eq!((row.admin, row.weight), (admin, weight));
+    }
+}
