@@ -106,11 +106,15 @@ impl Engine {
                 .collect();
             for backend in service.config.all_backends() {
                 let identity = backend_key(key, backend);
+                // Who is asked in turn as before takes no place among those that begin now.
+                let mut begins = true;
                 service.backends.push(match kept.remove(&identity) {
                     Some(mut kept) => {
                         self.names.wishes.forget(&identity);
                         if let Some(old) = &old {
                             kept.follow(old, &service.config, backend, first_probe);
+                            begins = old.check != service.config.check
+                                || old.mode != service.config.mode;
                         }
                         Backend { config: backend.clone(), leaving: false, ..kept }
                     }
@@ -121,7 +125,9 @@ impl Engine {
                         new
                     }
                 });
-                first_probe = first_probe + SPREAD.min(service.config.check.interval / count);
+                if begins {
+                    first_probe = first_probe + SPREAD.min(service.config.check.interval / count);
+                }
             }
             for (identity, backend) in kept {
                 if !backend.leaving && service.config.is_named(&backend.config) {

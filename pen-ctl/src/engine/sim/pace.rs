@@ -60,3 +60,17 @@ fn a_configuration_holds_when_its_reload_is_answered() {
     sim.carry_out();
     assert!(sim.maps.services.is_empty());
 }
+
+#[test]
+fn a_server_that_joins_hundreds_is_asked_at_once() {
+    let mut config = many();
+    config.services[0].check.interval = secs(60);
+    let mut sim = Sim::start(config.clone());
+    sim.run_for(secs(7));
+    let joins = Backend { address: address(99), ..config.services[0].backends[0].clone() };
+    config.services[0].backends.push(Backend { name: "joins".into(), ..joins });
+    sim.engine.reconfigure(sim.now, config, false).expect("good");
+    sim.carry_out();
+    sim.run_for(Duration::from_millis(10));
+    assert_eq!(sim.probes[&address(99)].len(), 1);
+}
