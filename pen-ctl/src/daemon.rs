@@ -220,6 +220,7 @@ async fn serve(
         server.abort();
         let _ = server.await;
     }
+    daemon.catch_up();
     // The socket is gone. Who wants to take this place waits for the lock on the pins, which the
     // data plane holds.
     match end {
@@ -242,6 +243,8 @@ async fn serve(
             daemon.carp.leave().await;
             let (mut proxies, limit) = (daemon.proxies, daemon.engine.drain_at_exit());
             drop(daemon.sync);
+            // The next daemon reads what they write.
+            drop((daemon.deadlines, daemon.resolver));
             // Whoever waits for the place has it now.
             daemon.dataplane.leave();
             if has_heir {

@@ -409,6 +409,14 @@ impl Service {
         self.backends.iter().chain(&self.emergency)
     }
 
+    /// Whether a backend is there because the DNS says so.
+    #[must_use]
+    pub fn is_named(&self, backend: &Backend) -> bool {
+        let mut names =
+            self.names.iter().filter_map(|named| backend.name.strip_prefix(&named.name));
+        names.any(|rest| rest.starts_with('/'))
+    }
+
     /// The backend of this service that is the same server as one of another service: the one at the
     /// same port if it is there.
     #[must_use]

@@ -16,6 +16,13 @@ use crate::io::proxy::Proxies;
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Daemon {
+    /// Writes what the engine has put off: an operator who was answered relies on it, and the next
+    /// daemon knows only what the maps say.
+    pub(super) fn catch_up(&mut self) {
+        self.engine.catch_up(clock::now());
+        self.carry_out();
+    }
+
     /// Leaves the sockets that clients connect to to whoever takes this place; false if nobody does.
     pub(super) fn leave_to_heir(&mut self, control: &Path) -> bool {
         let has_heir = self.proxies.leave_to_heir(control).unwrap_or_else(|error| {

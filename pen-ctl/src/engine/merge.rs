@@ -107,21 +107,33 @@ impl Engine {
                 .collect();
             for backend in service.config.all_backends() {
                 let identity = backend_key(key, backend);
+                // Who is asked in turn as before takes no place among those that begin now.
+                let mut begins = true;
                 service.backends.push(match kept.remove(&identity) {
                     Some(mut kept) => {
+                        self.names.wishes.forget(&identity);
                         if let Some(old) = &old {
                             kept.follow(old, &service.config, backend, first_probe);
+                            begins = old.check != service.config.check
+                                || old.mode != service.config.mode;
                         }
                         Backend { config: backend.clone(), leaving: false, ..kept }
                     }
                     None => {
                         let init = service.config.check.init;
-                        self.new_backend(backend, &identity, init, now, first_probe)
+                        let mut new = self.new_backend(backend, &identity, init, now, first_probe);
+                        self.names.wishes.restore(&identity, &mut new, now);
+                        new
                     }
                 });
-                first_probe = first_probe + SPREAD.min(service.config.check.interval / count);
+                if begins {
+                    first_probe = first_probe + SPREAD.min(service.config.check.interval / count);
+                }
             }
             for (identity, backend) in kept {
+                if !backend.leaving && service.config.is_named(&backend.config) {
+                    self.names.wishes.keep(identity, &backend, now);
+                }
                 // Its number may have been needed by others.
                 let keeps_id = self.backend_ids.number(&identity) == Some(backend.id);
                 if backend.state != abi::Backend::DOWN && keeps_id {

@@ -8,7 +8,7 @@ use pen_common::moment::Moment;
 use super::Engine;
 use super::event::Action;
 use super::names::fill::fill;
-use super::names::{Answer, News, Query};
+use super::names::{Answer, News, Query, list};
 use crate::config::Config;
 
 impl Engine {
@@ -20,6 +20,9 @@ impl Engine {
     /// Has this configuration from now on, with the servers that names stand for.
     pub(super) fn take_config(&mut self, now: Moment, config: Config) {
         self.names.follow(&config.services, now);
+        if config.node.resolvers != self.config.node.resolvers {
+            self.names.ask_again(now);
+        }
         self.config = config;
         self.fill_names();
     }
@@ -75,7 +78,7 @@ impl Engine {
         }
         let after = targets(self);
         let list = |some: &BTreeSet<String>, others| {
-            some.difference(others).cloned().collect::<Vec<_>>().join(", ")
+            list(&some.difference(others).cloned().collect::<Vec<_>>())
         };
         let text = match (list(&after, &before), list(&before, &after)) {
             (joins, leaves) if leaves.is_empty() && !joins.is_empty() => format!("{joins} joins"),

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use pen_common::moment::Moment;
 
+use super::Engine;
+use super::event::Event;
+
 /// With fewer backends each change is computed at once.
 const FEW: u32 = 500;
 /// With more, after each time this much for each of them belongs to everything else: about as much as
@@ -35,6 +38,22 @@ impl Pace {
     /// When it may be computed again.
     pub(super) const fn next(self) -> Moment {
         self.not_before
+    }
+}
+
+impl Engine {
+    /// The next computation waits for nothing.
+    pub(super) fn hurry(&mut self) {
+        self.pace = Pace::default();
+    }
+
+    /// Does at once what was put off: before the end, after which nobody does it.
+    pub fn catch_up(&mut self, now: Moment) {
+        self.hurry();
+        if self.retry_writes_at != Moment::NEVER {
+            self.retry_writes_at = now;
+        }
+        self.handle(now, Event::TimePassed);
     }
 }
 

@@ -26,6 +26,8 @@ impl Engine {
         if !dry_run {
             self.take_config(now, config);
             self.merge_config(now);
+            // Who is answered may rely on it.
+            self.hurry();
             self.handle(now, Event::TimePassed);
             // Only now: frames that are under way to an interface still leave by it.
             self.detach_others();

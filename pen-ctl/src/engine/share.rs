@@ -11,13 +11,14 @@ use pen_common::net::{Addr, Be16};
 
 use super::draining::Drain;
 use super::event::Action;
+use super::merge::service_key;
 use super::scheduler::{self, Member};
 use super::sync::item::{Outline, Place, Standing};
 use super::sync::view::{self, Role, View};
 use super::sync::{Adopted, digest};
 use super::{Backend, Engine, Service, desired};
 use crate::api::{self, Admin};
-use crate::config::{Carp, Mode};
+use crate::config::{self, Carp, Mode, Named};
 
 /// What is known of peers.
 #[derive(Debug, Default)]
@@ -123,7 +124,7 @@ impl Engine {
                 mastered: false,
                 mode: entry.mode,
                 slots: entry.slots,
-                backends: digest_of_backends(service),
+                backends: digest_of_backends(self.as_shared(service)),
                 rest: digest_of_rest(service),
                 patience: self.group_of(service).map_or(0, digest_of_patience),
             },
@@ -138,6 +139,14 @@ impl Engine {
             slots: Some(Arc::clone(service.table.slots())),
             backends: backends.collect(),
         }
+    }
+
+    /// What nodes have to have in common. Of names that is how they are written: nodes ask the DNS one
+    /// after the other, so that for a while each of its changes is known to some of them only.
+    fn as_shared<'a>(&'a self, service: &'a Service) -> &'a config::Service {
+        let mut written = self.names.written.iter();
+        let found = written.find(|written| service_key(written) == service.key);
+        found.filter(|written| !written.names.is_empty()).unwrap_or(&service.config)
     }
 
     /// The holder of a service's address says how that stands.
@@ -287,13 +296,19 @@ fn place(backend: &Backend) -> Place {
     Place { addr, port }
 }
 
-fn digest_of_backends(service: &Service) -> u64 {
-    let name = |backend: &crate::config::Backend| {
+fn digest_of_backends(service: &config::Service) -> u64 {
+    let name = |backend: &config::Backend| {
         format!("{}:{}*{}", backend.address, backend.port, backend.weight)
     };
-    let mut backends: Vec<String> = service.config.backends.iter().map(name).collect();
+    let mut backends: Vec<String> = service.backends.iter().map(name).collect();
+    backends.extend(
+        service
+            .names
+            .iter()
+            .map(|Named { host, srv, port, weight, .. }| format!("{host} {srv}:{port}*{weight}")),
+    );
     backends.sort();
-    backends.extend(service.config.emergency.as_ref().map(name));
+    backends.extend(service.emergency.as_ref().map(name));
     digest(&backends.join(" "))
 }
 

@@ -40,17 +40,12 @@ impl Running {
         command.current_dir("/").process_group(0).kill_on_drop(true);
         command.stdin(if input { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::null());
-        if geteuid().is_root() {
-            let unknown = || io::Error::other(format!("there is no user {}", exec.user));
-            let user = User::from_name(&exec.user)?.ok_or_else(unknown)?;
-            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-        }
+        let user = exec.user.clone();
         let (sender, started) = oneshot::channel();
         let runtime = Handle::current();
         thread::Builder::new().name("exec".to_owned()).spawn(move || {
             let _guard = runtime.enter();
-            let powerless = clear_ambient_capability_set().and_then(|()| set_no_new_privs(true));
-            let child = powerless.map_err(io::Error::from).and_then(|()| command.spawn());
+            let child = begin(command, &user);
             // Nobody waits any more: dropping it kills it.
             let _ = sender.send(child);
         })?;
@@ -107,6 +102,18 @@ impl Running {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
     }
+}
+
+/// On a thread of its own, also since the directory of users may be a slow server.
+fn begin(mut command: Command, user: &str) -> io::Result<Child> {
+    if geteuid().is_root() {
+        let unknown = || io::Error::other(format!("there is no user {user}"));
+        let user = User::from_name(user)?.ok_or_else(unknown)?;
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    clear_ambient_capability_set()?;
+    set_no_new_privs(true)?;
+    command.spawn()
 }
 
 impl Drop for Running {

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{OnceLock, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,37 +25,58 @@ pub const NAMES: File = File { name: "names.json", what: "answers of the DNS" };
 /// Deadlines of drains.
 pub const DEADLINES: File = File { name: "drains.json", what: "deadlines of drains" };
 
-/// Writes one of them.
+/// Writes one of them. Its end waits until the last order is carried out.
 #[derive(Debug)]
 pub struct Store<T> {
     folder: PathBuf,
     file: File,
-    thread: OnceLock<mpsc::Sender<Vec<T>>>,
+    writer: OnceLock<Writer<T>>,
+}
+
+#[derive(Debug)]
+struct Writer<T> {
+    /// `None` at the end.
+    orders: Option<mpsc::Sender<Vec<T>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T> Drop for Writer<T> {
+    fn drop(&mut self) {
+        // It ends when there are no more orders.
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl<T: Serialize + Send + 'static> Store<T> {
     /// In this folder, which need not exist yet.
     #[must_use]
     pub const fn new(folder: PathBuf, file: File) -> Self {
-        Self { folder, file, thread: OnceLock::new() }
+        Self { folder, file, writer: OnceLock::new() }
     }
 
     /// Writes these in place of what was there before.
     pub fn keep(&self, all: Vec<T>) {
-        let thread = self.thread.get_or_init(|| {
+        let writer = self.writer.get_or_init(|| {
             let (orders, todo) = mpsc::channel::<Vec<T>>();
             let (folder, file) = (self.folder.clone(), self.file);
-            thread::spawn(move || {
+            let thread = thread::spawn(move || {
                 while let Ok(all) = todo.recv() {
+                    // Behind a slow disk only the last one counts.
+                    let all = todo.try_iter().last().unwrap_or(all);
                     if let Err(error) = write(&folder, file, &all) {
                         tracing::warn!("{}: {} not kept: {error}", folder.display(), file.what);
                     }
                 }
             });
-            orders
+            Writer { orders: Some(orders), thread: Some(thread) }
         });
-        // It ends with the daemon.
-        let _ = thread.send(all);
+        if let Some(orders) = &writer.orders {
+            // It ends with this.
+            let _ = orders.send(all);
+        }
     }
 }
 
@@ -83,6 +104,17 @@ mod tests {
     use super::*;
     use crate::engine::draining::Kept;
     use crate::engine::names::{Answer, Query, Target};
+
+    #[test]
+    fn its_end_waits_until_the_last_order_is_carried_out() {
+        let folder = std::env::temp_dir().join(format!("pen-store-end-{}", std::process::id()));
+        let kept = |until_ns| Kept { service: "web".into(), backend: "b1".into(), until_ns };
+        let store = Store::new(folder.clone(), DEADLINES);
+        (0..1000).for_each(|until_ns| store.keep(vec![kept(until_ns)]));
+        drop(store);
+        assert_eq!(load::<Kept>(&folder, DEADLINES), [kept(999)]);
+        fs::remove_dir_all(folder).expect("clean up");
+    }
 
     #[test]
     fn what_was_kept_is_read_again_and_nonsense_is_nothing() {

@@ -87,7 +87,7 @@ pub(super) fn read(
     let At { place, value } =
         table.required_text("webhook", "\"https://alerts.example/pen\"", report)?;
     let Some(webhook) = Webhook::parse(value) else {
-        return Err(report.add(place, NotifyError::NoUrl { text: value.to_owned() }.into()));
+        return Err(report.add(place, NotifyError::NoUrl { text: without_secrets(value) }.into()));
     };
     let ca = table.text("ca", report)?;
     if !webhook.tls {
@@ -105,6 +105,20 @@ pub(super) fn read(
         Ok(()) => Ok(Webhook { ca: path, ..webhook }),
         Err(problem) => Err(report.add(place, ErrorKind::Tls(TlsError::File(problem)))),
     }
+}
+
+/// As much of an address as can be shown although it is wrong: neither the path nor a password.
+fn without_secrets(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = url.split_at(start);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((_, host)) => ("...@", host),
+        None => ("", authority),
+    };
+    let path = if path.len() > 1 { format!("{}...", &path[..1]) } else { path.to_owned() };
+    format!("{scheme}{user}{host}{path}")
 }
 
 #[cfg(test)]
@@ -147,6 +161,21 @@ mod tests {
             "http://a/ä",
         ] {
             assert_eq!(Webhook::parse(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn of_a_wrong_one_no_secret_is_shown() {
+        for (url, shown) in [
+            ("a.example", "a.example"),
+            ("ftp://a.example/", "ftp://a.example/"),
+            ("https://a.example/T0/secret#x", "https://a.example/..."),
+            ("https://a.example?token=secret x", "https://a.example?..."),
+            ("https://me:secret@a.example/x", "https://...@a.example/..."),
+            ("a.example/secret", "a.example/..."),
+            ("https://a.example/\u{e4}", "https://a.example/..."),
+        ] {
+            assert_eq!(without_secrets(url), shown);
         }
     }
 }

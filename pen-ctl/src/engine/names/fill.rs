@@ -1,12 +1,12 @@
 //! Makes backends of names and of what the DNS said of them. Addresses that no backend can have are left
 //! out, in words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pen_common::abi::MAX_BACKENDS;
 
-use super::{Answer, Names, Query, Srv, Target};
+use super::{Answer, Names, Query, Srv, Target, list};
 use crate::config::{Backend, MAX_WEIGHT, Mode, Named, Scheduler, Service};
 
 /// Most backends of one service, as in a configuration.
@@ -25,6 +25,7 @@ pub(in crate::engine) fn fill(
         for named in service.names.clone() {
             let Some(answer) = names.answer(&Query::of(service, &named)) else { continue };
             let mut own = Vec::new();
+            let mut refused: BTreeMap<_, Vec<String>> = BTreeMap::new();
             for backend in backends(service, &named, answer) {
                 let why = match refusal(service, &backend, vips) {
                     Some(why) => why,
@@ -38,12 +39,12 @@ pub(in crate::engine) fn fill(
                         continue;
                     }
                 };
-                let (host, name) = (&named.host, &service.name);
-                left_out.push(format!(
-                    "service {name} leaves {} of {host} out: {why}",
-                    backend.address
-                ));
+                refused.entry(why).or_default().push(backend.address.to_string());
             }
+            let (host, name) = (&named.host, &service.name);
+            left_out.extend(refused.iter().map(|(why, addresses)| {
+                format!("service {name} leaves {} of {host} out: {why}", list(addresses))
+            }));
             route(service, &named.name, &own);
         }
     }
@@ -206,10 +207,11 @@ mod tests {
         srv.mode = Mode::Nat;
         assert!(filled(srv, &[("10.0.0.1", Some((0, 0, 0)))]).1[0].ends_with("0 is no port"));
         let many: Vec<String> =
-            (0..1001_u32).map(|i| Ipv4Addr::from_bits(0x0a01_0000 + i).to_string()).collect();
+            (0..1020_u32).map(|i| Ipv4Addr::from_bits(0x0a01_0000 + i).to_string()).collect();
         let many: Vec<_> = many.iter().map(|address| (&**address, None)).collect();
         let (service, left_out) = filled(named(false).services.remove(0), &many);
         assert_eq!((service.backends.len(), left_out.len()), (1000, 1));
-        assert!(left_out[0].ends_with("there is no room for more backends"));
+        let text = "10.1.3.239 and 12 more of app.example out: there is no room for more backends";
+        assert!(left_out[0].ends_with(text), "{left_out:?}");
     }
 }

@@ -3,6 +3,7 @@
 
 pub(super) mod fill;
 pub mod wire;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,6 +22,18 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// But never later than this.
 const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// So many of a list are shown.
+const SHOWN: usize = 8;
+
+/// A list in words. Of a long one only the beginning: the DNS may name thousands.
+pub(super) fn list(all: &[String]) -> String {
+    let (shown, others) = all.split_at(all.len().min(SHOWN));
+    match others.len() {
+        0 => shown.join(", "),
+        others => format!("{} and {others} more", shown.join(", ")),
+    }
+}
 
 /// A question to the DNS.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -105,6 +118,7 @@ pub(super) struct Names {
     pub(super) written: Vec<Service>,
     /// Servers that cannot be had, in words.
     pub(super) left_out: Vec<String>,
+    pub(super) wishes: wishes::Wishes,
 }
 
 impl Names {
@@ -125,6 +139,13 @@ impl Names {
             }
         }
         self.written = services.to_vec();
+    }
+
+    /// Others are asked from now on, who may know better.
+    pub(super) fn ask_again(&mut self, now: Moment) {
+        for asked in self.asked.values_mut() {
+            asked.due = now;
+        }
     }
 
     /// Questions that are to be asked now.

@@ -15,6 +15,7 @@ mod modes;
 mod naming;
 mod notify;
 mod operator;
+mod pace;
 mod passive;
 mod ports;
 mod proxied;

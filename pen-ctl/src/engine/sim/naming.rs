@@ -115,3 +115,54 @@ fn a_service_without_any_server_yet_says_so_and_begins_when_there_is_one() {
     sim.run_for(secs(60));
     assert_eq!(sim.serving(), BTreeSet::from([1]));
 }
+
+#[test]
+fn other_name_servers_are_asked_at_once() {
+    let mut sim = started(says(&[1, 2]), &[]);
+    sim.dns = says(&[2]).map(|answer| Answer { ttl: secs(3600), ..answer });
+    sim.run_for(secs(10));
+    sim.dns = says(&[3]);
+    let mut config = named(false);
+    config.node.resolvers = vec!["10.0.0.53:53".parse().expect("literal")];
+    sim.engine.reconfigure(sim.now, config, false).expect("good");
+    sim.carry_out();
+    sim.run_for(secs(2));
+    assert_eq!(sim.serving(), BTreeSet::from([3]));
+}
+
+#[test]
+fn thousands_of_servers_make_no_endless_story() {
+    let answer = |first: u32| {
+        let address = |number| IpAddr::V4(Ipv4Addr::from_bits(0x0a01_0000 + first + number));
+        let target = |number| Target { address: address(number), srv: None };
+        Ok(Answer { targets: (0..3000).map(target).collect(), ttl: secs(5) })
+    };
+    let mut config = named(false);
+    config.services[0].check.kind = CheckKind::None;
+    let mut sim = Sim { dns: answer(0), ..Sim::prepare(config, Tables::default()) };
+    sim.begin();
+    sim.dns = answer(3000);
+    sim.run_for(secs(6));
+    let events = sim.engine.events(0);
+    assert!(events.len() < 20, "{}", events.len());
+    let longest = events.iter().map(|event| event.text.len()).max();
+    assert!(longest < Some(500), "{longest:?}");
+}
+
+#[test]
+fn what_the_operator_set_holds_for_an_hour_after_the_dns_left_the_server_out() {
+    for (pause, admin, weight) in [(6, Admin::Maint, 7), (3700, Admin::Ready, 3)] {
+        let mut sim = started(says(&[1, 2]), &[]);
+        sim.set_weight("app/10.0.0.1", 7).expect("it is there");
+        sim.set_admin("app/10.0.0.1", Admin::Maint).expect("it is there");
+        sim.dns = says(&[2]);
+        sim.run_for(secs(pause));
+        let rows = sim.engine.backends(sim.now, &Counts::default());
+        assert!(rows.iter().all(|row| row.name != "app/10.0.0.1"), "it is gone");
+        sim.dns = says(&[1, 2]);
+        sim.run_for(secs(6));
+        let rows = sim.engine.backends(sim.now, &Counts::default());
+        let row = rows.iter().find(|row| row.name == "app/10.0.0.1").expect("it is back");
+        assert_eq!((row.admin, row.weight), (admin, weight));
+    }
+}

@@ -452,6 +452,18 @@ fn a_difference_of_the_nodes_is_a_warning() {
 }
 
 #[test]
+fn answers_of_the_dns_that_only_one_node_has_yet_are_no_warning() {
+    let mut pair = Pair::start(&named(false));
+    for (sim, number) in pair.sims.iter_mut().zip([1, 2]) {
+        let target = names::Target { address: address(number), srv: None };
+        sim.dns = Ok(names::Answer { targets: vec![target], ttl: secs(600) });
+    }
+    pair.run_for(secs(10));
+    assert_eq!(pair.sims[0].engine.config.services[0].backends.len(), 1);
+    assert_eq!(pair.nodes[1].report(pair.sims[1].now).peers[0].differs, [""; 0]);
+}
+
+#[test]
 fn a_running_pend_keeps_its_peers() {
     let mut pair = Pair::start(&config(2));
     let mut other = shared(config(2));

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 /// Targets of one name whose addresses are asked for.
 const MOST_TARGETS: usize = 256;
+/// Servers of one name: more than a service can have, so that it says which it leaves out.
+const MOST_SERVERS: usize = 4096;
 /// What a file of the machine says holds for so long.
 const FILE_TTL: Duration = Duration::from_secs(10);
 
@@ -75,7 +77,7 @@ async fn resolve(query: &Query, servers: Vec<SocketAddr>) -> Result<Answer, Stri
         true => wire::servers(&file("/etc/resolv.conf").await),
         false => servers,
     };
-    let asking = Asking { query, servers: &servers, from_machine };
+    let mut asking = Asking { query, servers: &servers, first: 0, from_machine };
     let (mut targets, ttl) = if query.srv {
         asking.services().await?
     } else {
@@ -100,13 +102,15 @@ async fn file(path: &'static str) -> String {
 struct Asking<'a> {
     query: &'a Query,
     servers: &'a [SocketAddr],
+    /// The one that answered last is asked first: to wait for a dead one once is enough.
+    first: usize,
     /// Also its file of hosts counts.
     from_machine: bool,
 }
 
 impl Asking<'_> {
     /// Addresses of the family that is preferred, or of the other one if there are none.
-    async fn addresses(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+    async fn addresses(&mut self, name: &str) -> Result<(Vec<IpAddr>, Duration), String> {
         let Query { v6, both, .. } = *self.query;
         if self.from_machine {
             let text = file("/etc/hosts").await;
@@ -134,7 +138,7 @@ impl Asking<'_> {
         Ok((Vec::new(), Duration::ZERO))
     }
 
-    async fn services(&self) -> Result<(Vec<Target>, Duration), String> {
+    async fn services(&mut self) -> Result<(Vec<Target>, Duration), String> {
         let (records, mut ttl) = self.records(&self.query.name, Kind::Srv).await?;
         let mut targets = Vec::new();
         for record in records.into_iter().take(MOST_TARGETS) {
@@ -147,19 +151,24 @@ impl Asking<'_> {
             if !addresses.is_empty() {
                 ttl = ttl.min(time);
             }
-            targets.extend(addresses.into_iter().map(|address| Target { address, srv: Some(srv) }));
+            let room = MOST_SERVERS.saturating_sub(targets.len());
+            let addresses = addresses.into_iter().take(room);
+            targets.extend(addresses.map(|address| Target { address, srv: Some(srv) }));
         }
         Ok((targets, ttl))
     }
 
-    async fn records(&self, name: &str, kind: Kind) -> Result<(Vec<Record>, Duration), String> {
+    async fn records(&mut self, name: &str, kind: Kind) -> Result<(Vec<Record>, Duration), String> {
         let mut last = "there is no server to ask".to_owned();
-        for _ in 0..ROUNDS {
-            for server in self.servers {
-                match ask(*server, name, kind).await {
-                    Ok((records, ttl)) => return Ok((records, ttl)),
-                    Err(error) => last = format!("{server}: {error}"),
+        let count = self.servers.len();
+        for at in (self.first..).take(ROUNDS * count) {
+            let server = self.servers[at % count];
+            match ask(server, name, kind).await {
+                Ok(found) => {
+                    self.first = at % count;
+                    return Ok(found);
                 }
+                Err(error) => last = format!("{server}: {error}"),
             }
         }
         Err(last)

@@ -1,5 +1,7 @@
 //! Servers of the DNS that the tests play, over UDP and TCP.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use tokio::net::TcpListener;
 
 use super::*;
@@ -99,6 +101,45 @@ fn another_server_is_asked_after_one_that_fails_and_the_last_error_is_told() {
         let gone = UdpSocket::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("bound");
         let error = resolve(&query(false, false), vec![gone]).await;
         assert_eq!(error, Err(format!("{gone}: it is not listening (connection refused)")));
+    });
+}
+
+#[test]
+fn a_server_that_fails_is_asked_once_however_many_targets_there_are() {
+    run(async {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        let fails = serve(move |question| {
+            counter.fetch_add(1, Relaxed);
+            reply(question, ANSWER, 2, &[])
+        });
+        let srv = |number| [&[0, 1, 0, 2, 0, 80, 2, b'b'][..], &[number, 0]].concat();
+        let fine = serve(move |question| match kind(question) {
+            33 => reply(question, ANSWER, 0, &[(33, srv(b'1')), (33, srv(b'2'))]),
+            // The last letter of the first part of the name.
+            _ => reply(question, ANSWER, 0, &[(1, vec![10, 0, 0, question[14] - b'0'])]),
+        });
+        let servers = vec![fails.await, fine.await];
+        let answer = resolve(&query(true, false), servers).await.expect("an answer");
+        let srv = Some(Srv { priority: 1, weight: 2, port: 80 });
+        assert_eq!(answer.targets, [target("10.0.0.1", srv), target("10.0.0.2", srv)]);
+        assert_eq!(asked.load(Relaxed), 1);
+    });
+}
+
+#[test]
+fn of_too_many_addresses_some_are_left_out() {
+    run(async {
+        let srv = |number| [&[0, 1, 0, 2, number, 80][..], b"\x02b1\x07example\x00"].concat();
+        let at = serve(move |question| match kind(question) {
+            33 => reply(question, ANSWER, 0, &(0..120).map(|n| (33, srv(n))).collect::<Vec<_>>()),
+            _ => {
+                let all = (0..60).map(|n| (1, vec![10, 0, 0, n])).collect::<Vec<_>>();
+                reply(question, ANSWER, 0, &all)
+            }
+        });
+        let answer = resolve(&query(true, false), vec![at.await]).await.expect("an answer");
+        assert_eq!(answer.targets.len(), MOST_SERVERS);
     });
 }
 
