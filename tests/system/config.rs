@@ -68,7 +68,7 @@ interface = "eth0"
 name = "web"
 listen = "10.77.0.100:80"
 bakends = ["10.77.0.11"]
-backends = ["fd77::11", "no-such-host.invalid"]
+backends = ["fd77::11", "10.77.0.300"]
 [[service]]
 name = "again"
 listen = "10.77.0.100:80"
@@ -83,7 +83,7 @@ check = {{ interval = "10x" }}
         "5:8: this machine has no interface `eth7`; did you mean `eth0`?",
         "14:1: unknown key `bakends`; did you mean `backends`?",
         "15:13: the backend fd77::11 is IPv6, but the VIP 10.77.0.100 is IPv4, ",
-        "15:25: the host `no-such-host.invalid` cannot be resolved (",
+        "15:25: `10.77.0.300` is no address of a backend; write ",
         "18:10: ",
         "19:12: `backends` is empty; add at least one, such as \"10.0.0.11:80\"",
         "20:22: `interval` is no duration: `10x`; write one like \"500ms\" or \"1s\"",
