@@ -191,7 +191,15 @@ async fn serve(
     let mut batch = Vec::new();
     let end = loop {
         tokio::select! {
-            _ = inbox.recv_many(&mut batch, BATCH) => daemon.handle_all(batch.drain(..)),
+            _ = inbox.recv_many(&mut batch, BATCH) => {
+                if let Some(pause) = daemon.engine.gathers() {
+                    clock::sleep_until(clock::now() + pause).await;
+                    while batch.len() < BATCH && let Ok(event) = inbox.try_recv() {
+                        batch.push(event);
+                    }
+                }
+                daemon.handle_all(batch.drain(..));
+            }
             Some(call) = requests.recv() => {
                 let leaves = call.request == Request::Leave;
                 daemon.answer(call);

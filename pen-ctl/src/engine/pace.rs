@@ -17,6 +17,9 @@ const EACH: Duration = Duration::from_micros(3);
 /// So much earlier than its time a check may begin together with another one.
 const TOGETHER: Duration = Duration::from_millis(4);
 
+/// So long results of checks are waited for that come at about the same time.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// How much earlier than its time a check may begin, so that another one that is due finds it ready.
 pub(super) fn slack(backends: usize, interval: Duration) -> Duration {
     if backends < FEW as usize { Duration::ZERO } else { TOGETHER.min(interval / 10) }
@@ -42,6 +45,14 @@ impl Pace {
 }
 
 impl Engine {
+    /// For how long events are to be gathered that come at about the same time, if there are so many
+    /// backends that to look after all of them takes longer than what one event is about.
+    #[must_use]
+    pub fn gathers(&self) -> Option<Duration> {
+        let backends = self.services.iter().map(|service| service.backends.len());
+        (backends.sum::<usize>() >= FEW as usize).then_some(GATHERING)
+    }
+
     /// The next computation waits for nothing.
     pub(super) fn hurry(&mut self) {
         self.pace = Pace::default();

@@ -26,6 +26,12 @@ fn started() -> Sim {
 }
 
 #[test]
+fn events_are_gathered_only_with_very_many_backends() {
+    assert_eq!(Sim::start(config(200)).engine.gathers(), None);
+    assert_eq!(started().engine.gathers(), Some(Duration::from_millis(1)));
+}
+
+#[test]
 fn what_the_operator_was_promised_is_written_before_the_daemon_leaves() {
     let mut sim = started();
     sim.set_weight("m2", 7).expect("it is there");
