@@ -133,7 +133,10 @@ fn decided(asker: &mut Asker, service: &str) -> Duration {
     let results = told["results"].as_array().unwrap();
     let failed: Vec<_> = results.iter().take_while(|result| !result["error"].is_null()).collect();
     assert!(failed.len() >= FALL as usize, "{told}");
-    assert!(failed.iter().all(|result| result["error"] == "connection refused"), "{told}");
+    // A check that was under way saw it die.
+    let of_crash = ["connection refused", "closed the connection without an answer"];
+    let is_of_crash = |result: &&Value| of_crash.iter().any(|error| result["error"] == *error);
+    assert!(failed.iter().all(is_of_crash), "{told}");
     // Newest first.
     let third = failed[failed.len() - FALL as usize];
     Duration::from_millis(third["ago_ms"].as_u64().unwrap())
@@ -172,7 +175,10 @@ fn in_every_mode_a_crashed_server_is_out_as_soon_as_the_check_that_decides_has_f
     // Each through its own tunnel, or directly.
     let mut site = Site::start(&MODES, |service| checked(service, ""));
     let (mut asker, kernel) = (Asker::new(&site.pend), Kernel::of(&site.pend));
-    let limit = Duration::from_millis(50);
+    // What is promised of a machine that has nothing else to do; on one that runs other tests as well
+    // packets and threads wait for their turn.
+    let quiet = std::env::var_os("PEN_QUIET").is_some();
+    let limit = Duration::from_millis(if quiet { 50 } else { 500 });
     let detection = INTERVAL * FALL + TIMEOUT;
     let in_time = |crash: &Crash| crash.kernel < limit && crash.whole < detection + limit;
     let mut crashes = Vec::new();
