@@ -25,9 +25,14 @@ enum What {
     /// The XDP program: time per packet and rate, beside programs that do the least possible
     Dataplane(DataplaneArgs),
     /// The userspace proxy, beside haproxy, nginx and pen's ancestor
-    Proxy(ProxyArgs),
+    ///
+    /// 5 rounds of 2 seconds unless told otherwise. Cases: requests, connections, bulk, latency, idle,
+    /// tls-full, tls-resumed, tls-bulk, tls-idle.
+    Proxy(RoundsArgs),
     /// Checks of many servers, beside haproxy
-    Health(HealthArgs),
+    ///
+    /// 3 rounds of 10 seconds unless told otherwise. Cases: tcp-1000, http-1000, tcp-5000.
+    Health(RoundsArgs),
 }
 
 #[derive(Args, Debug)]
@@ -49,34 +54,19 @@ struct DataplaneArgs {
     svg: Option<PathBuf>,
 }
 
+/// Of a bench that measures all programs in rounds.
 #[derive(Args, Debug)]
-struct ProxyArgs {
+struct RoundsArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Seconds for each case of each proxy in each round (2 unless given)
+    /// Seconds for each case of each program in each round
     #[arg(long)]
     seconds: Option<f64>,
-    /// Rounds, each of which measures all proxies; the median counts (5 unless given)
+    /// Rounds, each of which measures all programs; the median counts
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only cases whose name contains this: requests, connections, bulk, latency, idle
-    #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
-}
-
-#[derive(Args, Debug)]
-struct HealthArgs {
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
-    /// Seconds for each case of each program in each round (10 unless given)
-    #[arg(long)]
-    seconds: Option<f64>,
-    /// Rounds, each of which measures all programs; the median counts (3 unless given)
-    #[arg(long)]
-    rounds: Option<usize>,
-    /// Only cases whose name contains this: tcp-1000, http-1000, tcp-5000
+    /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
 }
@@ -126,20 +116,7 @@ impl DataplaneArgs {
     }
 }
 
-impl ProxyArgs {
-    fn words(&self) -> Vec<OsString> {
-        words(
-            [("--json", self.json)],
-            [
-                ("--seconds", word(self.seconds)),
-                ("--rounds", word(self.rounds)),
-                ("--filter", self.filter.as_ref().map(Into::into)),
-            ],
-        )
-    }
-}
-
-impl HealthArgs {
+impl RoundsArgs {
     fn words(&self) -> Vec<OsString> {
         words(
             [("--json", self.json)],
